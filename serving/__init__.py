@@ -1,0 +1,1 @@
+"""How we answer: from a user to a short list, and why."""

@@ -1,0 +1,135 @@
+"""What travels through a request: the question, the candidates, the answer.
+
+Shapes: C candidates, S sources (in the order of the system file), H history items, I items.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.catalogue import Catalogue
+from serving.state import SESSION_TYPES, UserState
+from serving.system import Learning
+
+Rows = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks. `at_day`: days since 1970, of the clock, or of the cut in an evaluation."""
+
+    user_id: str
+    k: int
+    at_day: float
+    request_id: str = ""
+    place: str = ""  # store; empty: the user's usual one
+    region: str = ""
+    device_type: str = ""
+    page: str = ""
+    discover: bool = False  # leave out everything the user has had
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request with the user's state resolved to this bundle's rows. Built once a request; sources and features read it."""
+
+    request: Request
+    state: UserState
+    catalogue: Catalogue
+    learning: Learning
+
+    @cached_property
+    def _known(self) -> tuple[Rows, NDArray[np.intp]]:
+        rows = self.catalogue.rows_of_keys(self.state.keys)  # (H,)
+        kept = np.flatnonzero(rows >= 0)
+        order = kept[np.argsort(rows[kept])]
+        return rows[order], order
+
+    @property
+    def history_rows(self) -> Rows:
+        """(H,) item rows the user has had, ascending; items the catalogue lacks are left out."""
+        return self._known[0]
+
+    @property
+    def history_order(self) -> NDArray[np.intp]:
+        """(H,) position in the state's arrays of each history row."""
+        return self._known[1]
+
+    @cached_property
+    def decayed(self) -> Floats:
+        """(H, T) decayed counts at the request's time, aligned with `history_rows`."""
+        return self.state.decayed_at(self.request.at_day)[self.history_order]
+
+    @cached_property
+    def session(self) -> tuple[Rows, Floats]:
+        """Item rows and weights of recent events that are not positives: (E,), (E,). Decayed by `learning.session_tau_days`."""
+        rows = self.catalogue.rows_of_keys(self.state.session_keys)  # (E,)
+        by_type = np.array([self.learning.session_weights.get(kind, 0.0) for kind in SESSION_TYPES])
+        age = np.maximum(self.request.at_day - self.state.session_days, 0.0)
+        weights = by_type[self.state.session_types] * np.exp(-age / self.learning.session_tau_days)
+        kept = (rows >= 0) & (weights > 1e-3)
+        return rows[kept], weights[kept].astype(np.float32)
+
+    @property
+    def place(self) -> int:
+        """Index of the store in the catalogue's places, or -1."""
+        return self.catalogue.place_index.get(self.request.place or self.state.place, -1)
+
+    @property
+    def excluded(self) -> Rows:
+        """Rows no source may return: what the user has had, when discovering; else none."""
+        return self.history_rows if self.request.discover else np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """One source's answer, best first. `dense` scores every item where the source can do so at no extra cost."""
+
+    rows: Rows  # (n,)
+    scores: Floats  # (n,) descending
+    dense: Floats | None = None  # (I,)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Items under consideration: row c of every array is one item."""
+
+    rows: Rows  # (C,) item rows, each once
+    source_scores: Floats  # (C, S) the source's score; 0 where it gives none
+    source_ranks: Floats  # (C, S) 0-based rank in the source's list; inf where it did not return the item
+    fused: Floats  # (C,) reciprocal-rank fusion, higher is better
+    seen: NDArray[np.bool_]  # (C,) the user has had it before
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: NDArray) -> "Candidates":  # type: ignore[type-arg]
+        """Those at the given positions, or where a mask is true, in that order."""
+        return Candidates(self.rows[which], self.source_scores[which], self.source_ranks[which], self.fused[which], self.seen[which])
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One entry of an answer."""
+
+    item_id: str
+    row: int
+    score: float
+    sources: tuple[str, ...]  # every source that returned it, best rank first
+    reason: str  # one plain sentence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back, and what the exposure log keeps."""
+
+    request_id: str
+    bundle: str  # digest
+    items: tuple[Answered, ...]
+    degraded: dict[str, str] | None = None  # {"rung", "reason", "cost"}; None: the full rung answered
+    arm: str | None = None
+    took_ms: float = 0.0
+    stage_ms: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,106 @@
+"""A system: one readable file that says what is asked, from which sources, by which rules, within which time.
+
+`load_system("shop")` reads `serving/systems/shop.py`; `load_system("path/to/file.py")` reads any other. The file holds exactly one `System`.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One candidate source: which kind, its share of the pool, and its settings."""
+
+    kind: str  # module of serving/sources/ and of components/retrieval/
+    share: float  # of the pool, guaranteed before fused ranks fill the rest; all shares sum to 1
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """One rule as data: its kind in `serving/rules.py` and its settings. Rules run in the order of the file."""
+
+    kind: str
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Milliseconds a request may take, whole and by stage; a spent stage hands over to the next rung."""
+
+    total_ms: float = 100
+    features_ms: float = 10  # the online read
+    retrieval_ms: float = 30
+    models_ms: float = 50  # user side, light and heavy together
+    rules_ms: float = 10
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the system is learnt."""
+
+    positives: tuple[str, ...] = ("purchase",)  # event types that count as liking an item
+    horizon_days: int = 7  # labels: positives in the days after a cut; also the evaluation's target
+    cuts: int = 6  # rolling weekly cuts the rankers learn from
+    session_weights: Mapping[str, float] = field(  # weight in the history bag of events that are not positives
+        default_factory=lambda: {"click": 0.6, "product_view": 0.3, "add_to_cart": 1.0, "like": 1.0}
+    )
+    session_tau_days: float = 0.5  # decay of those weights
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything that makes one recommender different from another."""
+
+    name: str
+    answer: int  # items in an answer
+    pool: int  # candidates retrieved
+    light: int  # candidates the light ranker keeps for the heavy one
+    sources: tuple[SourceSpec, ...]
+    objectives: Mapping[str, float]  # weight of each head: repeat (had it before), discover (never had it)
+    rules: tuple[RuleSpec, ...]
+    budget: Budget
+    learning: Learning
+    feature_repo: str  # folder of its Feast repo, relative to this project or absolute
+    ingest: str  # "module:function" that writes the four tables, called with an output folder
+    noun: str = "item"  # what one answer entry is called in a sentence
+    verb: str = "chose"  # what a positive event is called in a sentence, past tense
+    hybrid: bool = False  # True: pools come from the last `shortlist batch`, re-ranked in real time
+
+    def __post_init__(self) -> None:
+        total = sum(source.share for source in self.sources)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")
+        if not self.answer <= self.light <= self.pool:
+            raise ValueError(
+                f"system {self.name}: expected answer <= light <= pool, got {self.answer}, {self.light}, {self.pool}: correct its stages"
+            )
+
+
+class UnknownSystem(ValueError):
+    """The named system has no file."""
+
+
+def load_system(name: str) -> System:
+    """The `System` in `serving/systems/<name>.py`, or in the file `name` when it ends in `.py`.
+
+    Raises `UnknownSystem` when there is no such file, or when it does not hold exactly one System.
+    """
+    folder = Path(__file__).parent / "systems"
+    path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("[a-z]*.py"))
+        raise UnknownSystem(f"no system {name!r}: known are {', '.join(known)}; or give the path of a system file ending in .py")
+    spec = importlib.util.spec_from_file_location(f"_system_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UnknownSystem(f"{path} cannot be imported: check that it is a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = [value for value in vars(module).values() if isinstance(value, System)]
+    if len(found) != 1:
+        raise UnknownSystem(f"{path} holds {len(found)} systems, expected one: assign exactly one System(...) in it")
+    return found[0]
