@@ -1,0 +1,26 @@
+"""The steps `evaluate` and `gate`, as Kubeflow sees them."""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.step import component
+
+
+@component
+def evaluate(system: str, home: str, tracking: str, bundle: Input[Artifact], features: Input[Artifact], out: Output[Artifact]) -> None:
+    """The bundle's lists for the week after the cut, beside popularity's and the champion's."""
+    from components.evaluation.evaluate import evaluate as work
+    from components.release.register import champion
+    from components.step import bundle_in, run_step
+
+    candidate = bundle_in(bundle.path)
+    inputs = {"bundle": candidate, "features": features.path, "champion": champion(system, home, tracking, other_than=candidate.name)}
+    out.metadata.update(run_step("evaluate", work, inputs, out.path, {"system": system}, home))
+
+
+@component
+def gate(system: str, home: str, metrics: Input[Artifact], out: Output[Artifact]) -> None:
+    """Whether the bundle may be released, and the number that decided."""
+    from components.evaluation.gate import decide as work
+    from components.step import run_step
+
+    out.metadata.update(run_step("gate", work, {"metrics": metrics.path}, out.path, {"system": system}, home))
