@@ -5,6 +5,7 @@ Shapes: C candidates, S sources (in the order of the system file), H history ite
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,3 +134,4 @@ class Answer:
     arm: str | None = None
     took_ms: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
+    trace: Any = field(default=None, compare=False, repr=False)  # serving.recommender.Trace: what the exposure log keeps
