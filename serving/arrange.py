@@ -1,0 +1,305 @@
+"""From ranked candidates to an answer that obeys the rules; `serving/rules.py` says what they are and how they give way.
+
+`Rules` is a system's rules made ready for one catalogue. All of it is pure: the same ranked list in, the same arrangement out.
+Shapes: N ranked candidates, I items, k answer length.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.schema import POLICY_FLAGS
+from serving.catalogue import Catalogue
+from serving.query import Floats, Rows
+from serving.rules import GROUPS
+from serving.system import RuleSpec
+
+Mask = NDArray[np.bool_]
+_FLAG_OF = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
+KINDS = (*_FLAG_OF, "allowed", "not_seen", "pin", "at_most", "at_least", "exposure_floor", "boost", "diverse")
+
+
+class BadRule(ValueError):
+    """A rule of the system file is unknown or names what the catalogue lacks."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one rule did to some items of one list."""
+
+    rule: str
+    what: str  # removed, moved, added, gave way
+    rows: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates in the order of the rankers, best first."""
+
+    rows: Rows  # (N,)
+    scores: Floats  # (N,) never rising
+    seen: Mask  # (N,)
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The answer's items in order, and what the rules did."""
+
+    rows: Rows  # (<= k,)
+    scores: Floats  # (<= k,)
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the rules need to know of the request."""
+
+    k: int
+    at_day: float
+    request_id: str = ""
+    discover: bool = False
+
+
+class Rules:
+    """The rules of a system, ready for one catalogue. Raises `BadRule` naming the rule."""
+
+    def __init__(self, specs: Sequence[RuleSpec], catalogue: Catalogue, page: int) -> None:
+        unknown = [spec.kind for spec in specs if spec.kind not in KINDS]
+        if unknown:
+            raise BadRule(f"no rule {unknown[0]!r}: known are {', '.join(KINDS)}")
+        self.page = page
+        self._groups = {name: np.ascontiguousarray(catalogue.category[:, level]) for level, name in enumerate(GROUPS[:3])}
+        self._groups["brand"] = np.array(catalogue.brand)
+        self._created = np.array(catalogue.created_day)  # (I,)
+        self.flags = np.array(catalogue.flags)  # (I,) a copy: an item may be recalled while the bundle serves
+        self._hard = [(spec.kind, self._bit(spec)) for spec in specs if spec.kind in _FLAG_OF or spec.kind == "allowed"]
+        self._hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))
+        self._not_seen = any(spec.kind == "not_seen" for spec in specs)
+        self._caps = [(spec, self._groups[str(spec.settings["per"])], int(spec.settings["count"])) for spec in specs if spec.kind == "at_most"]
+        self._floors = [spec for spec in specs if spec.kind in ("at_least", "exposure_floor")]
+        self._boosts = [(spec, self._boosted(spec, catalogue)) for spec in specs if spec.kind == "boost"]
+        self._diverse = [spec for spec in specs if spec.kind == "diverse"]
+        pins = [(int(s.settings["position"]), catalogue.row_of(str(s.settings["item_id"]))) for s in specs if s.kind == "pin"]
+        self._pins = sorted((position, row) for position, row in pins if row >= 0)
+
+    def permits(self, rows: Rows) -> Mask:
+        """Which rows no hard rule bars: (N,)."""
+        return (self.flags[rows] & self._hard_bits) == 0
+
+    def arrange(self, ranked: Ranked, asked: Asked) -> Arranged:
+        """The first `asked.k` items under the rules; fewer only where the ranked items that no hard rule bars are fewer."""
+        moves: list[Move] = []
+        ranked = self._with_pins(ranked)
+        keep = self._filter(ranked, asked, moves)  # (N,)
+        order = self._order(ranked, np.flatnonzero(keep), asked, moves)
+        pinned = self._pinned(ranked, keep)
+        chosen, left = self._pages(ranked, order, pinned, asked, moves)
+        if len(chosen) < asked.k and self._not_seen and not asked.discover:
+            had = np.flatnonzero(self.permits(ranked.rows) & ranked.seen & ~keep)[: asked.k - len(chosen)]
+            if len(had):
+                moves.append(Move("not_seen", "gave way", tuple(ranked.rows[had].tolist()), "too few items the user has not had"))
+            chosen = [*chosen, *had.tolist()]
+        at = np.array(chosen[: asked.k], np.intp)
+        return Arranged(ranked.rows[at], ranked.scores[at], tuple(moves))
+
+    def _bit(self, spec: RuleSpec) -> int:
+        flag = _FLAG_OF.get(spec.kind) or str(spec.settings["flag"])
+        if flag not in POLICY_FLAGS:
+            raise BadRule(f"rule {spec.kind}: no policy flag {flag!r}: known are {', '.join(POLICY_FLAGS)}")
+        return 1 << POLICY_FLAGS.index(flag)
+
+    def _boosted(self, spec: RuleSpec, catalogue: Catalogue) -> Mask:
+        """Items a boost is for, its age condition left to the request: (I,)."""
+        brand, category = str(spec.settings["brand"]), str(spec.settings["category"])
+        mask = np.ones(len(catalogue), bool)
+        if brand:
+            mask &= self._groups["brand"] == _code(catalogue.brand_names, brand, spec)
+        if category:
+            code = _code(catalogue.category_names, category, spec)
+            mask &= np.any([self._groups[level] == code for level in GROUPS[:3]], axis=0)
+        return mask
+
+    def _with_pins(self, ranked: Ranked) -> Ranked:
+        """Pinned items the rankers left out join at the end, with the lowest score."""
+        missing = [row for _, row in self._pins if not np.any(ranked.rows == row)]
+        if not missing:
+            return ranked
+        lowest = ranked.scores[-1] if len(ranked.scores) else 0.0
+        return Ranked(
+            np.append(ranked.rows, np.array(missing, np.int32)),
+            np.append(ranked.scores, np.full(len(missing), lowest, np.float32)),
+            np.append(ranked.seen, np.zeros(len(missing), bool)),
+        )
+
+    def _filter(self, ranked: Ranked, asked: Asked, moves: list[Move]) -> Mask:
+        flags = self.flags[ranked.rows]
+        keep: Mask = (flags & self._hard_bits) == 0
+        if not keep.all():
+            for kind, bit in self._hard:
+                gone = ranked.rows[(flags & bit) != 0]
+                if len(gone):
+                    moves.append(Move(kind, "removed", tuple(gone.tolist()), "carries the flag"))
+        if (self._not_seen or asked.discover) and ranked.seen.any():
+            gone = ranked.rows[keep & ranked.seen]
+            moves.append(Move("not_seen", "removed", tuple(gone.tolist()), "the user has had it"))
+            keep &= ~ranked.seen
+        return keep
+
+    def _order(self, ranked: Ranked, order: NDArray[np.intp], asked: Asked, moves: list[Move]) -> NDArray[np.intp]:
+        """Positions in the order after boosts and diversity."""
+        scores = ranked.scores
+        for spec, mask in self._boosts:
+            hit = mask[ranked.rows]
+            if spec.settings["newer_than_days"]:
+                hit = hit & self._new(ranked.rows, float(spec.settings["newer_than_days"]), asked)
+            factor = np.float32(spec.settings["factor"])
+            scores = np.where(hit, np.where(scores > 0, scores * factor, scores / factor), scores)
+        if self._boosts:
+            before, order = order, order[np.argsort(-scores[order], kind="stable")]
+            moves += _moved("boost", ranked, before, order, asked.k, "its score was multiplied")
+        for spec in self._diverse:
+            before, order = order, self._marginal(ranked.rows, scores, order, spec, asked.k)
+            moves += _moved("diverse", ranked, before, order, asked.k, "too like a better one")
+        return order
+
+    def _marginal(self, rows: Rows, scores: Floats, order: NDArray[np.intp], spec: RuleSpec, k: int) -> NDArray[np.intp]:
+        """Greedy maximal marginal relevance over the first `among`: score x (1 - strength) - strength x likeness to the likest one chosen."""
+        head, strength = order[: int(spec.settings["among"])], float(spec.settings["strength"])
+        if len(head) < 2:
+            return order
+        codes = np.stack([self._groups[name][rows[head]] for name in GROUPS])  # (4, M)
+        like = ((codes[:, :, None] == codes[:, None, :]) & (codes > 0)[:, :, None]).mean(0)  # (M, M)
+        span = float(scores[head].max() - scores[head].min()) or 1.0
+        worth = (scores[head] - scores[head].min()) / span * (1 - strength)  # (M,)
+        likest = np.zeros(len(head))
+        taken = []
+        for _ in range(min(k, len(head))):
+            at = int(np.argmax(worth - strength * likest))
+            taken.append(at)
+            worth[at] = -np.inf
+            np.maximum(likest, like[at], out=likest)
+        rest = np.ones(len(head), bool)
+        rest[taken] = False
+        return np.concatenate((head[taken], head[rest], order[len(head) :]))
+
+    def _pinned(self, ranked: Ranked, keep: Mask) -> list[tuple[int, int]]:
+        """(position, position in `ranked`) of each pin that no hard rule bars. A pin outranks `not_seen`."""
+        at = [(position, int(np.flatnonzero(ranked.rows == row)[0])) for position, row in self._pins]
+        return [(position, index) for position, index in at if keep[index] or self.permits(ranked.rows[index : index + 1])[0]]
+
+    def _pages(
+        self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]
+    ) -> tuple[list[int], list[int]]:
+        reserved = {index for _, index in pinned}
+        left = [index for index in order.tolist() if index not in reserved] if reserved else order.tolist()
+        codes = [column[ranked.rows].tolist() for _, column, _ in self._caps]
+        caps = [count for _, _, count in self._caps]
+        chosen: list[int] = []
+        while len(chosen) < asked.k and (left or (pinned and not chosen)):
+            size = min(self.page, asked.k - len(chosen))
+            first = not chosen
+            pins = [(position, index) for position, index in pinned if position < size] if first else []
+            page, left, skipped, over = fill_page(left, codes, caps, size, [index for _, index in pins])
+            if first:
+                moves += self._skips(ranked, skipped, over)
+                page, left = self._meet_floors(ranked, page, left, codes, caps, pins, asked, moves)
+                for position, index in pins:
+                    page.insert(position, index)
+                    moves.append(Move("pin", "moved", (int(ranked.rows[index]),), f"pinned at {position}"))
+            chosen += page
+        return chosen, left
+
+    def _skips(self, ranked: Ranked, skipped: list[tuple[int, int]], over: list[int]) -> Iterable[Move]:
+        for cap, (spec, _, _) in enumerate(self._caps):
+            rows = tuple(int(ranked.rows[index]) for index, by in skipped if by == cap and index not in over)
+            if rows:
+                yield Move("at_most", "removed", rows, f"more than {spec.settings['count']} of one {spec.settings['per']}")
+        if over:
+            yield Move("at_most", "gave way", tuple(ranked.rows[over].tolist()), "too few items fit under the caps")
+
+    def _meet_floors(
+        self, ranked: Ranked, page: list[int], left: list[int], codes: list[list[int]], caps: list[int],
+        pins: list[tuple[int, int]], asked: Asked, moves: list[Move],
+    ) -> tuple[list[int], list[int]]:  # fmt: skip
+        """Replace the worst old items of the page by the best new ones that fit under the caps."""
+        for spec in self._floors:
+            if spec.kind == "exposure_floor" and not drawn(asked.request_id, int(spec.settings["every"])):
+                continue
+            days, pinned = float(spec.settings["newer_than_days"]), [index for _, index in pins]
+            new = set((self._new(ranked.rows[page + pinned], days, asked)).nonzero()[0].tolist())
+            lacking = min(int(spec.settings["count"]), len(page) + len(pinned)) - len(new)
+            old = [index for at, index in enumerate(page) if at not in new]
+            if lacking <= 0 or not old:
+                continue
+            fresh = [left[at] for at in np.flatnonzero(self._new(ranked.rows[left], days, asked)).tolist()] if left else []
+            added: list[int] = []
+            while fresh and old and len(added) < lacking:
+                kept = [index for index in page if index != old[-1]]
+                fit = next((index for index in fresh if fits(index, [*kept, *pinned], codes, caps)), None)
+                if fit is None:
+                    break
+                page, left = [*kept, fit], [old[-1], *(index for index in left if index != fit)]
+                old, added = old[:-1], [*added, fit]
+                fresh = [index for index in fresh if index != fit]
+            rows = tuple(ranked.rows[added].tolist()) if added else ()
+            moves += [Move(spec.kind, "added", rows, f"newer than {days:g} days")] if rows else []
+            moves += [Move(spec.kind, "gave way", (), f"{lacking - len(added)} new items short")] if len(added) < lacking else []
+        return page, left
+
+    def _new(self, rows: Rows, days: float, asked: Asked) -> Mask:
+        return self._created[rows] > asked.at_day - days  # NaN: not new
+
+
+def fits(index: int, page: Sequence[int], codes: Sequence[Sequence[int]], caps: Sequence[int]) -> bool:
+    """Whether the item fits under every cap beside those of the page. Code 0 (unknown) is never counted."""
+    return all(not code[index] or sum(code[other] == code[index] for other in page) < cap for code, cap in zip(codes, caps, strict=True))
+
+
+def fill_page(
+    left: list[int], codes: Sequence[Sequence[int]], caps: Sequence[int], size: int, pinned: Sequence[int]
+) -> tuple[list[int], list[int], list[tuple[int, int]], list[int]]:
+    """The first of `left` that fit under the caps beside `pinned`, in order, until they are `size` with the pins; where too few fit, the first
+    of the others. Returns the page without pins, what is left in order, (index, cap) of each left out by a cap, and those taken against one.
+    """
+    counts: list[dict[int, int]] = [{} for _ in caps]
+    for index in pinned:
+        for count, code in zip(counts, codes, strict=True):
+            count[code[index]] = count.get(code[index], 0) + 1
+    wanted = size - len(pinned)
+    page: list[int] = []
+    skipped: list[tuple[int, int]] = []
+    read = 0
+    while read < len(left) and len(page) < wanted:
+        index = left[read]
+        read += 1
+        full = next((at for at, cap in enumerate(caps) if codes[at][index] and counts[at].get(codes[at][index], 0) >= cap), -1)
+        if full >= 0:
+            skipped.append((index, full))
+            continue
+        page.append(index)
+        for count, code in zip(counts, codes, strict=True):
+            count[code[index]] = count.get(code[index], 0) + 1
+    waiting = [index for index, _ in skipped]
+    over = waiting[: wanted - len(page)]
+    return page + over, waiting[len(over) :] + left[read:], skipped, over
+
+
+def drawn(request_id: str, every: int) -> bool:
+    """Whether this request is one of the one in `every`: the same answer whenever the same id asks."""
+    return every <= 1 or int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little") % every == 0
+
+
+def _code(names: tuple[str, ...], name: str, spec: RuleSpec) -> int:
+    if name not in names:
+        raise BadRule(f"rule {spec.kind}: the catalogue has no {name!r}: write the name as it is in the items table")
+    return names.index(name)
+
+
+def _moved(rule: str, ranked: Ranked, before: NDArray[np.intp], after: NDArray[np.intp], k: int, why: str) -> list[Move]:
+    """Those that left or entered the first k by a reordering."""
+    gone = np.setdiff1d(before[:k], after[:k])
+    return [Move(rule, "moved", tuple(ranked.rows[gone].tolist()), why)] if len(gone) else []

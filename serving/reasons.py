@@ -1,0 +1,119 @@
+"""Why an item is in the list: one plain sentence a user may read, made from the source that ranked it best.
+
+Shapes: k answer length, C candidates, S sources.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.query import Candidates, Query, Rows
+from serving.sources import Source
+from serving.system import System
+
+Told = tuple[tuple[str, ...], str]  # sources, best rank first; the sentence
+
+
+class Reasons:
+    """Sentences in the words of one system (its noun and verb)."""
+
+    def __init__(self, system: System, sources: Sequence[Source]) -> None:
+        self.system = system
+        self.kinds = tuple(source.spec.kind for source in sources)
+        self._sources = {source.spec.kind: source for source in sources}
+        self._sentences = {
+            "linear": self._linear,
+            "two_tower": self._two_tower,
+            "category_promotion": self._category_promotion,
+        }
+
+    def tell(self, query: Query, pool: Candidates | None, rows: Rows) -> list[Told]:
+        """Sources and sentence of each row, in order: (k,). A row outside the pool was filled up from a popular list."""
+        if pool is None or not len(pool):
+            return [(("popular",), self._default(query, int(row))) for row in rows]
+        by_row = np.argsort(pool.rows, kind="stable")
+        at = by_row[np.minimum(np.searchsorted(pool.rows, rows, sorter=by_row), len(pool) - 1)]  # (k,)
+        ranks = pool.source_ranks[at]  # (k, S)
+        orders = np.argsort(ranks, axis=1, kind="stable").tolist()
+        counts = np.isfinite(ranks).sum(axis=1).tolist()
+        inside = (pool.rows[at] == rows).tolist()
+        told: list[Told] = []
+        for row, order, count, known in zip(rows.tolist(), orders, counts, inside, strict=True):
+            kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
+            told.append((kinds or ("popular",), self.sentence(query, row, kinds)))
+        return told
+
+    def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:
+        """What a user may read. What they had before is said first, whatever source brought it."""
+        had = self._had(query, row)
+        if had:
+            return had
+        for kind in kinds:
+            told = self._sentences[kind](query, row) if kind in self._sentences else ""
+            if told:
+                return told
+        return self._default(query, row)
+
+    def _had(self, query: Query, row: int) -> str:
+        at = _position(query.history_rows, row)
+        if at < 0:
+            return ""
+        index = query.history_order[at]
+        count = round(float(query.state.counts[index]))
+        days = int(query.request.at_day - query.state.last_day[index])
+        verb, when = self.system.verb, "today" if days < 1 else "yesterday" if days < 2 else f"{days} days ago"
+        return f"You {verb} it {when}" if count <= 1 else f"You {verb} it {count} times, last {when}"
+
+    def _linear(self, query: Query, row: int) -> str:
+        nearest = self.nearest(query, row)
+        if nearest < 0:
+            return ""
+        verb = self.system.verb if _position(query.history_rows, nearest) >= 0 else "looked at"
+        return f"Often {self.system.verb} with {_name(query, nearest)}, which you {verb}"
+
+    def nearest(self, query: Query, row: int) -> int:
+        """The item of the history that the linear source says most for this one; -1 where it says nothing."""
+        source = self._sources.get("linear")
+        if source is None or not hasattr(source, "contributions"):
+            return -1
+        rows, parts = source.contributions(query, row)
+        return int(rows[0]) if len(rows) and parts[0] > 0 else -1
+
+    def _two_tower(self, query: Query, row: int) -> str:
+        category = query.catalogue.category_name(row)
+        return f"Like what you usually {_present(self.system.verb)} in {_readable(category)}" if category != "unknown" and len(query.history_rows) else ""
+
+    def _category_promotion(self, query: Query, row: int) -> str:
+        catalogue, place = query.catalogue, query.place
+        period = catalogue.plan_at(query.request.at_day)
+        if period >= 0 and place >= 0:
+            if catalogue.plan_mailer[period, place, row]:
+                return "In the mailer at your store this week"
+            if catalogue.plan_display[period, place, row]:
+                return "On display at your store this week"
+        category = catalogue.category_name(row)
+        return f"Popular in {_readable(category)}" if category != "unknown" else ""
+
+    def _default(self, query: Query, row: int) -> str:
+        return "Popular near you" if query.request.region or query.state.region else "Popular right now"
+
+
+def _position(rows: NDArray[np.int32], row: int) -> int:
+    """Where `row` is in ascending `rows`, or -1."""
+    at = int(np.searchsorted(rows, row))
+    return at if at < len(rows) and rows[at] == row else -1
+
+
+def _name(query: Query, row: int) -> str:
+    return _readable(query.catalogue.title(row) or query.catalogue.category_name(row))
+
+
+def _readable(text: str) -> str:
+    """Catalogue text in capitals as a person would write it."""
+    return text.capitalize() if text.isupper() else text
+
+
+def _present(verb: str) -> str:
+    """bought -> buy; a verb not in the list stays as it is."""
+    return {"bought": "buy", "watched": "watch", "chose": "choose", "read": "read", "played": "play"}.get(verb, verb)

@@ -1,0 +1,182 @@
+"""From a user to a short list: retrieve, filter, rank, arrange, say why.
+
+`Recommender.recommend` is the full path and raises what goes wrong: evaluation and batch call it. A server calls
+`serving.ladder.Ladder.answer`, which runs the same stages under time budgets and always answers.
+The cut between `retrieve` and `rank` is where split serving puts a wire: query and candidates go in, the same list comes out.
+Shapes: C candidates, K kept by the light ranker, k answer length.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from serving.arrange import Arranged, Asked, Move, Ranked, Rules
+from serving.bundle import BadBundle, Bundle
+from serving.catalogue import Catalogue
+from serving.fusion import retrieve
+from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
+from serving.reasons import Reasons
+from serving.sources import Source, load_sources
+from serving.state import UserState
+from serving.system import System
+
+
+class Side(Protocol):
+    """What the models make of a request, once: the user tower's vector and the user halves of the rankers."""
+
+    @property
+    def vector(self) -> Floats | None: ...
+
+
+class Models(Protocol):
+    """The rankers as the recommender uses them; `serving.rankers.Rankers` is the one that serves."""
+
+    def request(self, query: Query) -> Side: ...
+    def light(self, side: Side, query: Query, candidates: Candidates) -> Floats: ...
+    def heavy(self, side: Side, query: Query, candidates: Candidates) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the rankers say of a pool. `kept`: positions of the heavy ranker's candidates, best light score first."""
+
+    light: Floats  # (C,)
+    kept: Rows  # (K,) positions in the candidates
+    heavy: Floats | None  # (K,); None: the light ranker alone answers
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the exposure log keeps of an answer, enough to explain it and to give it again."""
+
+    query: Query
+    candidates: Candidates | None
+    scores: Scores | None
+    moves: tuple[Move, ...]
+    rung: str = "full"
+    pool_day: float = 0.0  # the moment the pool was made for; earlier than the request's when it came from the cache
+    base: Rows | None = field(default=None)  # the list a lower rung started from
+
+
+class Recommender:
+    """One bundle, ready to answer. Raises `BadBundle` when the bundle was packed for another system."""
+
+    def __init__(
+        self, bundle: Bundle, system: System, *, models: Models, sources: Sequence[Source] | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        if bundle.manifest["system"] != system.name:
+            raise BadBundle(f"bundle {bundle.digest} was packed for system {bundle.manifest['system']!r}, not {system.name!r}: give the other one")
+        self.bundle, self.system, self.models, self.clock = bundle, system, models, clock
+        self.catalogue: Catalogue = bundle.catalogue
+        self.sources = tuple(sources) if sources is not None else load_sources(system.sources, bundle.folder / "sources", self.catalogue)
+        self.rules = Rules(system.rules, self.catalogue, system.answer)
+        self.reasons = Reasons(system, self.sources)
+
+    def query(self, request: Request, state: UserState) -> Query:
+        return Query(request, state, self.catalogue, self.system.learning)
+
+    def retrieve(self, query: Query, side: Side | None = None) -> Candidates:
+        """About `system.pool` candidates that no hard rule bars, best fused rank first."""
+        vector = (side or self.models.request(query)).vector
+        pool = retrieve(query, self.sources, max(self.system.pool, query.request.k), vector)
+        permitted = self.rules.permits(pool.rows)
+        return pool if permitted.all() else pool.take(permitted)
+
+    def light(self, query: Query, side: Side, pool: Candidates) -> Scores:
+        """Score all, keep the best `system.light`; ties by row."""
+        light = self.models.light(side, query, pool)
+        return Scores(light, best(light, pool.rows, self.system.light), None)
+
+    def heavy(self, query: Query, side: Side, pool: Candidates, scores: Scores) -> Scores:
+        return replace(scores, heavy=self.models.heavy(side, query, pool.take(scores.kept)))
+
+    def rank(self, query: Query, pool: Candidates, side: Side | None = None) -> Scores:
+        """Light over the pool, heavy over what it keeps."""
+        side = side or self.models.request(query)
+        return self.heavy(query, side, pool, self.light(query, side, pool))
+
+    def order(self, pool: Candidates, scores: Scores) -> Ranked:
+        """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
+        light_order = np.lexsort((pool.rows, -scores.light))
+        if scores.heavy is None:
+            order, values = light_order, scores.light[light_order]
+        else:
+            head = scores.kept[np.lexsort((pool.rows[scores.kept], -scores.heavy))]
+            rest = np.ones(len(pool), bool)
+            rest[scores.kept] = False
+            tail = light_order[rest[light_order]]
+            order = np.concatenate((head, tail))
+            first = np.sort(scores.heavy)[::-1]
+            floor = first[-1] if len(first) else np.float32(np.inf)
+            values = np.concatenate((first, np.minimum(scores.light[tail], floor)))
+        return Ranked(pool.rows[order], values.astype(np.float32), pool.seen[order])
+
+    def arrange(self, query: Query, ranked: Ranked) -> Arranged:
+        """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""
+        request = query.request
+        asked = Asked(request.k, request.at_day, request.request_id, request.discover)
+        arranged = self.rules.arrange(ranked, asked)
+        for more in self._more(query):
+            if len(arranged.rows) >= request.k:
+                break
+            ranked = _extended(ranked, more(), query)
+            arranged = self.rules.arrange(ranked, asked)
+        return arranged
+
+    def recommend(self, request: Request, state: UserState) -> Answer:
+        """The full rung, without a clock over it. What goes wrong is raised."""
+        began = self.clock()
+        query = self.query(request, state)
+        side = self.models.request(query)
+        at_side = self.clock()
+        pool = self.retrieve(query, side)
+        at_pool = self.clock()
+        scores = self.rank(query, pool, side)
+        at_rank = self.clock()
+        arranged = self.arrange(query, self.order(pool, scores))
+        trace = Trace(query, pool, scores, arranged.moves, pool_day=request.at_day)
+        answer = self.answer(trace, arranged)
+        ended = self.clock()
+        stages = {"request": at_side - began, "retrieve": at_pool - at_side, "rank": at_rank - at_pool, "arrange": ended - at_rank}
+        return replace(answer, took_ms=(ended - began) * 1e3, stage_ms={name: seconds * 1e3 for name, seconds in stages.items()})
+
+    def answer(self, trace: Trace, arranged: Arranged, degraded: dict[str, str] | None = None) -> Answer:
+        """The arranged rows with their sources and a sentence each."""
+        told = self.reasons.tell(trace.query, trace.candidates, arranged.rows)
+        ids = self.catalogue.item_ids[arranged.rows].tolist()
+        entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), told, strict=True)
+        items = tuple(Answered(item_id.decode(), row, score, sources, reason) for item_id, row, score, (sources, reason) in entries)
+        return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
+
+    def _more(self, query: Query) -> tuple[Callable[[], Rows], ...]:
+        fallback = self.bundle.fallback
+        region = query.request.region or query.state.region
+        return (lambda: fallback.popular(region), fallback.static, lambda: np.arange(len(self.catalogue), dtype=np.int32))
+
+
+def best(scores: Floats, rows: Rows, n: int) -> Rows:
+    """Positions of the `n` greatest scores, best first; ties by row."""
+    if len(scores) > n:
+        near = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
+        return near[np.lexsort((rows[near], -scores[near]))[:n]].astype(np.int32)
+    return np.lexsort((rows, -scores)).astype(np.int32)
+
+
+def listed(rows: Rows, query: Query) -> Ranked:
+    """A plain list as ranked candidates: the first scores 1, the n-th 1/n."""
+    scores = (1 / np.arange(1, len(rows) + 1)).astype(np.float32)
+    return Ranked(rows, scores, np.isin(rows, query.history_rows))
+
+
+def _extended(ranked: Ranked, rows: Rows, query: Query) -> Ranked:
+    """The list with `rows` it lacks at its end, at its lowest score."""
+    fresh = rows[~np.isin(rows, ranked.rows)]
+    lowest = ranked.scores[-1] if len(ranked.scores) else np.float32(0)
+    return Ranked(
+        np.concatenate((ranked.rows, fresh)),
+        np.concatenate((ranked.scores, np.full(len(fresh), lowest, np.float32))),
+        np.concatenate((ranked.seen, np.isin(fresh, query.history_rows))),
+    )
