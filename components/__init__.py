@@ -1,0 +1,1 @@
+"""How we learn: one folder a stage, plain functions of paths and a config."""

@@ -1,0 +1,1 @@
+"""Into the four tables, and what may pass."""

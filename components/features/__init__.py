@@ -1,0 +1,1 @@
+"""What was known at a cut: features, item table, user states."""

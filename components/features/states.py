@@ -1,0 +1,72 @@
+"""Every user's state at a cut, all at once: the same numbers as folding `UserState.with_positive` event by event.
+
+Shapes: U users, N history rows, T decay constants.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.features.tables import Tables
+from serving.state import TAUS_DAYS, StateTable
+
+_DAY = '(epoch_us("timestamp") / 86400e6)'
+
+
+def build_states(tables: Tables, day: float, features: NDArray[np.float32], feature_names: tuple[str, ...]) -> StateTable:
+    """The states at `day`. `features` (U, Fu): a row a user, in the order of `user_ids(tables)`."""
+    tables.backend.raw_sql(f"CREATE OR REPLACE TEMP VIEW past AS SELECT *, {_DAY} AS day FROM history WHERE {_DAY} < {day!r}")
+    users = tables.arrow(_users(day))
+    rows = tables.arrow(_rows())
+    user = rows["user_row"].to_numpy()  # (N,)
+    keys = tables.keys[rows["item_row"].to_numpy()]  # (N,)
+    order = np.lexsort((keys, user))  # by user, then key
+    decayed = np.stack([rows[f"decayed_{t}"].to_numpy() for t in range(len(TAUS_DAYS))], axis=1)  # (N, T)
+    return StateTable(
+        user_ids=_bytes(users["user_id"]),
+        ends=np.cumsum(np.bincount(user, minlength=len(users))).astype(np.int64),
+        keys=keys[order],
+        first_day=rows["first_day"].to_numpy()[order],
+        last_day=rows["last_day"].to_numpy()[order],
+        counts=rows["count"].to_numpy().astype(np.float32)[order],
+        decayed=decayed.astype(np.float32)[order],
+        features=features,
+        place=_bytes(users["place"]),
+        region=_bytes(users["region"]),
+        consent=_bytes(users["consent"]),
+        created_day=users["created_day"].to_numpy(zero_copy_only=False).astype(np.float64),
+        feature_names=feature_names,
+        cut_day=day,
+    )
+
+
+def user_ids(tables: Tables) -> list[str]:
+    """All users, sorted by the bytes of their id."""
+    ids: list[str] = tables.arrow("SELECT user_id FROM raw_users ORDER BY user_id")["user_id"].to_pylist()
+    return ids
+
+
+def _users(day: float) -> str:
+    """A row a user. Region and first day are those of the first visit: a user who comes after the cut has none yet."""
+    return f"""
+    WITH visits AS (SELECT user_id, store, count(*) AS n, max(day) AS last FROM past WHERE store IS NOT NULL GROUP BY ALL),
+    usual AS (SELECT user_id, arg_max(store, (n, last, store)) AS place FROM visits GROUP BY ALL),
+    known AS (SELECT *, created_at IS NULL OR epoch_us(created_at) / 86400e6 < {day!r} AS come FROM raw_users)
+    SELECT user_id, coalesce(place, '') AS place, CASE WHEN come THEN coalesce(region, '') ELSE '' END AS region, consent,
+        CASE WHEN come THEN epoch_us(created_at) / 86400e6 ELSE NULL END AS created_day
+    FROM known LEFT JOIN usual USING (user_id) ORDER BY user_id"""
+
+
+def _rows() -> str:
+    """A row a user and item: c(last) = sum of exp(-(last - t) / tau) over its events."""
+    decayed = ", ".join(f"sum(exp((day - last) / {tau!r})) AS decayed_{t}" for t, tau in enumerate(TAUS_DAYS))
+    return f"""
+    WITH numbered AS (SELECT user_id, row_number() OVER (ORDER BY user_id) - 1 AS user_row FROM raw_users),
+    aged AS (SELECT user_id, item_id, day, max(day) OVER (PARTITION BY user_id, item_id) AS last FROM past)
+    SELECT user_row, item_row, min(day) AS first_day, any_value(last) AS last_day, count(*) AS count, {decayed}
+    FROM aged JOIN numbered USING (user_id) JOIN items USING (item_id) GROUP BY user_row, item_row"""
+
+
+def _bytes(column: Any) -> NDArray[np.bytes_]:
+    return np.array([text.encode() for text in column.to_pylist()], dtype=np.bytes_)

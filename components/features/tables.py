@@ -1,0 +1,58 @@
+"""The four accepted tables opened for feature making: one DuckDB connection, one history, one numbering of the items."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.schema import TABLES
+from serving.catalogue import item_key
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Shapes: I items, sorted by the bytes of their id."""
+
+    backend: Any  # the Ibis DuckDB backend
+    history: Any  # Ibis table of feature_repo.expressions.history, materialised
+    items: Any
+    context: Any
+    item_ids: NDArray[np.bytes_]  # (I,)
+    keys: NDArray[np.uint64]  # (I,) item_key of each
+
+    def arrow(self, query: str) -> Any:
+        """The query's rows as an Arrow table."""
+        return self.backend.con.sql(query).to_arrow_table()
+
+
+@contextmanager
+def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, horizon_days: int) -> Iterator[Tables]:
+    """Open `folder`, keeping only what the last cut and its labels need: rows before `until` plus the horizon."""
+    import ibis
+
+    from feature_repo.expressions import history
+
+    backend = ibis.duckdb.connect()
+    try:
+        backend.raw_sql("SET TimeZone = 'UTC'; SET memory_limit = '4GB'; SET preserve_insertion_order = false")
+        named = {name: backend.read_parquet(str(folder / f"{name}.parquet"), table_name=f"raw_{name}") for name in TABLES}
+        end = f"to_timestamp({(until_day + horizon_days) * 86_400.0!r})"
+        backend.raw_sql(f'CREATE VIEW events AS SELECT * FROM raw_events WHERE "timestamp" < {end}')
+        backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
+        past = history(backend.table("events"), backend.table("items"), named["context"], positives)
+        backend.create_table("history", past)
+        ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()
+        yield Tables(
+            backend=backend,
+            history=backend.table("history"),
+            items=backend.table("items"),
+            context=named["context"],
+            item_ids=np.array([item.encode() for item in ids], dtype=np.bytes_),
+            keys=np.array([item_key(item) for item in ids], dtype=np.uint64),
+        )
+    finally:
+        backend.disconnect()
