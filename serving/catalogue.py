@@ -86,15 +86,6 @@ class Catalogue(ArrayFolder):
         """(I,) which items carry a policy flag."""
         return (np.asarray(self.flags) & (1 << POLICY_FLAGS.index(flag))) != 0
 
-    @cached_property
-    def planned_share(self) -> NDArray[np.float32]:
-        """(W, 2, I) share of places where each item is planned on display, in the mailer."""
-        shares = np.zeros((len(self.plan_from), 2, len(self)), np.float32)
-        for period in range(len(self.plan_from)):
-            for line, plan in enumerate((self.plan_display, self.plan_mailer)):
-                shares[period, line] = np.count_nonzero(np.asarray(plan)[period], axis=0) / max(len(self.places), 1)
-        return shares
-
     def plan_at(self, day: float) -> int:
         """Index of the planned period that holds `day`, or -1 when nothing is planned for it."""
         period = int(np.searchsorted(self.plan_from, day, side="right")) - 1
