@@ -1,0 +1,26 @@
+"""The steps `ingest` and `validate`, as Kubeflow sees them."""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.step import component
+
+
+@component
+def ingest(system: str, data: str, home: str, out: Output[Artifact]) -> None:
+    """The four tables, from the system's own data or from the folder `data`."""
+    from components.data.ingest import ingest as work
+    from components.step import run_step
+
+    out.metadata.update(run_step("ingest", work, {"data": data or None}, out.path, {"system": system}, home))
+
+
+@component
+def validate(system: str, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
+    """The rows that may be learnt from; the others set aside with their reason."""
+    from components.data.accepted import last_accepted, remember
+    from components.data.validate import validate as work
+    from components.step import run_step
+
+    inputs = {"tables": tables.path, "last_accepted": last_accepted(system, home, tables.path)}
+    out.metadata.update(run_step("validate", work, inputs, out.path, {"system": system}, home))
+    remember(system, home, tables.path, out.path)

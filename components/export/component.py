@@ -1,0 +1,29 @@
+"""The steps `export` and `pack`, as Kubeflow sees them."""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.step import component
+
+
+@component
+def export(
+    system: str, home: str, features: Input[Artifact], retrieval: Input[Artifact], ranking: Input[Artifact], out: Output[Artifact]
+) -> None:
+    """The models as ONNX graphs, with what can be computed before a request."""
+    from components.export.export import export as work
+    from components.step import run_step
+
+    inputs = {"features": features.path, "retrieval": retrieval.path, "ranking": ranking.path}
+    out.metadata.update(run_step("export", work, inputs, out.path, {"system": system}, home))
+
+
+@component
+def pack(
+    system: str, home: str, features: Input[Artifact], retrieval: Input[Artifact], export: Input[Artifact], out: Output[Artifact]
+) -> None:
+    """One bundle, named by the digest of its content."""
+    from components.export.pack import pack as work
+    from components.step import run_step
+
+    inputs = {"features": features.path, "retrieval": retrieval.path, "export": export.path}
+    out.metadata.update(run_step("pack", work, inputs, out.path, {"system": system}, home))

@@ -1,0 +1,1 @@
+"""Release: the registry's record of what was learnt, judged and chosen."""

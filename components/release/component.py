@@ -1,0 +1,25 @@
+"""The step `register`, as Kubeflow sees it."""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.step import component
+
+
+@component
+def register(
+    system: str,
+    home: str,
+    tracking: str,
+    features: Input[Artifact],
+    bundle: Input[Artifact],
+    metrics: Input[Artifact],
+    gate: Input[Artifact],
+    out: Output[Artifact],
+) -> None:
+    """The run and, when the gate passed, a version of the model in the registry. Never skipped: the registry is the world outside."""
+    from components.release.register import register as work
+    from components.step import bundle_in, run_step, users_of
+
+    inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
+    config = {"system": system, "home": home, "tracking": tracking}
+    out.metadata.update(run_step("register", work, inputs, out.path, config, home=None))

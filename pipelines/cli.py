@@ -1,0 +1,167 @@
+"""The command line: `shortlist --help`. A command says what it does in its first line; the work is elsewhere.
+
+Everything heavy is imported inside the command that uses it: help is there at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines import bundles
+from pipelines.refusals import one_paragraph
+
+
+class Commands(TyperGroup):
+    """Commands whose foreseen errors are one paragraph and whose faults leave a log file."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_paragraph():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="From a log of events to short, good lists.")
+pipeline = typer.Typer(no_args_is_help=True, help="The learning loop as a Kubeflow pipeline.")
+app.add_typer(pipeline, name="pipeline")
+app.add_typer(bundles.app, name="bundle")
+
+System = Annotated[str, typer.Argument(help="name of a system, or path of a system file ending in .py", show_default=False)]
+Home = Annotated[Path, typer.Option(help="where results, bundles and the registry are kept")]
+HOME = Path(".shortlist")
+Data = Annotated[Path | None, typer.Option(help="folder with your own events, items, users and context .parquet", show_default=False)]
+Until = Annotated[str, typer.Option(help="learn from rows before this, judge on the week after; default: a week before the last row")]
+Fast = Annotated[bool, typer.Option("--fast", help="fewer cuts, smaller models")]
+Seed = Annotated[int, typer.Option(help="of everything random")]
+Bundle = Annotated[Path | None, typer.Option(help="a bundle's folder instead of the champion", show_default=False)]
+
+
+@app.command()
+def train(
+    system: System,
+    data: Data = None,
+    until: Until = "",
+    fast: Fast = False,
+    seed: Seed = 0,
+    home: Home = HOME,
+    refit: Annotated[bool, typer.Option("--refit", help="once judged, learn again from all rows and release that")] = False,
+) -> None:
+    """Run the whole loop in this process and register the bundle. What is already done is not done again."""
+    from pipelines.loop import run_loop
+
+    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process")
+
+
+@pipeline.command("run")
+def pipeline_run(
+    system: System,
+    runner: Annotated[str, typer.Option(help="subprocess: a process a step; docker: a container a step")] = "subprocess",
+    data: Data = None,
+    until: Until = "",
+    fast: Fast = False,
+    seed: Seed = 0,
+    home: Home = HOME,
+) -> None:
+    """Run the loop as the Kubeflow pipeline it is, on this machine."""
+    from pipelines.loop import run_loop
+
+    if runner not in ("subprocess", "docker"):
+        raise typer.BadParameter(f"{runner!r} is no runner: choose subprocess or docker", param_hint="--runner")
+    run_loop(system, data, until, fast, seed, home, refit=False, runner=runner)
+
+
+@pipeline.command("compile")
+def pipeline_compile(system: System, out: Annotated[Path, typer.Argument(help="the YAML to write", show_default=False)]) -> None:
+    """Write the pipeline as YAML for a cluster, with this system as its default."""
+    from kfp import compiler
+
+    from pipelines.training import training
+    from serving.system import load_system
+
+    load_system(system)  # refuses a system that is not there
+    compiler.Compiler().compile(training, str(out), pipeline_parameters={"system": system})
+    typer.echo(out)
+
+
+@app.command()
+def recommend(
+    system: System,
+    user: Annotated[str, typer.Argument(help="a user id", show_default=False)],
+    k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 10,
+    why: Annotated[bool, typer.Option("--why", help="with the sources and the score of each")] = False,
+    home: Home = HOME,
+    bundle: Bundle = None,
+) -> None:
+    """Print one user's list with a reason each."""
+    from pipelines.answers import recommend as work
+
+    work(system, user, k=k, why=why, home=home, bundle=bundle)
+
+
+@app.command()
+def batch(
+    system: System,
+    out: Annotated[Path, typer.Option(help="the Parquet to write: user_id, item_id, rank, score, source", show_default=False)],
+    per_user: Annotated[int, typer.Option(min=1, help="items a user")] = 1000,
+    discover: Annotated[bool, typer.Option("--discover", help="leave out what the user has had")] = False,
+    home: Home = HOME,
+    bundle: Bundle = None,
+) -> None:
+    """Write a list for every user."""
+    from pipelines.answers import batch as work
+
+    work(system, out, per_user=per_user, discover=discover, home=home, bundle=bundle)
+
+
+@app.command()
+def serve(
+    system: System,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8080,
+    home: Home = HOME,
+    bundle: Bundle = None,
+) -> None:
+    """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
+    from components.release.shelf import released
+    from serving.run import serve as work
+
+    found = released(system, home, bundle)
+    work(system, found.bundle, found.users, home, host=host, port=port)
+
+
+@app.command()
+def replay(
+    system: System,
+    since: Annotated[str, typer.Option("--from", help="first moment to replay, like 2017-11-27", show_default=False)],
+    until: Annotated[str, typer.Option("--to", help="first moment not to replay; default: the end")] = "",
+    speed: Annotated[float, typer.Option(min=0.0, help="times faster than it happened; 0: as fast as the server takes it")] = 0.0,
+    url: Annotated[str, typer.Option(help="the running server")] = "http://127.0.0.1:8080",
+    home: Home = HOME,
+) -> None:
+    """Send the rows after the cut to a running server, in their order, as they happened."""
+    from pipelines.replay import replay as work
+
+    work(system, since, until, speed, url, home)
+
+
+@app.command()
+def why(request_id: Annotated[str, typer.Argument(help="as the answer gave it", show_default=False)], home: Home = HOME) -> None:
+    """Explain an answer given before: sources, features, rules, bundle."""
+    from pipelines.answers import why as work
+
+    work(request_id, home=home)
+
+
+@app.command()
+def systems() -> None:
+    """List the systems that come with Shortlist."""
+    from rich.console import Console
+
+    from pipelines.listing import systems_table
+
+    Console().print(systems_table())
+
+
+def main() -> None:
+    """The console script `shortlist`."""
+    app()

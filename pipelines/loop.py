@@ -1,0 +1,74 @@
+"""`shortlist train` and `shortlist pipeline run`: run the loop with its progress shown, then say what came of it."""
+
+import json
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipelines.runner import Run, Runner, run_pipeline
+from serving.system import load_system
+
+
+class NoData(ValueError):
+    """The folder given with --data is not there."""
+
+
+def run_loop(
+    system: str, data: Path | None, until: str, fast: bool, seed: int, home: Path, *, refit: bool = False, runner: Runner = "process"
+) -> Run:
+    """Run the training pipeline, print the steps and the verdict. Exits 1 when the gate refused the bundle."""
+    from pipelines.training import training
+
+    if data is not None and not data.is_dir():
+        raise NoData(f"--data {data} is no folder: give one with events.parquet, items.parquet, users.parquet and context.parquet")
+    load_system(system)  # refuses a system that is not there before anything starts
+    arguments = {
+        "system": str(Path(system).resolve()) if system.endswith(".py") else system,
+        "data": str(data.resolve()) if data else "",
+        "until": until,
+        "fast": fast,
+        "seed": seed,
+    }
+    run = _watched(training, arguments, runner, home)
+    _print_steps(run)
+    version = json.loads((run.output("register") / "version.json").read_text())
+    verdict = json.loads((run.output("gate") / "gate.json").read_text())
+    _print_verdict(verdict, version, home)
+    if not verdict["passed"]:
+        raise typer.Exit(1)
+    return run
+
+
+def _watched(pipeline: object, arguments: dict[str, str | int | bool], runner: Runner, home: Path) -> Run:
+    """Run it under a progress bar on stderr: which step, how many of how many, since when."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("starting", total=len(pipeline.pipeline_spec.root.dag.tasks))  # type: ignore[attr-defined]
+
+        def show(line: str) -> None:
+            event = dict(field.partition("=")[::2] for field in line.split())
+            started = event["state"] == "started"
+            progress.update(bar, description=event["step"], advance=0 if started else 1)
+
+        return run_pipeline(pipeline, arguments, runner, home, show)
+
+
+def _print_steps(run: Run) -> None:
+    table = Table("step", "rows in", "rows out", "set aside", "seconds", title=f"log: {run.folder / 'log.txt'}", title_justify="left")
+    for step in run.steps:
+        rows = step["rows"]
+        seconds = "kept" if step["resumed"] else f"{step['seconds']:.1f}"
+        table.add_row(step["step"], *(f"{rows[kind]:,}" for kind in ("in", "out", "set_aside")), seconds)
+    Console().print(table)
+
+
+def _print_verdict(verdict: dict[str, object], version: dict[str, object], home: Path) -> None:
+    console = Console()
+    console.print(str(verdict["sentence"]), soft_wrap=True)
+    if version["version"]:
+        aliases = ", ".join(version["aliases"]) or "no alias"  # type: ignore[arg-type]
+        console.print(f"Registered as {version['name']} version {version['version']} ({aliases}).", soft_wrap=True)
+    console.print(f"Bundle: {home / 'bundles' / str(version['bundle'])}", soft_wrap=True)

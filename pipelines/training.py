@@ -1,0 +1,39 @@
+"""The learning loop, read top to bottom: one definition for a laptop, for containers and for a cluster.
+
+shortlist pipeline run shop --runner subprocess|docker
+shortlist pipeline compile shop training.yaml
+"""
+
+from kfp import dsl
+
+from components.data.component import ingest, validate
+from components.evaluation.component import evaluate, gate
+from components.export.component import export, pack
+from components.features.component import features
+from components.ranking.component import ranking
+from components.release.component import register
+from components.retrieval.component import retrieval
+
+
+@dsl.pipeline(name="shortlist-training", description="From raw tables to a judged and registered bundle.")
+def training(system: str, data: str = "", until: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
+    """`data`: folder of four tables, empty: the system's own. `until`: the cut, empty: a target's length before the last row.
+
+    `home`: where step results are kept and found again, empty: nowhere (a cluster caches). `tracking`: MLflow's address, empty: under home.
+    """
+    raw = ingest(system=system, data=data, home=home)
+    tables = validate(system=system, home=home, tables=raw.output)
+    known = features(system=system, until=until, fast=fast, home=home, tables=tables.output)
+    sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
+    rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
+    graphs = export(system=system, home=home, features=known.output, retrieval=sources.output, ranking=rankers.output)
+    bundle = pack(system=system, home=home, features=known.output, retrieval=sources.output, export=graphs.output)
+    judged = evaluate(system=system, home=home, tracking=tracking, bundle=bundle.output, features=known.output)
+    verdict = gate(system=system, home=home, metrics=judged.output)
+    version = register(
+        system=system, home=home, tracking=tracking, features=known.output, bundle=bundle.output, metrics=judged.output, gate=verdict.output
+    )
+    version.set_caching_options(False)
+
+
+STEPS = {step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, evaluate, gate, register)}
