@@ -1,0 +1,65 @@
+"""What truly happened in the days after the cut, and to whom: the last cut's states and labels in rows of its item table.
+
+Shapes: U users with a target, N target pairs, I items of the catalogue.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluation.metrics import Target
+from serving.catalogue import Catalogue
+from serving.state import StateTable
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The judged days: who had what, and what was known before."""
+
+    cut: str  # folder name
+    folder: Path
+    catalogue: Catalogue
+    states: StateTable
+    users: NDArray[np.int64]  # (U,) state indices of users with a target
+    target: Target  # over those users
+    had: list[NDArray[np.int32]]  # (U) item rows each had before the cut
+
+
+def read_truth(features: Path) -> Truth:
+    """The last cut's item table, states and labels. Raises `ValueError` when the labels are empty."""
+    import pyarrow.parquet
+
+    cut = json.loads((features / "features.json").read_text())["cuts"][-1]["cut"]
+    folder = features / "cuts" / cut
+    catalogue, states = Catalogue.load(folder / "item_table"), StateTable.load(folder / "users")
+    labels = pyarrow.parquet.read_table(folder / "labels.parquet", columns=["user_id", "item_id"])
+    if not len(labels):
+        raise ValueError(f"no events in the days after {cut}: choose an earlier --until, so that there is a week to judge by")
+    user = _positions(np.asarray(states.user_ids), labels["user_id"].to_pylist())  # (N,)
+    if (user < 0).any():
+        unknown = labels["user_id"][int(np.argmin(user))].as_py()
+        raise ValueError(f"labels of {cut} name user {unknown!r}, whom its states lack: build the features again")
+    item = _positions(np.asarray(catalogue.item_ids), labels["item_id"].to_pylist())
+    item = np.where(item < 0, len(catalogue) + np.arange(len(item)), item)  # counted as a miss
+    users, row = np.unique(user, return_inverse=True)  # (U,), (N,)
+    rows_of = [catalogue.rows_of_keys(states[index].keys) for index in users.tolist()]
+    return Truth(cut, folder, catalogue, states, users, Target(row, item, len(users)), rows_of)
+
+
+def _positions(ids: NDArray[np.bytes_], wanted: list[str]) -> NDArray[np.int64]:
+    """(N,) index of each wanted id in the sorted ids, or -1."""
+    sought = np.array([text.encode() for text in wanted], np.bytes_)
+    at = np.minimum(np.searchsorted(ids, sought), len(ids) - 1)
+    return np.where(ids[at] == sought, at, -1)
+
+
+def new_target(truth: Truth) -> Target:
+    """Only what the user had not had before the cut."""
+    old = np.zeros(len(truth.target.users), bool)
+    for user, rows in enumerate(truth.had):
+        mine = truth.target.users == user
+        old[mine] = np.isin(truth.target.items[mine], rows)
+    return truth.target.only(~old)
