@@ -22,10 +22,10 @@ _SMALL = {"AND", "OF", "WITH", "FOR", "THE", "IN"}
 _LONG = {"FRZN": "Frozen", "FRZ": "Frozen", "REFRGRATD": "Refrigerated", "VEG": "Vegetable", "BN": "Bean", "CHOC": "Chocolate", "ASST": "Assorted"}
 
 
-def ingest(out: Path) -> dict[str, int]:
+def ingest(out: Path) -> dict[str, dict[str, int]]:
     """Write `events items users context .parquet` under `out`; the same package gives the same bytes.
 
-    Returns the rows read from each of the package's files.
+    Returns for each table the rows read from the package, and of them those merged or left out with the reason.
     """
     import duckdb
 
@@ -34,14 +34,20 @@ def ingest(out: Path) -> dict[str, int]:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET memory_limit = '3GB'")
         read = _open(connection)
+        idle = _count(connection, f"SELECT count(*) FROM promotions WHERE NOT ({_PLANNED})")
         out.mkdir(parents=True, exist_ok=True)
         _register_titles(connection)
         for table, query in (("events", _EVENTS), ("items", _ITEMS), ("users", _USERS), ("context", _CONTEXT)):
             path = str(out / f"{table}.parquet").replace("'", "''")
             connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)")
+        merged = read["promotions"] - idle - _count(connection, f"SELECT count(*) FROM '{path}'")
     finally:
         connection.close()
-    return read
+    return {
+        "events": {"rows_in": read["transactions"]},
+        "items": {"rows_in": read["products"]},
+        "context": {"rows_in": read["promotions"], "left out: neither display nor mailer": idle, "merged: planned twice": merged},
+    }
 
 
 def _open(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
@@ -54,9 +60,13 @@ def _open(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
     for name in ("transactions", "products", "demographics", "promotions"):
         path = str(folder / f"{name}.parquet").replace("'", "''")
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
-        row = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
-        read[name] = int(row[0]) if row else 0
+        read[name] = _count(connection, f"SELECT count(*) FROM {name}")
     return read
+
+
+def _count(connection: "duckdb.DuckDBPyConnection", query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _register_titles(connection: "duckdb.DuckDBPyConnection") -> None:
@@ -80,6 +90,8 @@ def title_of(name: str | None, size: str | None) -> str:
     words = words[:1].upper() + words[1:]
     return f"{words}, {size.lower()}" if size else words
 
+
+_PLANNED = "display_location <> '0' OR mailer_location <> '0'"
 
 _EVENTS = """
 SELECT CASE WHEN nth = 1 THEN id ELSE id || '-' || nth END AS event_id, 'purchase' AS event_type,
@@ -128,7 +140,7 @@ SELECT product_id::VARCHAR AS item_id, store_id::VARCHAR AS place,
 FROM (
     SELECT week, product_id, store_id, max(display_location) AS display, max(mailer_location) AS mailer
     FROM promotions
-    WHERE display_location <> '0' OR mailer_location <> '0'
+    WHERE {_PLANNED}
     GROUP BY ALL
 )
 ORDER BY week, product_id, store_id
