@@ -79,7 +79,9 @@ class Rules:
         self._hard = [(spec.kind, self._bit(spec)) for spec in specs if spec.kind in _FLAG_OF or spec.kind == "allowed"]
         self._hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))
         self._not_seen = any(spec.kind == "not_seen" for spec in specs)
-        self._caps = [(spec, self._groups[str(spec.settings["per"])], int(spec.settings["count"])) for spec in specs if spec.kind == "at_most"]
+        self._caps = [
+            (spec, self._groups[str(spec.settings["per"])], int(spec.settings["count"])) for spec in specs if spec.kind == "at_most"
+        ]
         self._floors = [spec for spec in specs if spec.kind in ("at_least", "exposure_floor")]
         self._boosts = [(spec, self._boosted(spec, catalogue)) for spec in specs if spec.kind == "boost"]
         self._diverse = [spec for spec in specs if spec.kind == "diverse"]
@@ -97,7 +99,7 @@ class Rules:
         keep = self._filter(ranked, asked, moves)  # (N,)
         order = self._order(ranked, np.flatnonzero(keep), asked, moves)
         pinned = self._pinned(ranked, keep)
-        chosen, left = self._pages(ranked, order, pinned, asked, moves)
+        chosen = self._pages(ranked, order, pinned, asked, moves)
         if len(chosen) < asked.k and self._not_seen and not asked.discover:
             had = np.flatnonzero(self.permits(ranked.rows) & ranked.seen & ~keep)[: asked.k - len(chosen)]
             if len(had):
@@ -167,7 +169,7 @@ class Rules:
         return order
 
     def _marginal(self, rows: Rows, scores: Floats, order: NDArray[np.intp], spec: RuleSpec, k: int) -> NDArray[np.intp]:
-        """Greedy maximal marginal relevance over the first `among`: score x (1 - strength) - strength x likeness to the likest one chosen."""
+        """Greedy maximal marginal relevance over the first `among`: (1 - strength) x score - strength x likeness to the likest chosen."""
         head, strength = order[: int(spec.settings["among"])], float(spec.settings["strength"])
         if len(head) < 2:
             return order
@@ -191,9 +193,7 @@ class Rules:
         at = [(position, int(np.flatnonzero(ranked.rows == row)[0])) for position, row in self._pins]
         return [(position, index) for position, index in at if keep[index] or self.permits(ranked.rows[index : index + 1])[0]]
 
-    def _pages(
-        self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]
-    ) -> tuple[list[int], list[int]]:
+    def _pages(self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]) -> list[int]:
         reserved = {index for _, index in pinned}
         left = [index for index in order.tolist() if index not in reserved] if reserved else order.tolist()
         codes = [column[ranked.rows].tolist() for _, column, _ in self._caps]
@@ -211,7 +211,7 @@ class Rules:
                     page.insert(position, index)
                     moves.append(Move("pin", "moved", (int(ranked.rows[index]),), f"pinned at {position}"))
             chosen += page
-        return chosen, left
+        return chosen
 
     def _skips(self, ranked: Ranked, skipped: list[tuple[int, int]], over: list[int]) -> Iterable[Move]:
         for cap, (spec, _, _) in enumerate(self._caps):
@@ -262,8 +262,10 @@ def fits(index: int, page: Sequence[int], codes: Sequence[Sequence[int]], caps: 
 def fill_page(
     left: list[int], codes: Sequence[Sequence[int]], caps: Sequence[int], size: int, pinned: Sequence[int]
 ) -> tuple[list[int], list[int], list[tuple[int, int]], list[int]]:
-    """The first of `left` that fit under the caps beside `pinned`, in order, until they are `size` with the pins; where too few fit, the first
-    of the others. Returns the page without pins, what is left in order, (index, cap) of each left out by a cap, and those taken against one.
+    """The first of `left` that fit under the caps beside `pinned`, in order, until they are `size` with the pins.
+
+    Where too few fit, the first of the others. Returns the page without pins, what is left in order, (index, cap) of each left out by a
+    cap, and those taken against one.
     """
     counts: list[dict[int, int]] = [{} for _ in caps]
     for index in pinned:

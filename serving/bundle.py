@@ -26,7 +26,8 @@ from typing import Any
 
 from serving.catalogue import Catalogue
 from serving.fallback import Fallback
-from serving.system import System
+from serving.features import cross_names, request_names
+from serving.system import SourceSpec, System
 
 Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request", "cross" -> (name, dtype) in order
 FORMAT = 1
@@ -95,7 +96,9 @@ def verify(folder: Path) -> str:
         raise BadBundle(f"bundle {claimed}: file {name} is extra, bundle.json does not name it: remove it or pack again")
     for name, digest in _digests(found).items():
         if digest != stated[name]:
-            raise BadBundle(f"bundle {claimed}: file {name} was changed: expected sha256 {stated[name]}, got {digest}: fetch the bundle again")
+            raise BadBundle(
+                f"bundle {claimed}: file {name} was changed: expected sha256 {stated[name]}, got {digest}: fetch the bundle again"
+            )
     return str(claimed)
 
 
@@ -110,6 +113,13 @@ def diff(first: Path, second: Path) -> list[str]:
         if left != right:
             lines.append(f"file {name}: {'only in the second' if left is None else 'only in the first' if right is None else 'differs'}")
     return lines
+
+
+def feature_schema(user: Iterable[str], item: Iterable[str], sources: tuple[SourceSpec, ...]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Name and type of every feature, in order: what bundle.json keeps and `Bundle.load` compares."""
+    user, item = tuple(user), tuple(item)
+    names = {"user": user, "item": item, "request": request_names(user), "cross": cross_names(sources)}
+    return {side: tuple((name, "float32") for name in listed) for side, listed in names.items()}
 
 
 def schema_differences(found: Schema, expected: Schema) -> list[str]:
@@ -141,20 +151,19 @@ class Bundle:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def load(cls, folder: Path, verify: bool = True, schema: Schema | None = None) -> "Bundle":
-        """`verify=False` skips hashing every file (a worker whose parent has verified). `schema`: the code's, of the request and cross side.
+    def load(cls, folder: Path, verify: bool = True) -> "Bundle":
+        """`verify=False` skips hashing every file (a worker whose parent process has).
 
         Raises `BadBundle` naming the file, or the feature, that differs.
         """
         manifest = show(folder)
         digest = _verified(folder) if verify else str(manifest["digest"])
         bundle = cls(folder, digest, manifest)
-        expected = dict(schema or {})
-        expected["item"] = tuple((name, "float32") for name in bundle.catalogue.feature_names)
-        stated = {side: manifest["schema"].get(side, ()) for side in expected}
-        differences = schema_differences(stated, expected)
+        differences = schema_differences(manifest["schema"], bundle.code_schema())
         if differences:
-            raise BadBundle(f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code")
+            raise BadBundle(
+                f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code"
+            )
         return bundle
 
     @cached_property
@@ -164,6 +173,11 @@ class Bundle:
     @cached_property
     def fallback(self) -> Fallback:
         return Fallback.load(self.folder / "fallback")
+
+    def code_schema(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """The features as this code makes them for the bundle's user features, item table and sources."""
+        kinds = tuple(SourceSpec(source["kind"], source["share"]) for source in self.manifest["settings"]["sources"])
+        return feature_schema(self.user_features, self.catalogue.feature_names, kinds)
 
     @property
     def user_features(self) -> tuple[str, ...]:

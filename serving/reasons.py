@@ -82,7 +82,11 @@ class Reasons:
 
     def _two_tower(self, query: Query, row: int) -> str:
         category = query.catalogue.category_name(row)
-        return f"Like what you usually {_present(self.system.verb)} in {_readable(category)}" if category != "unknown" and len(query.history_rows) else ""
+        return (
+            f"Like what you usually {_present(self.system.verb)} in {_readable(category)}"
+            if category != "unknown" and len(query.history_rows)
+            else ""
+        )
 
     def _category_promotion(self, query: Query, row: int) -> str:
         catalogue, place = query.catalogue, query.place

@@ -9,34 +9,20 @@ Shapes: C candidates, K kept by the light ranker, k answer length.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
 from serving.arrange import Arranged, Asked, Move, Ranked, Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
+from serving.features import cross_features, request_features
 from serving.fusion import retrieve
 from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
+from serving.rankers import Rankers, UserSide, final_scores
 from serving.reasons import Reasons
 from serving.sources import Source, load_sources
-from serving.state import UserState
+from serving.state import UserState, schema_key
 from serving.system import System
-
-
-class Side(Protocol):
-    """What the models make of a request, once: the user tower's vector and the user halves of the rankers."""
-
-    @property
-    def vector(self) -> Floats | None: ...
-
-
-class Models(Protocol):
-    """The rankers as the recommender uses them; `serving.rankers.Rankers` is the one that serves."""
-
-    def request(self, query: Query) -> Side: ...
-    def light(self, side: Side, query: Query, candidates: Candidates) -> Floats: ...
-    def heavy(self, side: Side, query: Query, candidates: Candidates) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +32,7 @@ class Scores:
     light: Floats  # (C,)
     kept: Rows  # (K,) positions in the candidates
     heavy: Floats | None  # (K,); None: the light ranker alone answers
+    cross: Floats | None = field(default=None, repr=False)  # (C, Fx) the features both read
 
 
 @dataclass(frozen=True)
@@ -65,38 +52,59 @@ class Recommender:
     """One bundle, ready to answer. Raises `BadBundle` when the bundle was packed for another system."""
 
     def __init__(
-        self, bundle: Bundle, system: System, *, models: Models, sources: Sequence[Source] | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        bundle: Bundle,
+        system: System,
+        *,
+        sources: Sequence[Source] | None = None,
+        rankers: Rankers | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if bundle.manifest["system"] != system.name:
-            raise BadBundle(f"bundle {bundle.digest} was packed for system {bundle.manifest['system']!r}, not {system.name!r}: give the other one")
-        self.bundle, self.system, self.models, self.clock = bundle, system, models, clock
+            packed_for = bundle.manifest["system"]
+            raise BadBundle(f"bundle {bundle.digest} was packed for system {packed_for!r}, not {system.name!r}: give the other one")
+        self.bundle, self.system, self.clock = bundle, system, clock
         self.catalogue: Catalogue = bundle.catalogue
         self.sources = tuple(sources) if sources is not None else load_sources(system.sources, bundle.folder / "sources", self.catalogue)
+        self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder)
         self.rules = Rules(system.rules, self.catalogue, system.answer)
         self.reasons = Reasons(system, self.sources)
+        self._user_schema = schema_key(bundle.user_features)
 
     def query(self, request: Request, state: UserState) -> Query:
+        """The question on this bundle's rows. User features made under other names than the bundle's are not read."""
+        if len(state.features) and state.schema_key != self._user_schema:
+            state = replace(state, features=state.features[:0], schema_key=0)
         return Query(request, state, self.catalogue, self.system.learning)
 
-    def retrieve(self, query: Query, side: Side | None = None) -> Candidates:
+    def request(self, query: Query) -> UserSide:
+        """The user's side of all models, made once a request."""
+        bag = next((source.bag(query) for source in self.sources if hasattr(source, "bag")), None)
+        return self.rankers.request(request_features(query), bag)
+
+    def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
         """About `system.pool` candidates that no hard rule bars, best fused rank first."""
-        vector = (side or self.models.request(query)).vector
-        pool = retrieve(query, self.sources, max(self.system.pool, query.request.k), vector)
+        vector = (side or self.request(query)).vector
+        pool = retrieve(query, self.sources, max(self.system.pool, query.request.k), vector if len(vector) else None)
         permitted = self.rules.permits(pool.rows)
         return pool if permitted.all() else pool.take(permitted)
 
-    def light(self, query: Query, side: Side, pool: Candidates) -> Scores:
+    def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best `system.light`; ties by row."""
-        light = self.models.light(side, query, pool)
-        return Scores(light, best(light, pool.rows, self.system.light), None)
+        cross = cross_features(query, pool)
+        light = self._worth(self.rankers.light(side, pool.rows, cross), pool)
+        return Scores(light, best(light, pool.rows, self.system.light), None, cross)
 
-    def heavy(self, query: Query, side: Side, pool: Candidates, scores: Scores) -> Scores:
-        return replace(scores, heavy=self.models.heavy(side, query, pool.take(scores.kept)))
+    def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
+        """The heavy ranker's scores of those kept."""
+        assert scores.cross is not None
+        kept = pool.take(scores.kept)
+        return replace(scores, heavy=self._worth(self.rankers.heavy(side, kept.rows, scores.cross[scores.kept]), kept))
 
-    def rank(self, query: Query, pool: Candidates, side: Side | None = None) -> Scores:
+    def rank(self, query: Query, pool: Candidates, side: UserSide | None = None) -> Scores:
         """Light over the pool, heavy over what it keeps."""
-        side = side or self.models.request(query)
-        return self.heavy(query, side, pool, self.light(query, side, pool))
+        side = side or self.request(query)
+        return self.heavy(side, pool, self.light(query, side, pool))
 
     def order(self, pool: Candidates, scores: Scores) -> Ranked:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
@@ -130,7 +138,7 @@ class Recommender:
         """The full rung, without a clock over it. What goes wrong is raised."""
         began = self.clock()
         query = self.query(request, state)
-        side = self.models.request(query)
+        side = self.request(query)
         at_side = self.clock()
         pool = self.retrieve(query, side)
         at_pool = self.clock()
@@ -150,6 +158,9 @@ class Recommender:
         entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), told, strict=True)
         items = tuple(Answered(item_id.decode(), row, score, sources, reason) for item_id, row, score, (sources, reason) in entries)
         return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
+
+    def _worth(self, logits: Floats, pool: Candidates) -> Floats:
+        return final_scores(logits, pool.seen, self.system.objectives).astype(np.float32)
 
     def _more(self, query: Query) -> tuple[Callable[[], Rows], ...]:
         fallback = self.bundle.fallback

@@ -67,7 +67,7 @@ def exposure_floor(count: int, *, newer_than_days: float, every: int) -> RuleSpe
 
 
 def diverse(strength: float = 0.3, *, among: int = 50) -> RuleSpec:
-    """Maximal marginal relevance (Carbonell, Goldstein 1998) over the best `among`: `strength` 0 keeps the order, 1 sees only difference."""
+    """Maximal marginal relevance (Carbonell, Goldstein 1998) over the best `among`: 0 keeps the order, 1 sees only difference."""
     if not 0 <= strength <= 1:
         raise ValueError(f"diverse(strength={strength}): expected 0 to 1")
     return RuleSpec("diverse", {"strength": strength, "among": among})

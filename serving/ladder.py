@@ -1,0 +1,231 @@
+"""An answer, always: the same stages under a time budget, and a next rung for whatever fails or comes too late.
+
+    full -> light only -> the user's cached list -> linear from the history -> popular in the region -> static
+
+A stage begins only while the time left covers what it (and the rules after it) lately took; a dependency that failed is asked again
+through its breaker. Whatever the rung, the rules arrange its list and fill it up to k.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from serving.arrange import Ranked
+from serving.breaker import Breaker, Unavailable
+from serving.cache import Caches, Pooled
+from serving.query import Answer, Candidates, Query, Request, Rows
+from serving.recommender import Recommender, Scores, Trace, listed
+from serving.state import UserState
+
+COSTS = {
+    "full": "what the user did since the last training is not counted",
+    "light": "ordered by the light ranker alone",
+    "cached": "an earlier list of this user, without what happened since",
+    "linear": "from the history by item-item votes, not ranked",
+    "popular": "popular in the region, not personal",
+    "static": "the same list for everybody",
+}
+_LIST_LENGTH = 200  # rows kept of a good answer for the cached rung
+_CAUTION = 1.5  # a stage is expected to take this much of its moving average
+_MEMORY = 0.1  # weight of the newest measurement
+
+
+class Retriever(Protocol):
+    """Retrieval elsewhere. Raises when it fails or `timeout_seconds` are over."""
+
+    def __call__(self, query: Query, timeout_seconds: float) -> Candidates: ...
+
+
+class Ranker(Protocol):
+    """Ranking elsewhere."""
+
+    def __call__(self, query: Query, pool: Candidates, timeout_seconds: float) -> Scores: ...
+
+
+class Exposures(Protocol):
+    """Where answers are kept; `keep` never waits and never raises."""
+
+    def keep(self, answer: Answer) -> None: ...
+
+    def why(self, request_id: str) -> dict[str, Any] | None: ...
+
+
+@dataclass
+class _Run:
+    """One request on its way down."""
+
+    query: Query
+    ends_at: float  # by the ladder's clock
+    reasons: list[str] = field(default_factory=list)
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    pool: Candidates | None = None
+    scores: Scores | None = None
+    base: Rows | None = None
+    pool_day: float = 0.0
+
+
+class Ladder:
+    """The recommender that always answers. `retriever`, `ranker`: those stages elsewhere (split mode)."""
+
+    def __init__(
+        self, recommender: Recommender, *, caches: Caches | None = None, exposures: Exposures | None = None,
+        retriever: Retriever | None = None, ranker: Ranker | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.recommender, self.caches, self.exposures = recommender, caches, exposures
+        self.system, self.digest, self.clock = recommender.system, recommender.bundle.digest, clock
+        self._retriever, self._ranker = retriever, ranker
+        self.breakers: Mapping[str, Breaker] = {name: Breaker(name, clock) for name in ("retrieval", "ranking", "linear")}
+        self.expected_ms: dict[str, float] = {}  # moving average of each stage
+
+    def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+        """A full, rule-abiding list. `reason`: why the online read failed, when it did; `budget_ms`: what is left of the request's time."""
+        began = self.clock()
+        left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
+        run = _Run(self.recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day)
+        rung, ranked = next((name, found) for name, step in self._rungs() if (found := step(run)) is not None)
+        if rung == "full" and run.scores is not None and run.scores.heavy is None:
+            rung = "light"
+        arranging = self.clock()
+        arranged = self.recommender.arrange(run.query, ranked)
+        degraded = self._degraded(rung, run.reasons, reason)
+        trace = Trace(run.query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.base)
+        answer = self.recommender.answer(trace, arranged, degraded)
+        ended = self.clock()
+        self._measured(run, "arrange", ended - arranging)
+        answer = replace(answer, took_ms=(ended - began) * 1e3, stage_ms=run.stage_ms)
+        if self.caches is not None and rung in ("full", "light"):
+            self.caches.lists.put(request.user_id, ranked.rows[:_LIST_LENGTH].copy())
+        if self.exposures is not None:
+            self.exposures.keep(answer)
+        return answer
+
+    def why(self, request_id: str) -> dict[str, Any] | None:
+        """How an answer came about; None when the exposure log does not hold it."""
+        return self.exposures.why(request_id) if self.exposures is not None else None
+
+    def user_changed(self, user_id: str) -> None:
+        """An event of the user was taken: nothing made from the old state is used again."""
+        if self.caches is not None:
+            self.caches.user_changed(user_id)
+
+    def _rungs(self) -> Iterator[tuple[str, Callable[[_Run], Ranked | None]]]:
+        yield "full", self._ranked
+        yield "cached", self._cached
+        yield "linear", self._linear
+        yield "popular", self._popular
+        yield "static", self._static
+
+    def _ranked(self, run: _Run) -> Ranked | None:
+        """The models' order: heavy where time allows, else light; None when not even light could be had."""
+        try:
+            side = self._retrieved(run)
+            assert run.pool is not None
+            if self._ranker is not None:
+                run.scores = self._stage(
+                    run, "ranking", "ranking", self._ranker, run.query, run.pool, self._timeout(run, self.system.budget.models_ms)
+                )
+                if run.scores.heavy is None:
+                    run.reasons.append("ranking answered with the light ranker alone")
+            else:
+                side = side or self._stage(run, "request", "ranking", self.recommender.request, run.query)
+                run.scores = self._stage(run, "light", "ranking", self.recommender.light, run.query, side, run.pool)
+        except Unavailable as error:
+            run.reasons.append(str(error))
+            return None
+        if run.scores.heavy is None and self._ranker is None:
+            try:
+                run.scores = self._stage(run, "heavy", "ranking", self.recommender.heavy, side, run.pool, run.scores)
+            except Unavailable as error:
+                run.reasons.append(str(error))
+        return self.recommender.order(run.pool, run.scores)
+
+    def _retrieved(self, run: _Run) -> Any:
+        """Put the pool into `run`; the request side, where this process has made it."""
+        kept = self.caches.pool(run.query) if self.caches is not None else None
+        if kept is not None:
+            run.pool, run.pool_day = kept.pool, kept.day
+            return kept.side
+        side = None
+        if self._retriever is not None:
+            timeout = self._timeout(run, self.system.budget.retrieval_ms)
+            run.pool = self._stage(run, "retrieve", "retrieval", self._retriever, run.query, timeout)
+        else:
+            side = self._stage(run, "request", "ranking", self.recommender.request, run.query)
+            run.pool = self._stage(run, "retrieve", "retrieval", self.recommender.retrieve, run.query, side)
+        if self.caches is not None:
+            self.caches.keep_pool(run.query, Pooled(run.pool, side, run.query.request.at_day))
+        return side
+
+    def _cached(self, run: _Run) -> Ranked | None:
+        user_id = run.query.request.user_id
+        rows = self.caches.lists.get(user_id) if self.caches is not None else None
+        if rows is None:
+            rows = self.recommender.bundle.fallback.user(user_id)
+        fault = _fault(rows, len(self.recommender.catalogue))
+        if fault:
+            run.reasons.append(f"cached list: {fault}")
+            return None
+        run.base = rows
+        return listed(rows, run.query) if len(rows) else None
+
+    def _linear(self, run: _Run) -> Ranked | None:
+        source = next((source for source in self.recommender.sources if hasattr(source, "contributions")), None)
+        if source is None or run.query.state.is_cold:
+            return None
+        try:
+            hits = self._stage(run, "linear", "linear", source.retrieve, run.query, self.recommender.system.light)
+        except Unavailable as error:
+            run.reasons.append(str(error))
+            return None
+        run.base = hits.rows
+        return listed(hits.rows, run.query) if len(hits.rows) else None
+
+    def _popular(self, run: _Run) -> Ranked | None:
+        rows = self.recommender.bundle.fallback.popular(run.query.request.region or run.query.state.region)
+        run.base = rows
+        return listed(rows, run.query) if len(rows) else None
+
+    def _static(self, run: _Run) -> Ranked:
+        run.base = self.recommender.bundle.fallback.static()
+        return listed(run.base, run.query)
+
+    def _stage(self, run: _Run, name: str, dependency: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a stage through its breaker. Raises `Unavailable` when there is no time for it, or it fails."""
+        needed_ms = _CAUTION * (self.expected_ms.get(name, 0.0) + self.expected_ms.get("arrange", 0.0))
+        began = self.clock()
+        left_ms = (run.ends_at - began) * 1e3
+        if left_ms <= needed_ms:
+            self.expected_ms[name] = self.expected_ms.get(name, 0.0) * (1 - _MEMORY)  # so that it is tried again
+            raise Unavailable(f"{name}: {max(left_ms, 0):.1f} ms left, it takes about {needed_ms:.1f}")
+        result = self.breakers[dependency].call(function, *args)
+        self._measured(run, name, self.clock() - began)
+        return result
+
+    def _timeout(self, run: _Run, stage_ms: float) -> float:
+        """Seconds a stage elsewhere may take: its budget, and no more than is left before the rules."""
+        left_ms = (run.ends_at - self.clock()) * 1e3 - self.system.budget.rules_ms
+        return max(min(stage_ms, left_ms), 1.0) / 1e3
+
+    def _measured(self, run: _Run, name: str, seconds: float) -> None:
+        milliseconds = seconds * 1e3
+        run.stage_ms[name] = run.stage_ms.get(name, 0.0) + milliseconds
+        before = self.expected_ms.get(name, milliseconds)
+        self.expected_ms[name] = before + _MEMORY * (milliseconds - before)
+
+    def _degraded(self, rung: str, reasons: list[str], reason: str | None) -> dict[str, str] | None:
+        told = [reason, *reasons] if reason else reasons
+        if rung == "full" and not told:
+            return None
+        return {"rung": rung, "reason": "; ".join(told) or "nothing better is known of this user", "cost": COSTS[rung]}
+
+
+def _fault(rows: Rows, items: int) -> str:
+    """What is wrong with a stored list of rows; empty when nothing is."""
+    if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype != np.int32:
+        return "not a list of rows"
+    if len(rows) and (rows.min() < 0 or rows.max() >= items):
+        return "names items the bundle lacks"
+    return "" if len(np.unique(rows)) == len(rows) else "names an item twice"

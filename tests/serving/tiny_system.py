@@ -1,0 +1,21 @@
+"""The tiny bundle's system: every kind of rule, three sources, ten items an answer."""
+
+from serving.rules import allowed, at_least, at_most, in_stock, not_recalled
+from serving.sources import buy_again, linear, trending
+from serving.system import Budget, Learning, System
+
+TINY = System(
+    name="tiny",
+    answer=10,
+    pool=100,
+    light=30,
+    sources=(buy_again(share=0.3, tau_days=60), linear(share=0.4), trending(share=0.3)),
+    objectives={"repeat": 0.7, "discover": 0.3},
+    rules=(in_stock(), not_recalled(), allowed(flag="blocked"), at_most(3, per="category"), at_least(1, newer_than_days=14)),
+    budget=Budget(total_ms=100, features_ms=10, retrieval_ms=30, models_ms=50, rules_ms=10),
+    learning=Learning(),
+    feature_repo="tests/world/feature_repo",
+    ingest="tests.world.generate:ingest",
+    noun="product",
+    verb="bought",
+)
