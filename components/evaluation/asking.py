@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from components.evaluation.metrics import NOTHING, Lists
 from components.evaluation.slices import made_cold
 from serving.bundle import Bundle
-from serving.query import Request
+from serving.query import Floats, Request, Rows
 from serving.recommender import Recommender
 from serving.state import StateTable, UserState
 from serving.system import System
@@ -58,7 +58,7 @@ class Desk:
     def __init__(self, system: System, bundle: Path, states: Path) -> None:
         self.full = open_recommender(system, bundle)
         hard = tuple(rule for rule in system.rules if rule.kind in HARD_RULES)
-        self.ranked = Recommender(self.full.bundle, replace(system, rules=hard), models=self.full.models, sources=self.full.sources)
+        self.ranked = Recommender(self.full.bundle, replace(system, rules=hard), rankers=self.full.rankers, sources=self.full.sources)
         self.states = StateTable.load(states)
 
     def tell(self, question: Question) -> Told:
@@ -79,12 +79,12 @@ class Desk:
             told.rows[at, : len(rows)], told.scores[at, : len(rows)], told.source[at, : len(rows)] = rows, scores, source
         return told
 
-    def _list(self, question: Question, state: UserState) -> tuple[NDArray, NDArray, NDArray]:
+    def _list(self, question: Question, state: UserState) -> tuple[Lists, NDArray[np.float32], NDArray[np.int8]]:
         """Rows, scores and sources of one list."""
         recommender = self.full if question.all_rules else self.ranked
         request = Request(state.user_id, question.length, self.states.cut_day, discover=question.discover)
         query = recommender.query(request, state)
-        side = recommender.models.request(query)
+        side = recommender.request(query)
         pool = recommender.retrieve(query, side)
         arranged = recommender.arrange(query, recommender.order(pool, recommender.rank(query, pool, side)))
         return arranged.rows, arranged.scores, _best_source(arranged.rows, pool.rows, pool.source_ranks)
@@ -92,10 +92,7 @@ class Desk:
 
 def open_recommender(system: System, bundle: Path) -> Recommender:
     """The recommender that serves, without a clock over it. Raises `serving.bundle.BadBundle` naming what differs."""
-    from serving.rankers import Rankers
-
-    loaded = Bundle.load(bundle)
-    return Recommender(loaded, system, models=Rankers.load(loaded))
+    return Recommender(Bundle.load(bundle), system)
 
 
 def ask(
@@ -119,7 +116,9 @@ def _chunks(users: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(users, range(CHUNK, len(users), CHUNK))
 
 
-def _by_processes(workers: int, opened: tuple, tasks: list[Question], advance: Callable[[int], None] | None) -> list[Told]:
+def _by_processes(
+    workers: int, opened: tuple[System, Path, Path], tasks: list[Question], advance: Callable[[int], None] | None
+) -> list[Told]:
     """Spawned, not forked: the parent may hold threads of torch or DuckDB. Each worker maps the same bundle and computes on one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers' numpy when they start
     with ProcessPoolExecutor(workers, get_context("spawn"), _open_desk, opened) as pool:
@@ -152,7 +151,7 @@ def _joined(parts: Sequence[Told]) -> Told:
     return Told(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _best_source(rows: NDArray, pool_rows: NDArray, ranks: NDArray) -> NDArray[np.int8]:
+def _best_source(rows: Rows, pool_rows: Rows, ranks: Floats) -> NDArray[np.int8]:
     """(L,) of each listed row, the source in which it stood best."""
     order = np.argsort(pool_rows)
     at = order[np.minimum(np.searchsorted(pool_rows, rows, sorter=order), len(order) - 1)] if len(order) else np.zeros(len(rows), np.intp)

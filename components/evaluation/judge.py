@@ -38,8 +38,8 @@ class Known:
         lately = there & (np.asarray(states.last_day) >= states.cut_day - days)
         first = np.full(len(catalogue), np.inf)
         np.minimum.at(first, rows[there], np.asarray(states.first_day)[there])
-        counted = [np.bincount(rows[which], minlength=len(catalogue)).astype(np.float64) for which in (there, lately)]
-        return cls(*counted, np.where(np.isinf(first), np.nan, first), len(states))
+        buyers, late = (np.bincount(rows[which], minlength=len(catalogue)).astype(np.float64) for which in (there, lately))
+        return cls(buyers, late, np.where(np.isinf(first), np.nan, first), len(states))
 
 
 def popular(known: Known, length: int, without: list[NDArray[np.int32]]) -> Lists:

@@ -57,12 +57,13 @@ def hits(lists: Lists, target: Target) -> NDArray[np.bool_]:
         return np.zeros(lists.shape, bool)
     listed = np.arange(len(lists), dtype=np.int64)[:, None] * width + lists + 1  # (U, L)
     found = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
-    return (wanted[found] == listed) & (lists != NOTHING)
+    there: NDArray[np.bool_] = (wanted[found] == listed) & (lists != NOTHING)
+    return there
 
 
 def recall(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
     """Recall@K: target items within the first K, over the size of the target. (U,)"""
-    return hit[:, :k].sum(axis=1) / np.maximum(sizes, 1)
+    return np.divide(hit[:, :k].sum(axis=1), np.maximum(sizes, 1))
 
 
 def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
@@ -70,7 +71,7 @@ def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
     discount = 1 / np.log2(np.arange(2, k + 2))  # (K,)
     gained = hit[:, :k] @ discount[: hit.shape[1]]  # (U,)
     ideal = np.concatenate(([1.0], np.cumsum(discount)))[np.minimum(sizes, k)]  # 1 for an empty target: 0 / 1
-    return np.where(sizes > 0, gained / np.where(sizes > 0, ideal, 1.0), 0.0)
+    return np.divide(gained, ideal)
 
 
 def hit_rate(hit: NDArray[np.bool_], k: int) -> PerUser:
@@ -116,7 +117,7 @@ def novelty(lists: Lists, k: int, buyers: NDArray[np.float64], users: int) -> Pe
     surprise = -np.log2((buyers + 1.0) / (users + 1.0))  # (I,)
     there = lists[:, :k] != NOTHING
     total = np.where(there, surprise[np.maximum(lists[:, :k], 0)], 0.0).sum(axis=1)
-    return total / np.maximum(there.sum(axis=1), 1)
+    return np.divide(total, np.maximum(there.sum(axis=1), 1))
 
 
 def paired(ours: PerUser, theirs: PerUser) -> Mean:
