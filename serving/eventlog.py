@@ -1,0 +1,199 @@
+"""The event log: what was acknowledged is in it, once, whatever happens to the process.
+
+`dir:PATH` is one append-only SQLite database (WAL, synchronous=FULL: on disk before it is acknowledged) shared by the workers of a machine;
+`kafka://…` (serving/kafka_log.py) a topic. `Inbox` is the way in: one writer thread commits what has gathered since its last commit, so
+that many requests share one fsync, folds the events into the users' states, and only then lets the requests answer.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from serving.messages import Event
+from serving.stores import StateEvent, States, StoreUnavailable
+
+SECONDS_A_DAY = 86_400.0
+_WAITING = 256  # requests that may wait for the writer
+_TOGETHER = 2_000  # events in one commit
+_PENDING = 10_000  # events in the log whose state could not be written yet
+_RETRY_SECONDS = 0.5
+
+
+class LogUnavailable(RuntimeError):
+    """The log could not take the events; none of them may be acknowledged."""
+
+
+class EventLog(Protocol):
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """Make the events durable; for each, was it new? Raises `LogUnavailable`, and then none was acknowledged."""
+
+    def close(self) -> None: ...
+
+
+class SqliteLog:
+    """`events.sqlite` in a folder; used by the thread that made it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "events.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS events "
+                "(seq INTEGER PRIMARY KEY, event_id TEXT UNIQUE NOT NULL, day REAL NOT NULL, body BLOB NOT NULL)"
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise LogUnavailable(f"the event log {self.path} cannot be opened ({error}): check the disk and the path") from error
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        rows = [(event.event_id, event_day(event), msgspec.json.encode(event)) for event in events]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                new = [
+                    self._db.execute("INSERT OR IGNORE INTO events (event_id, day, body) VALUES (?, ?, ?)", row).rowcount == 1
+                    for row in rows
+                ]
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LogUnavailable(f"the event log {self.path} takes no events ({error}): check the disk") from error
+        return new
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def read_log(folder: Path, after_seq: int = 0) -> Iterator[tuple[int, Event]]:
+    """The events of an embedded log in the order they were acknowledged, with their sequence numbers."""
+    db = sqlite3.connect(folder / "events.sqlite")
+    try:
+        for seq, body in db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after_seq,)):
+            yield seq, msgspec.json.decode(body, type=Event)
+    finally:
+        db.close()
+
+
+def open_log(url: str) -> EventLog:
+    """The log an `--events` option names."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "dir" and rest:
+        return SqliteLog(Path(rest))
+    if scheme == "kafka":
+        from serving.kafka_log import KafkaLog
+
+        return KafkaLog(url)
+    raise ValueError(f"unknown event log {url!r}: expected dir:PATH or kafka://HOST:PORT/TOPIC")
+
+
+def event_day(event: Event) -> float:
+    return event.timestamp.timestamp() / SECONDS_A_DAY
+
+
+def state_event(event: Event) -> StateEvent:
+    """What of a wire event changes its user's state."""
+    return StateEvent(event.event_id, event.user_id, event.item_id, event.event_type, event_day(event))
+
+
+class Inbox:
+    """Events on their way to the log and the states, through one writer thread. `states` makes the thread's own connection."""
+
+    def __init__(self, log: Callable[[], EventLog], states: Callable[[], States]) -> None:
+        self._open_log, self._open_states = log, states
+        self._queue: queue.Queue[tuple[list[Event], Future[list[bool]]] | None] = queue.Queue(_WAITING)
+        self._pending: deque[StateEvent] = deque(maxlen=_PENDING)
+        self._log: EventLog | None = None
+        self._states: States | None = None
+        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+        self._thread.start()
+
+    @property
+    def behind(self) -> int:
+        """Acknowledged events not yet in their users' states, because the store was down."""
+        return len(self._pending)
+
+    async def take(self, events: list[Event]) -> list[bool]:
+        """Acknowledge events; for each, was it new? Raises `LogUnavailable` when the log is down or too many requests wait."""
+        done: Future[list[bool]] = Future()
+        try:
+            self._queue.put_nowait((events, done))
+        except queue.Full:
+            raise LogUnavailable(f"{_WAITING} requests wait for the event log already: send again later") from None
+        return await asyncio.wrap_future(done)
+
+    def close(self) -> None:
+        """Write what has been taken, then stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            batch = self._gather()
+            if batch is None:
+                break
+            if batch:
+                self._write(batch)
+            self._catch_up()
+        self._catch_up()
+        for part in (self._log, self._states.store if self._states else None):
+            if part is not None:
+                part.close()
+
+    def _gather(self) -> list[tuple[list[Event], Future[list[bool]]]] | None:
+        """Everything that waits, up to a commit's worth; [] when it is time to try the pending ones; None when closed."""
+        try:
+            first = self._queue.get(timeout=_RETRY_SECONDS if self._pending else None)
+        except queue.Empty:
+            return []
+        batch = []
+        while first is not None:
+            batch.append(first)
+            if sum(len(events) for events, _ in batch) >= _TOGETHER:
+                return batch
+            try:
+                first = self._queue.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._queue.put(None)  # seen too early: finish these, then close
+            return batch
+        return None
+
+    def _write(self, batch: list[tuple[list[Event], Future[list[bool]]]]) -> None:
+        events = [event for part, _ in batch for event in part]
+        try:
+            self._log = self._log or self._open_log()
+            new = self._log.append(events)
+        except Exception as error:  # noqa: BLE001 -- handed to the requests that wait
+            for _, done in batch:
+                done.set_exception(error if isinstance(error, LogUnavailable) else LogUnavailable(f"the event log failed: {error!r}"))
+            return
+        self._pending.extend(state_event(event) for event in events)
+        self._catch_up()
+        for part, done in batch:
+            done.set_result(new[: len(part)])
+            new = new[len(part) :]
+
+    def _catch_up(self) -> None:
+        """Fold the pending events into the states, or keep them for the next try. Folding one twice changes nothing."""
+        if not self._pending:
+            return
+        try:
+            self._states = self._states or self._open_states()
+            self._states.apply(list(self._pending))
+        except StoreUnavailable:
+            return
+        self._pending.clear()

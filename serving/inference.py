@@ -1,0 +1,107 @@
+"""The open inference protocols, answered without KServe's routing: v1 `:predict` and v2 `/infer` with JSON tensors.
+
+v1: {"instances": [recommendation request, …]} -> {"predictions": [recommendation, …]}.
+v2: one BYTES tensor `request` of shape [n] whose elements are recommendation requests in JSON -> one BYTES tensor `response`, alike.
+"""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from serving import messages
+from serving.messages import MAX_ID, MAX_INSTANCES, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
+
+if TYPE_CHECKING:
+    from serving.app import Door
+
+
+class Tensor(Struct, frozen=True, omit_defaults=True):
+    """A v2 tensor. Other inputs' data types are refused by name, not by type error."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any = None
+    parameters: dict[str, Any] | None = None
+
+
+class Infer(Struct, frozen=True):
+    """A v2 request."""
+
+    inputs: Annotated[list[Tensor], Meta(min_length=1, max_length=8)]
+    id: Annotated[str, Meta(max_length=MAX_ID)] | None = None
+    outputs: list[Any] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Inferred(Struct, frozen=True, omit_defaults=True):
+    """A v2 response."""
+
+    model_name: str
+    model_version: str
+    outputs: list[Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+_infer = msgspec.json.Decoder(Infer)
+
+
+async def predict(door: "Door", asked: Sequence[RecommendationRequest], arrived: float) -> list[RecommendationResponse]:
+    """Answer each request in turn."""
+    answers = []
+    for one in asked:
+        door.guard.admit_user(one.user_id)
+        answer = await door.turn.take(arrived, lambda waited_ms, one=one: door.service.recommend(one, waited_ms))  # type: ignore[misc]
+        door.metrics.answered(answer)
+        answers.append(messages.response(answer))
+    door.metrics.latency.observe(perf_counter() - arrived)
+    return answers
+
+
+async def v1(door: "Door", body: bytes, arrived: float) -> bytes:
+    asked = messages.decode(messages.instances, body).instances
+    return messages.encode(Predictions(await predict(door, asked, arrived)))
+
+
+async def v2(door: "Door", body: bytes, arrived: float) -> bytes:
+    infer = messages.decode(_infer, body)
+    answers = await predict(door, requests_of([(one.name, one.datatype, one.data) for one in infer.inputs]), arrived)
+    return messages.encode(inferred(door.model_name, door.digest, answers, infer.id))
+
+
+def requests_of(inputs: Sequence[tuple[str, str, Any]]) -> list[RecommendationRequest]:
+    """The requests in the tensor named `request` among (name, datatype, data). Raises `WireProblem` naming the tensor or the field."""
+    found = next((one for one in inputs if one[0] == "request"), None)
+    if found is None:
+        raise WireProblem(
+            422, "missing_field", "no input tensor is named 'request': send one of type BYTES with requests in JSON", "inputs"
+        )
+    _, datatype, data = found
+    if datatype != "BYTES" or not isinstance(data, Sequence) or isinstance(data, str | bytes) or not data:
+        raise WireProblem(422, "bad_value", f"tensor 'request' has to be a list of BYTES, got {datatype[:16]!r}", "inputs.request")
+    if len(data) > MAX_INSTANCES:
+        raise WireProblem(422, "bad_value", f"{len(data)} requests in one call, at most {MAX_INSTANCES} are taken", "inputs.request")
+    if not all(isinstance(one, str | bytes) for one in data):
+        raise WireProblem(422, "bad_value", "an element of tensor 'request' is not a string: encode each request as JSON", "inputs.request")
+    return [messages.decode(messages.recommendation, _utf8(one)) for one in data]
+
+
+def inferred(model_name: str, digest: str, answers: Sequence[RecommendationResponse], request_id: str | None) -> Inferred:
+    """A v2 response; `parameters.model_version` is what a canary's analysis tells releases apart by."""
+    told = [messages.encode(answer).decode() for answer in answers]
+    return Inferred(
+        model_name, digest, [Tensor("response", [len(told)], "BYTES", told)], request_id, {"bundle": digest, "model_version": digest}
+    )
+
+
+def _utf8(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise WireProblem(400, "bad_json", "an element of tensor 'request' is not text in UTF-8", "inputs.request") from None

@@ -1,0 +1,244 @@
+"""What is said on the wire: requests and responses as typed structs; unknown fields, wrong types and ranges are refused by name."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from serving.query import Answer
+
+MAX_ID = 256  # characters of an id
+MAX_TEXT = 1024  # characters of a free text
+MAX_K = 1000
+MAX_BATCH = 1000  # events or items in one request
+MAX_INSTANCES = 64  # requests in one prediction call
+MAX_BODY = 1 << 20  # bytes of any request body
+
+_NO_CONTROL = r"^[^\x00-\x1f\x7f]*(?!\n)$"  # ids are parts of keys and lines: no control characters
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=_NO_CONTROL)]
+Name = Annotated[str, Meta(max_length=MAX_ID, pattern=_NO_CONTROL)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Amount = Annotated[float, Meta(ge=0, le=1e12)]
+EventType = Literal["impression", "product_view", "video_view", "click", "add_to_cart", "purchase", "watch", "like", "dislike", "hide"]
+
+
+class RequestContext(Struct, forbid_unknown_fields=True, frozen=True):
+    """Where and how the question is asked."""
+
+    place: Name = ""
+    region: Name = ""
+    device_type: Name = ""
+    page: Name = ""
+
+
+class RecommendationRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """Ask for a list."""
+
+    user_id: Id
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] | None = None  # null: the system's own answer size
+    discover: bool = False  # leave out everything the user has had
+    context: RequestContext = field(default_factory=RequestContext)
+
+
+class Item(Struct, frozen=True):
+    """One entry of a list, best first."""
+
+    item_id: str
+    score: float
+    sources: tuple[str, ...]
+    reason: str
+
+
+class RecommendationResponse(Struct, frozen=True):
+    """A list, and how it was made."""
+
+    request_id: str
+    bundle: str
+    items: list[Item]
+    degraded: dict[str, str] | None
+    arm: str | None
+    took_ms: float
+
+
+class EventContext(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Where an event happened; `request_id` joins it to the answer it came from."""
+
+    page: Name = ""
+    query: Text = ""
+    position: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    store: Name = ""
+    region: Name = ""
+    request_id: Name = ""
+
+
+class Event(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Something a user did. Sending the same event_id again changes nothing."""
+
+    event_id: Id
+    event_type: EventType
+    user_id: Id
+    item_id: Id
+    timestamp: Moment
+    session_id: Name = ""
+    device_type: Name = ""
+    value: Amount | None = None
+    price: Amount | None = None
+    context: EventContext = field(default_factory=EventContext)
+
+
+class EventBatch(Struct, forbid_unknown_fields=True, frozen=True):
+    """Many events; each is accepted or refused by itself."""
+
+    events: Annotated[list[msgspec.Raw], Meta(max_length=MAX_BATCH)]
+
+
+class Refusal(Struct, frozen=True):
+    """One entry of a batch that was not taken, and why."""
+
+    index: int
+    code: str
+    message: str
+    field: str | None = None
+
+
+class EventsResponse(Struct, frozen=True):
+    accepted: int
+    duplicates: int
+    refused: list[Refusal]
+
+
+class NewItem(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """An item to make retrievable before the next release. `category`: path, widest first, joined by " > "."""
+
+    item_id: Id
+    category: Text = ""
+    brand: Name = ""
+    title: Text = ""
+    price: Amount | None = None
+    created_at: Moment | None = None
+    policy_flags: Annotated[list[Literal["recalled", "out_of_stock", "adult", "blocked"]], Meta(max_length=4)] = field(default_factory=list)
+
+
+class ItemBatch(Struct, forbid_unknown_fields=True, frozen=True):
+    items: Annotated[list[NewItem], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class ItemsResponse(Struct, frozen=True):
+    accepted: int
+    updated: int
+    refused: list[Refusal]
+    version: int
+
+
+class Instances(Struct, forbid_unknown_fields=True, frozen=True):
+    """The v1 inference protocol's body; an instance is a recommendation request."""
+
+    instances: Annotated[list[RecommendationRequest], Meta(min_length=1, max_length=MAX_INSTANCES)]
+
+
+class Predictions(Struct, frozen=True):
+    predictions: list[RecommendationResponse]
+
+
+class ErrorBody(Struct, frozen=True):
+    code: str
+    message: str
+    field: str | None = None
+
+
+class ErrorResponse(Struct, frozen=True):
+    error: ErrorBody
+
+
+class WireProblem(Exception):
+    """A request that cannot be served as asked: HTTP status, code, message and the field it is about."""
+
+    def __init__(self, status: int, code: str, message: str, field: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.field, self.retry_after = status, code, message, field, retry_after
+
+
+def response(answer: Answer) -> RecommendationResponse:
+    """The answer as it goes on the wire."""
+    items = [Item(item.item_id, round(item.score, 6), item.sources, item.reason) for item in answer.items]
+    return RecommendationResponse(answer.request_id, answer.bundle, items, answer.degraded, answer.arm, round(answer.took_ms, 3))
+
+
+T = TypeVar("T")
+_AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
+_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(.*?)`", re.DOTALL)
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    """The body as the decoder's type. Raises `WireProblem` (400 or 422) naming the field."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireProblem(400, "bad_json", f"the body is not JSON in UTF-8 ({error}): send one JSON object") from None
+    except RecursionError:
+        raise WireProblem(400, "bad_json", "the body is nested too deeply: send the documented object") from None
+
+
+def _refusal(text: str) -> WireProblem:
+    """A validation message as a problem: `Object contains unknown field `x` - at `$.context`` is about context.x."""
+    at = _AT.search(text)
+    path = at.group(1) if at else ""
+    what = text[: at.start()] if at else text
+    named = _NAMED.match(what)
+    if named:
+        path = f"{path}.{named.group(1)}".lstrip(".")
+        known = what.startswith("Object missing")
+        code, advice = ("missing_field", "add it") if known else ("unknown_field", "remove it, or check its spelling")
+        return WireProblem(422, code, f"{what}: {advice}", path[:MAX_ID])
+    return WireProblem(422, "bad_value", f"{what}: see /openapi.json", path[:MAX_ID] or None)
+
+
+class _Peek(Struct):
+    events: msgspec.Raw | UnsetType = UNSET
+
+
+_peek = msgspec.json.Decoder(_Peek)
+_batch = msgspec.json.Decoder(EventBatch)
+_event = msgspec.json.Decoder(Event)
+recommendation = msgspec.json.Decoder(RecommendationRequest)
+instances = msgspec.json.Decoder(Instances)
+item_batch = msgspec.json.Decoder(ItemBatch)
+
+
+def events(body: bytes) -> tuple[dict[int, Event], list[Refusal]]:
+    """The events of a body by their place in it, and the entries refused; a body that is one bad event raises `WireProblem`."""
+    if decode(_peek, body).events is UNSET:
+        return {0: decode(_event, body)}, []
+    taken: dict[int, Event] = {}
+    refused: list[Refusal] = []
+    for index, raw in enumerate(decode(_batch, body).events):
+        try:
+            taken[index] = decode(_event, raw)
+        except WireProblem as problem:
+            refused.append(Refusal(index, problem.code, problem.message, problem.field))
+    return taken, refused
+
+
+def error(problem: WireProblem) -> bytes:
+    return encode(ErrorResponse(ErrorBody(problem.code, problem.message, problem.field)))
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schemas of all messages, by name: the components of the OpenAPI document."""
+    kinds: list[Any] = [RecommendationRequest, RecommendationResponse, Event, EventsResponse, ItemBatch, ItemsResponse]
+    kinds += [Instances, Predictions, ErrorResponse]
+    _, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    components["EventBatch"] = {
+        "title": "EventBatch",
+        "type": "object",
+        "properties": {"events": {"type": "array", "maxItems": MAX_BATCH, "items": {"$ref": "#/components/schemas/Event"}}},
+        "required": ["events"],
+        "additionalProperties": False,
+    }
+    return components

@@ -1,0 +1,142 @@
+"""What can be seen from outside: Prometheus metrics named by bundle, traces when an exporter is given, logs without users' data."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from serving.query import Answer
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
+_SCORES = tuple(step / 10 for step in range(-10, 11))
+
+
+class Metrics:
+    """The counters of one worker; several workers add theirs up through PROMETHEUS_MULTIPROC_DIR."""
+
+    def __init__(self, bundle: str) -> None:
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        more: dict[str, Any] = {"registry": self.registry, "namespace": "shortlist"}
+        label = bundle.removeprefix("sha256:")[:12]
+        requests = Counter("requests", "answers by route and status", ["bundle", "route", "status"], **more)
+        rungs = Counter("rung", "lists by the rung of the ladder that made them", ["bundle", "rung"], **more)
+        stages = Histogram("stage_seconds", "time of each stage of a request", ["bundle", "stage"], buckets=_SECONDS, **more)
+        self._requests = _Children(requests, label)
+        self._rungs = _Children(rungs, label)
+        self._stages = _Children(stages, label)
+        self.latency = Histogram("request_seconds", "from arrival to the answer", ["bundle"], buckets=_SECONDS, **more).labels(label)
+        self.waited = Histogram("queue_seconds", "from arrival to the engine", ["bundle"], buckets=_SECONDS, **more).labels(label)
+        self._empty = Counter("empty_lists", "answers without an item", ["bundle"], **more).labels(label)
+        self._score = Histogram("score", "score of the first item", ["bundle"], buckets=_SCORES, **more).labels(label)
+        self._events = _Children(Counter("events", "events by what became of them", ["bundle", "outcome"], **more), label)
+        self.shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more).labels(label)
+        self.cache = _Children(Counter("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], **more), label)
+        self.behind = Gauge(
+            "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="sum", **more
+        ).labels(label)
+        self.info = Gauge("bundle_info", "1 for the bundle served", ["bundle", "digest"], multiprocess_mode="max", **more)
+        self.info.labels(label, bundle).set(1)
+
+    def answered(self, answer: Answer) -> None:
+        """Count a list: its rung, stages, first score, and whether it is empty."""
+        self._rungs[(answer.degraded or {}).get("rung", "full"),].inc()
+        for stage, milliseconds in answer.stage_ms.items():
+            self._stages[stage,].observe(milliseconds / 1e3)
+        if answer.items:
+            self._score.observe(answer.items[0].score)
+        else:
+            self._empty.inc()
+
+    def responded(self, route: str, status: int) -> None:
+        self._requests[route, str(status)].inc()
+
+    def events(self, outcome: str, count: int) -> None:
+        if count:
+            self._events[outcome,].inc(count)
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition text and its content type."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from prometheus_client.multiprocess import MultiProcessCollector
+
+            together = CollectorRegistry()
+            MultiProcessCollector(together)
+            return generate_latest(together), CONTENT_TYPE_LATEST
+        return generate_latest(self.registry) + generate_latest(REGISTRY), CONTENT_TYPE_LATEST  # the latter: the process's and KServe's
+
+
+class _Children(dict[tuple[str, ...], Any]):
+    """A metric's labelled children, found once each."""
+
+    def __init__(self, metric: Any, bundle: str) -> None:
+        super().__init__()
+        self._metric, self._bundle = metric, bundle
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self._metric.labels(self._bundle, *labels)
+        return child
+
+
+def configure_logs(level: str = "info") -> Any:
+    """A structlog logger that writes one JSON event a line to standard error."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    return structlog.get_logger("serving")
+
+
+class Traces:
+    """Spans, when an OTLP endpoint was given; otherwise nothing is imported and nothing done."""
+
+    def __init__(self, endpoint: str | None, service: str) -> None:
+        self._tracer: Any = None
+        self._provider: Any = None
+        if endpoint:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+            self._provider = TracerProvider(resource=Resource.create({"service.name": service}))
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=2)))
+            self._tracer = self._provider.get_tracer("shortlist.serving")
+
+    def span(self, name: str, headers: dict[bytes, bytes] | None = None) -> AbstractContextManager[Any]:
+        """A span that continues the caller's trace (its `traceparent` header)."""
+        if self._tracer is None:
+            return nullcontext()
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        parent = TraceContextTextMapPropagator().extract(
+            {key.decode("latin-1"): value.decode("latin-1") for key, value in (headers or {}).items()}
+        )
+        span: AbstractContextManager[Any] = self._tracer.start_as_current_span(name, context=parent)
+        return span
+
+    def close(self) -> None:
+        if self._provider is not None:
+            self._provider.shutdown()

@@ -1,0 +1,41 @@
+"""One engine call at a time a worker, the socket read in between; who would wait too long is answered at once from a lower rung."""
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
+_SHARE = 0.5  # of a request's budget that may be spent waiting
+_SMOOTH = 0.05  # weight of the newest call in the running mean
+
+
+class Turn:
+    """Whose turn it is. An engine call is some 2 ms of pure CPU, so calls queue; the queue is bounded by time, not by luck.
+
+    Between two calls the event loop runs once, so that requests are stamped as they arrive and not when the burst before them is done.
+    """
+
+    def __init__(
+        self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self._budget_ms, self._on_shed, self._on_wait = budget_ms, on_shed, on_wait
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._mean_ms = 1.0  # of a call
+
+    async def take(self, arrived: float, call: Callable[[float], T]) -> T:
+        """`call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
+        if self._waiting * self._mean_ms > _SHARE * self._budget_ms:
+            self._on_shed()
+            return call(self._budget_ms)
+        self._waiting += 1
+        try:
+            async with self._lock:
+                began = perf_counter()
+                self._on_wait(began - arrived)
+                answer = call((began - arrived) * 1e3)
+                self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
+                return answer
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,111 @@
+"""One request's way through the server: who asks, what is known of them, the ladder, the answer; and events' way in."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from serving.breaker import Breaker, Unavailable
+from serving.eventlog import Inbox, LogUnavailable
+from serving.messages import Event, EventsResponse, RecommendationRequest, Refusal, WireProblem
+from serving.query import Answer, Request
+from serving.state import UserState
+from serving.stores import States
+from serving.system import System
+
+AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
+SECONDS_A_DAY = 86_400.0
+
+
+class Engine(Protocol):
+    """What answers: `serving.ladder.Ladder` in a fused server, the split recommender in a split one."""
+
+    digest: str
+    system: System
+
+    def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+        """A full, rule-abiding list. `reason`: the online read failed; `budget_ms`: what is left of the request's time."""
+
+    def why(self, request_id: str) -> dict[str, Any] | None:
+        """How an answer came about, from the exposure log; None when it is not there."""
+
+    def user_changed(self, user_id: str) -> None:
+        """An event of the user was taken: nothing made from the old state is used again."""
+
+
+class Clock:
+    """Days since 1970 of the wall clock as read at start, moved on by the monotonic one: a jump of the wall clock changes no answer.
+
+    `start_day`: begin there instead, for a replay of past events.
+    """
+
+    def __init__(self, start_day: float | None = None) -> None:
+        self._start = start_day if start_day is not None else time.time() / SECONDS_A_DAY
+        self._anchor = time.monotonic()
+
+    def day(self) -> float:
+        return self._start + (time.monotonic() - self._anchor) / SECONDS_A_DAY
+
+
+@dataclass
+class Service:
+    """Everything one worker needs to answer. `inbox` None: this role takes no events."""
+
+    engine: Engine
+    states: States
+    clock: Clock
+    request_ids: Callable[[], str]
+    inbox: Inbox | None = None
+    breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
+
+    def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
+        """Answer one request. `waited_ms` is what its time budget has lost in the queue."""
+        system = self.engine.system
+        request = Request(
+            user_id=asked.user_id,
+            k=asked.k or system.answer,
+            at_day=self.clock.day(),
+            request_id=self.request_ids(),
+            place=asked.context.place,
+            region=asked.context.region,
+            device_type=asked.context.device_type,
+            page=asked.context.page,
+            discover=asked.discover,
+        )
+        state, reason = self._state(asked.user_id)
+        return self.engine.answer(request, state, reason, system.budget.total_ms - waited_ms)
+
+    def _state(self, user_id: str) -> tuple[UserState, str | None]:
+        try:
+            return self.breaker.call(self.states.read, user_id), None
+        except Unavailable as error:
+            return self.states.known(user_id), str(error)
+
+    async def accept(self, events: dict[int, Event], refused: list[Refusal]) -> EventsResponse:
+        """Acknowledge events: when this returns they are in the log, and the next answer knows them."""
+        if self.inbox is None:
+            raise WireProblem(404, "no_events_here", "this role takes no events: send them to the recommender")
+        limit = self.clock.day() + AHEAD_DAYS
+        taken = []
+        for index, event in events.items():
+            if event.timestamp.timestamp() / SECONDS_A_DAY > limit:
+                message = f"timestamp {event.timestamp.isoformat()} is ahead of the server's clock: check the sender's clock"
+                refused.append(Refusal(index, "bad_value", message, "timestamp"))
+            else:
+                taken.append(event)
+        try:
+            new = await self.inbox.take(taken) if taken else []
+        except LogUnavailable as error:
+            raise WireProblem(503, "log_unavailable", str(error), retry_after=1) from None
+        for user_id in {event.user_id for event in taken}:
+            self.engine.user_changed(user_id)
+        return EventsResponse(sum(new), len(new) - sum(new), refused)
+
+    def why(self, request_id: str) -> dict[str, Any]:
+        """Raises `WireProblem` 404 when the request is not in the exposure log."""
+        found = self.engine.why(request_id)
+        if found is None:
+            raise WireProblem(
+                404, "unknown_request", f"no answer {request_id[:64]!r} in the exposure log: check the id, or its age", "request_id"
+            )
+        return found

@@ -1,0 +1,178 @@
+"""Where users' states live: one packed value a user, read once a request, changed by events that may arrive twice or late.
+
+A stored value is the state at a cut with the events since folded in, and beside it those events themselves (33 bytes each). So an event
+that comes again is known by its id, and when a bundle with a later cut is served, the value is folded anew from that cut's table.
+
+`sqlite:PATH` is shared by the workers of one machine, `redis://…` (serving/redis_store.py) by those of many.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from serving.catalogue import item_key
+from serving.state import SESSION_TYPES, BadState, StateTable, UserState
+from serving.system import Learning
+
+KEEP_DAYS = 28.0  # events this much older than the cut are let go: a roll-back goes no further
+RECENT = np.dtype([("id", "S16"), ("key", "<u8"), ("day", "<f8"), ("kind", "u1")])  # one event since the cut
+_CUT = np.dtype("<f8")
+
+
+class StoreUnavailable(RuntimeError):
+    """The store did not answer in its time, or refused."""
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """What of an event changes a state."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    kind: str
+    day: float  # days since 1970
+
+
+Stored = tuple[bytes | None, bytes | None]  # state value, recent events
+Change = Callable[[str, bytes | None, bytes | None], tuple[bytes, bytes]]
+
+
+class StateStore(Protocol):
+    """Values by user. `change` is atomic a user; every method raises `StoreUnavailable`."""
+
+    def get(self, user_id: str) -> bytes | None:
+        """The state value alone: the one read of a request."""
+
+    def change(self, user_ids: Sequence[str], fold: Change) -> None:
+        """Replace each user's pair with `fold(user_id, state value, recent events)`."""
+
+    def close(self) -> None: ...
+
+
+class SqliteStore:
+    """A WAL database next to the event log. Each thread that uses it makes its own."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, cached_statements=16)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")  # rebuilt from the event log; survives SIGKILL as it is
+            self._db.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB) WITHOUT ROWID")
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"user states at {path} cannot be opened ({error}): check the disk and the path") from error
+
+    def get(self, user_id: str) -> bytes | None:
+        try:
+            row = self._db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"user states cannot be read ({error})") from error
+        return row[0] if row else None
+
+    def change(self, user_ids: Sequence[str], fold: Change) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for user_id in user_ids:
+                    row = self._db.execute("SELECT state, recent FROM states WHERE user_id = ?", (user_id,)).fetchone()
+                    pair = fold(user_id, *(row or (None, None)))
+                    self._db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (user_id, *pair))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"user states cannot be written ({error})") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_store(url: str, timeout_ms: float) -> StateStore:
+    """The store a `--state` option names; `timeout_ms` bounds a read of Redis and a wait for SQLite's lock."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" and rest:
+        return SqliteStore(Path(rest), timeout_ms / 1000)
+    if scheme in ("redis", "rediss", "unix"):
+        from serving.redis_store import RedisStore
+
+        return RedisStore(url, timeout_ms / 1000)
+    raise ValueError(f"unknown state store {url!r}: expected sqlite:PATH, redis://HOST:PORT/DB or unix://PATH")
+
+
+class States:
+    """Users' states as one bundle sees them: the cut's table with the stored events folded in."""
+
+    def __init__(self, store: StateStore, table: StateTable | None, learning: Learning) -> None:
+        self.store, self._table, self._learning = store, table, learning
+        self.cut_day = table.cut_day if table is not None else 0.0
+        self._cut = np.asarray(self.cut_day, _CUT).tobytes()
+
+    def known(self, user_id: str) -> UserState:
+        """The state at the cut, without a read: what is left when the store is down."""
+        index = self._table.index(user_id) if self._table is not None else -1
+        return self._table[index] if self._table is not None and index >= 0 else UserState(user_id)
+
+    def read(self, user_id: str) -> UserState:
+        """The state with all events since; a damaged value is folded again. Raises `StoreUnavailable`."""
+        value = self.store.get(user_id)
+        if value is None:
+            return self.known(user_id)
+        state = self._unpacked(value)
+        if state is None:
+            self.store.change([user_id], self._fold({}))
+            state = self._unpacked(self.store.get(user_id))
+        return state or self.known(user_id)
+
+    def _unpacked(self, value: bytes | None) -> UserState | None:
+        """The state in a value of this cut; None when it is another cut's, or damaged."""
+        if value is None or value[:8] != self._cut:
+            return None
+        try:
+            return UserState.unpack(value[8:])
+        except BadState:
+            return None
+
+    def apply(self, events: Iterable[StateEvent]) -> None:
+        """Fold events into their users' states. Applying one again changes nothing. Raises `StoreUnavailable`."""
+        by_user: dict[str, list[StateEvent]] = {}
+        for event in events:
+            if event.kind in SESSION_TYPES:
+                by_user.setdefault(event.user_id, []).append(event)
+        if by_user:
+            self.store.change(sorted(by_user), self._fold(by_user))
+
+    def _fold(self, by_user: dict[str, list[StateEvent]]) -> Change:
+        def fold(user_id: str, value: bytes | None, recent: bytes | None) -> tuple[bytes, bytes]:
+            had = np.frombuffer((recent or b"")[: len(recent or b"") // RECENT.itemsize * RECENT.itemsize], RECENT)
+            fresh = news = _fresh(had, by_user.get(user_id, []))
+            state = self._unpacked(value)
+            if state is None:  # another bundle's cut, or damaged: start from this one's table
+                state, had = self.known(user_id), had[had["day"] >= self.cut_day - KEEP_DAYS]
+                news = np.concatenate([had, fresh])
+            if state.consent == "minimal":  # nothing personal may be kept of these users
+                return self._cut + state.pack(), b""
+            for event in news[news["day"] >= self.cut_day]:
+                state = self._with(state, int(event["key"]), SESSION_TYPES[event["kind"]], float(event["day"]))
+            return self._cut + state.pack(), np.concatenate([had, fresh]).tobytes()
+
+        return fold
+
+    def _with(self, state: UserState, key: int, kind: str, day: float) -> UserState:
+        return state.with_positive(key, day) if kind in self._learning.positives else state.with_session_event(key, kind, day)
+
+
+def _fresh(had: np.ndarray, events: list[StateEvent]) -> np.ndarray:  # type: ignore[type-arg]
+    """The events not yet among `had`, as RECENT rows, each id once."""
+    rows = {}
+    for event in events:
+        name = blake2b(event.event_id.encode(), digest_size=8).hexdigest().encode()
+        rows.setdefault(name, (name, item_key(event.item_id), event.day, SESSION_TYPES.index(event.kind)))
+    known = set(had["id"].tolist())
+    return np.array([row for name, row in rows.items() if name not in known], RECENT)
