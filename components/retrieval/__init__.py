@@ -1,0 +1,1 @@
+"""Fitting the candidate sources: one module a kind, twins of `serving/sources/`."""

@@ -1,0 +1,74 @@
+"""From several lists to one pool: every source is given its share, the best of the fused ranks fill the rest.
+
+Reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009): fused = sum_s w_s / (k + rank_s), ranks from 0, nothing where a source did not
+return the item. Shapes: S sources, C candidates, M distinct items returned by any source.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from serving.query import Candidates, Floats, Hits, Query
+from serving.sources import Source
+from serving.system import SourceSpec
+
+RANK_OFFSET = 60.0  # k of the paper
+
+
+def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats | None = None) -> Candidates:
+    """Ask every source for `pool` items and fuse: at most `pool` candidates, best fused rank first.
+
+    `vector` (D,) is the user tower's output; without it the two-tower source stays silent.
+    """
+    hits = [source.retrieve(query, pool, vector) for source in sources]
+    return fuse(hits, [source.spec for source in sources], pool, query)
+
+
+def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query) -> Candidates:
+    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it."""
+    listed = np.concatenate([hit.rows for hit in hits])
+    rows, at = np.unique(listed, return_inverse=True)  # (M,)
+    ranks = np.full((len(specs), len(rows)), np.inf, np.float32)  # (S, M)
+    scores = np.zeros_like(ranks)
+    fused = np.zeros(len(rows), np.float32)
+    promised = np.zeros(len(rows), bool)
+    begin = 0
+    for s, (hit, spec) in enumerate(zip(hits, specs, strict=True)):
+        own = at[begin : begin + len(hit.rows)]
+        begin += len(hit.rows)
+        ranks[s, own] = np.arange(len(own), dtype=np.float32)
+        scores[s] = _scores(hit, rows, own)
+        fused += weight(spec, query.request.discover) / (RANK_OFFSET + ranks[s])
+        promised[own[: int(spec.share * pool)]] = True
+    kept = _fill(fused, promised, pool)
+    seen = np.isin(rows[kept], query.history_rows, assume_unique=True)
+    return Candidates(rows[kept], scores.T[kept], ranks.T[kept], fused[kept], seen)
+
+
+def weight(spec: SourceSpec, discover: bool) -> float:
+    """A source's weight in the fused rank; where only new items are asked for, its `discover_weight` if it has one."""
+    usual = spec.settings.get("weight", 1.0)
+    return float(spec.settings.get("discover_weight", usual) if discover else usual)
+
+
+def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:  # type: ignore[type-arg]
+    """(M,) the source's score of every row: from `dense` where it has one, else only of what it returned."""
+    scores = np.zeros(len(rows), np.float32)
+    if hit.dense is None:
+        scores[own] = hit.scores
+    elif len(rows) and rows[-1] < len(hit.dense):
+        scores = hit.dense[rows]
+    else:  # items posted after the source was fitted have no score in it
+        known = rows < len(hit.dense)
+        scores[known] = hit.dense[rows[known]]
+    return scores
+
+
+def _fill(fused: Floats, promised: np.ndarray, pool: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Positions of the pool, best fused first: all promised ones, then the best of the others."""
+    order = np.argsort(-fused, kind="stable")
+    if len(order) <= pool:
+        return order
+    first = promised[order]
+    room = pool - int(first.sum())
+    return order[first | ((np.cumsum(~first) <= room) & ~first)]

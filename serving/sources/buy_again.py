@@ -1,0 +1,52 @@
+"""What the user has had, most alive first: a repeat domain's first source (half of a week's basket was bought before)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.arrays import ArrayFolder
+from serving.catalogue import Catalogue
+from serving.query import Floats, Hits, Query
+from serving.sources.history import counts
+from serving.system import SourceSpec
+
+
+@dataclass(frozen=True)
+class Habits(ArrayFolder):
+    """How readily each item is bought again."""
+
+    factor: NDArray[np.float32]  # (I,) (share of buyers who came back for it, smoothed) ** power
+    tau_days: float
+
+
+@dataclass(frozen=True)
+class BuyAgain:
+    """Decayed counts x rebuy(item) ** power; an item looked at in this session counts that much more. Shapes: H history items, I items."""
+
+    spec: SourceSpec
+    habits: Habits = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        return cls(spec, Habits.load(folder))
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` history items with the greatest decayed counts; none when only new items are asked for."""
+        rows = query.history_rows
+        if query.request.discover or not len(rows):
+            return Hits(rows[:0], np.empty(0, np.float32))
+        scores = counts(query, self.habits.tau_days)  # (H,)
+        session_rows, weights = query.session
+        if len(session_rows):
+            at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
+            had = rows[at] == session_rows
+            scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
+        scores = scores * self.habits.factor[rows]
+        order = np.argsort(-scores, kind="stable")[:n]
+        return Hits(rows[order], scores[order])
+
+
+load = BuyAgain.load

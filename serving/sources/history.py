@@ -1,0 +1,64 @@
+"""What a user is interested in, as item rows and weights: the one reading of history and session that all sources share.
+
+Shapes: H history items, E session events, T decay constants, I items.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.query import Floats, Query, Rows
+from serving.state import TAUS_DAYS
+
+_SPAN_DAYS = 365
+
+
+@lru_cache(maxsize=32)
+def mix_for(tau_days: float) -> tuple[float, ...]:
+    """(T,) non-negative weights of the kept decays whose sum is nearest to exp(-age / tau_days) over a year.
+
+    A state keeps few decays; a source may ask for any other. A kept one is returned exactly.
+    """
+    if tau_days in TAUS_DAYS:
+        return tuple(float(tau == tau_days) for tau in TAUS_DAYS)
+    ages = np.arange(_SPAN_DAYS)
+    basis = np.exp(-ages[:, None] / np.asarray(TAUS_DAYS))  # (365, T)
+    target = np.exp(-ages / tau_days)
+    left, right = 0, 1  # the pair of neighbouring decays (or the two outermost) that fits best
+    best, weights = np.inf, np.zeros(len(TAUS_DAYS))
+    for left in range(len(TAUS_DAYS)):
+        for right in range(left + 1, len(TAUS_DAYS)):
+            pair, *_ = np.linalg.lstsq(basis[:, [left, right]], target, rcond=None)
+            pair = np.maximum(pair, 0)
+            error = float(np.square(basis[:, [left, right]] @ pair - target).sum())
+            if error < best:
+                best, weights = error, np.zeros(len(TAUS_DAYS))
+                weights[[left, right]] = pair
+    return tuple(weights.tolist())
+
+
+def counts(query: Query, tau_days: float) -> Floats:
+    """(H,) counts decayed by `tau_days` at the request's time, aligned with `query.history_rows`."""
+    return np.asarray(query.decayed @ np.asarray(mix_for(tau_days), np.float32))
+
+
+def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Floats]:
+    """Rows and weights of history (log1p of decayed counts) and session together: (H + E,), (H + E,).
+
+    A row may come twice (bought, and clicked now): its weights add up wherever they are summed. `limit` keeps the heaviest.
+    """
+    rows, weights = query.history_rows, np.log1p(counts(query, tau_days))
+    if limit and len(rows) > limit:
+        kept = np.argpartition(weights, len(rows) - limit)[-limit:]
+        rows, weights = rows[kept], weights[kept]
+    session_rows, session_weights = query.session
+    if not len(session_rows):
+        return rows, weights
+    return np.concatenate([rows, session_rows]), np.concatenate([weights, session_weights])
+
+
+def positions(rows: Rows, position_of: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Where each row is in a smaller universe, and which of them are in it at all."""
+    at = position_of[rows]
+    return at, at >= 0

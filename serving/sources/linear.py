@@ -1,0 +1,84 @@
+"""Linear item-item: every item of the history votes for its neighbours.
+
+EASE (Steck 2019, https://arxiv.org/abs/1905.03375): the score of item j is sum_i x_i B_ij over the history x, with B's diagonal zero. Of
+each row of B the entries greatest in size are kept, negative ones too (they carry a tenth of R@100 on repeats).
+Shapes: I items, M items with neighbours, K neighbours, H history items.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.arrays import ArrayFolder
+from serving.catalogue import Catalogue
+from serving.index import select
+from serving.query import Floats, Hits, Query, Rows
+from serving.sources.history import interest
+from serving.system import SourceSpec
+
+HISTORY_LIMIT = 256  # heaviest history items that vote: more changed no metric
+
+
+@dataclass(frozen=True)
+class Neighbours(ArrayFolder):
+    """The kept entries of B, quantised: B[rows[m], rows[neighbours[m, k]]] = weights[m, k] * scales[m]."""
+
+    rows: NDArray[np.int32]  # (M,) item row of each position, ascending
+    position_of: NDArray[np.int32]  # (I,) its inverse; -1 where the item has no neighbours
+    neighbours: NDArray[np.uint16] | NDArray[np.int32]  # (M, K) positions
+    weights: NDArray[np.int16]  # (M, K)
+    scales: NDArray[np.float32]  # (M,)
+    tau_days: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Scores every item that any history item is a neighbour of."""
+
+    spec: SourceSpec
+    table: Neighbours = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        return cls(spec, Neighbours.load(folder))
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` items with the greatest positive scores; `dense` (I,) holds all, negative ones too."""
+        dense = np.zeros(len(self.table.position_of), np.float32)
+        found, weights = self._voters(query)
+        if len(found):
+            dense[self.table.rows] = self._votes(found, weights)
+        rows = select(dense, n, query.excluded, floor=0.0)
+        return Hits(rows, dense[rows], dense)
+
+    def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
+        """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""
+        table = self.table
+        found, weights = self._voters(query)
+        target = table.position_of[row] if row < len(table.position_of) else -1
+        if target < 0 or not len(found):
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        voter, slot = np.nonzero(table.neighbours[found] == target)
+        parts = table.weights[found[voter], slot] * weights[voter]
+        order = np.argsort(-parts, kind="stable")
+        return table.rows[found[voter[order]]], parts[order].astype(np.float32)
+
+    def _voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
+        """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""
+        rows, weights = interest(query, self.table.tau_days, HISTORY_LIMIT)
+        found = self.table.position_of[rows]  # (H,)
+        kept = found >= 0
+        found = found[kept]
+        return found, weights[kept] * self.table.scales[found]
+
+    def _votes(self, found: NDArray[np.int32], weights: Floats) -> NDArray[np.float64]:
+        """(M,) summed votes."""
+        table = self.table
+        parts = table.weights[found] * weights[:, None]  # (H, K)
+        return np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows))
+
+
+load = Linear.load
