@@ -16,6 +16,8 @@ import numpy as np
 from serving.arrange import Ranked
 from serving.breaker import Breaker, Unavailable
 from serving.cache import Caches, Pooled
+from serving.explain import explain
+from serving.exposures import Record
 from serving.query import Answer, Candidates, Query, Request, Rows
 from serving.recommender import Recommender, Scores, Trace, listed
 from serving.state import UserState
@@ -50,7 +52,7 @@ class Exposures(Protocol):
 
     def keep(self, answer: Answer) -> None: ...
 
-    def why(self, request_id: str) -> dict[str, Any] | None: ...
+    def find(self, request_id: str) -> Record | None: ...
 
 
 @dataclass
@@ -104,7 +106,8 @@ class Ladder:
 
     def why(self, request_id: str) -> dict[str, Any] | None:
         """How an answer came about; None when the exposure log does not hold it."""
-        return self.exposures.why(request_id) if self.exposures is not None else None
+        record = self.exposures.find(request_id) if self.exposures is not None else None
+        return explain(self.recommender, record) if record is not None else None
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""
