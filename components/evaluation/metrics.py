@@ -63,7 +63,8 @@ def hits(lists: Lists, target: Target) -> NDArray[np.bool_]:
 
 def recall(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
     """Recall@K: target items within the first K, over the size of the target. (U,)"""
-    return np.divide(hit[:, :k].sum(axis=1), np.maximum(sizes, 1))
+    shares: PerUser = hit[:, :k].sum(axis=1) / np.maximum(sizes, 1)
+    return shares
 
 
 def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
@@ -71,7 +72,7 @@ def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
     discount = 1 / np.log2(np.arange(2, k + 2))  # (K,)
     gained = hit[:, :k] @ discount[: hit.shape[1]]  # (U,)
     ideal = np.concatenate(([1.0], np.cumsum(discount)))[np.minimum(sizes, k)]  # 1 for an empty target: 0 / 1
-    return np.divide(gained, ideal)
+    return np.asarray(gained / ideal, np.float64)
 
 
 def hit_rate(hit: NDArray[np.bool_], k: int) -> PerUser:
@@ -82,7 +83,8 @@ def hit_rate(hit: NDArray[np.bool_], k: int) -> PerUser:
 def reciprocal_rank(hit: NDArray[np.bool_]) -> PerUser:
     """One over the 1-based rank of the first hit in the whole list, 0 without one; its mean is MRR. (U,)"""
     first = hit.argmax(axis=1)
-    return np.where(hit.any(axis=1), 1.0 / (first + 1.0), 0.0)
+    shares: PerUser = hit.any(axis=1) / (first + 1.0)
+    return shares
 
 
 def coverage(lists: Lists, k: int, items: int) -> float:
@@ -106,7 +108,7 @@ def diversity(lists: Lists, k: int, label: NDArray[np.int32]) -> PerUser:
     alike = (np.arange(ordered.shape[1]) - begin).sum(axis=1)  # the j-th of a group pairs with j earlier ones
     length = there.sum(axis=1)
     pairs = length * (length - 1) / 2
-    return np.where(pairs > 0, 1 - alike / np.maximum(pairs, 1), 0.0)
+    return np.asarray(np.where(pairs > 0, 1 - alike / np.maximum(pairs, 1), 0.0))
 
 
 def novelty(lists: Lists, k: int, buyers: NDArray[np.float64], users: int) -> PerUser:
@@ -117,7 +119,8 @@ def novelty(lists: Lists, k: int, buyers: NDArray[np.float64], users: int) -> Pe
     surprise = -np.log2((buyers + 1.0) / (users + 1.0))  # (I,)
     there = lists[:, :k] != NOTHING
     total = np.where(there, surprise[np.maximum(lists[:, :k], 0)], 0.0).sum(axis=1)
-    return np.divide(total, np.maximum(there.sum(axis=1), 1))
+    means: PerUser = total / np.maximum(there.sum(axis=1), 1)
+    return means
 
 
 def paired(ours: PerUser, theirs: PerUser) -> Mean:
