@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 WEEK_BEGIN = "TIMESTAMPTZ '2017-01-02 00:00:00+00' + (week - 2) * INTERVAL 7 DAY"
 _WORD = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)?")
 _SMALL = {"AND", "OF", "WITH", "FOR", "THE", "IN"}
-_LONG = {"FRZN": "Frozen", "FRZ": "Frozen", "REFRGRATD": "Refrigerated", "VEG": "Vegetable", "BN": "Bean", "CHOC": "Chocolate", "ASST": "Assorted"}
+_LONG = {
+    "FRZN": "Frozen",
+    "FRZ": "Frozen",
+    "REFRGRATD": "Refrigerated",
+    "VEG": "Vegetable",
+    "BN": "Bean",
+    "CHOC": "Chocolate",
+    "ASST": "Assorted",
+}
 
 
 def ingest(out: Path) -> dict[str, dict[str, int]]:
@@ -65,8 +73,8 @@ def _open(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
 
 
 def _count(connection: "duckdb.DuckDBPyConnection", query: str) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0
+    ((number,),) = connection.execute(query).fetchall()  # all: a result left unfinished blocks the connection
+    return int(number)
 
 
 def _register_titles(connection: "duckdb.DuckDBPyConnection") -> None:
@@ -76,7 +84,10 @@ def _register_titles(connection: "duckdb.DuckDBPyConnection") -> None:
     rows = connection.execute(
         "SELECT product_id, department, product_category, product_type, package_size, brand FROM products ORDER BY product_id"
     ).fetchall()
-    titles = [title_of(product_type or category or department, size) or f"Product {product}" for product, department, category, product_type, size, _ in rows]
+    titles = [
+        title_of(product_type or category or department, size) or f"Product {product}"
+        for product, department, category, product_type, size, _ in rows
+    ]
     extras = [json.dumps({k: v for k, v in (("label", label), ("size", size)) if v}, sort_keys=True) for *_, size, label in rows]
     table = pa.table({"product_id": [row[0] for row in rows], "title": titles, "attributes": extras})
     connection.register("titles", table)
@@ -86,7 +97,9 @@ def title_of(name: str | None, size: str | None) -> str:
     """`("CHEESE: NATURAL BULK", "16 OZ")` → `"Cheese: Natural Bulk, 16 oz"`; empty when there is no name."""
     if not name:
         return ""
-    words = _WORD.sub(lambda match: _LONG.get(match[0].upper(), match[0].lower() if match[0].upper() in _SMALL else match[0].capitalize()), name)
+    words = _WORD.sub(
+        lambda match: _LONG.get(match[0].upper(), match[0].lower() if match[0].upper() in _SMALL else match[0].capitalize()), name
+    )
     words = words[:1].upper() + words[1:]
     return f"{words}, {size.lower()}" if size else words
 

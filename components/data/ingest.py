@@ -75,7 +75,9 @@ def check_columns(table: Table, schema: Any) -> list[str]:
     for column in table.columns:
         if column.name not in schema.names:
             near = difflib.get_close_matches(column.name, set(schema.names) - set(table.names), n=1)
-            hint = f"rename {near[0]!r} to it" if near else "add it" + ("" if column.required else ", filled with nulls if nothing is known")
+            hint = (
+                f"rename {near[0]!r} to it" if near else "add it" + ("" if column.required else ", filled with nulls if nothing is known")
+            )
             raise BadData(f"the table {table.name} lacks the column {column.name!r} ({column.meaning}): {hint}")
         wrong = _mismatch(column, schema.field(column.name).type)
         if wrong:

@@ -33,7 +33,12 @@ def _build_cut(tables: Tables, shelf: Shelf, cut: datetime, horizon_days: int, o
     out.mkdir(parents=True, exist_ok=True)
     day = cut_day(cut)
     users = _frame(user_stats(tables.history, cut).to_pyarrow(), "user_id", user_ids(tables), USER_FEATURES)
-    items = _frame(item_stats(tables.history, tables.items, tables.context, cut).to_pyarrow(), "item_id", [i.decode() for i in tables.item_ids.tolist()], ITEM_FEATURES)
+    items = _frame(
+        item_stats(tables.history, tables.items, tables.context, cut).to_pyarrow(),
+        "item_id",
+        [i.decode() for i in tables.item_ids.tolist()],
+        ITEM_FEATURES,
+    )
     build_states(tables, day, users, USER_FEATURES).save(out / "users")
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
     labels = write_labels(tables, day, horizon_days, out / "labels.parquet")

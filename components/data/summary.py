@@ -1,0 +1,61 @@
+"""A table as Great Expectations can look at it in seconds: compact columns, or, beyond memory, exact counts of what would be wrong."""
+
+from typing import TYPE_CHECKING
+
+from feature_repo.schema import TABLES, Column, Table
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+
+def compact(connection: "duckdb.DuckDBPyConnection", table: Table) -> "pd.DataFrame":
+    """The good rows of a table in compact columns, from the view `good_<table>`.
+
+    Required texts are 64-bit hashes, texts of a small set categories, texts that may be missing only say whether they are there.
+    `key` is the hash of the whole key, `<column> known` says whether a reference is met.
+    """
+    parts = [f'{_compact(column)} AS "{column.name}"' for column in table.columns]
+    parts += [f'("{column}" IN {_keys(other)}) AS "{column} known"' for column, other in table.references.items()]
+    parts.append(f"hash({', '.join(table.key)}) AS key")
+    frame: pd.DataFrame = connection.sql(f"SELECT {', '.join(parts)} FROM good_{table.name}").df()
+    return frame
+
+
+def _compact(column: Column) -> str:
+    if column.kind != "string":
+        return f'"{column.name}"'
+    if column.allowed is not None:
+        return f'CAST("{column.name}" AS ENUM ({", ".join(map(repr, column.allowed))}))'
+    if column.required:
+        return f'CASE WHEN "{column.name}" IS NOT NULL THEN hash("{column.name}") END'
+    return f'("{column.name}" IS NOT NULL)'
+
+
+def broken(connection: "duckdb.DuckDBPyConnection", table: Table) -> "pd.DataFrame":
+    """One row for a table too large for a frame: how many of its good rows break each promise."""
+    promises = {f"{column.name}: missing": f'"{column.name}" IS NULL' for column in table.columns if column.required}
+    for column in table.columns:
+        if column.minimum is not None:
+            promises[f"{column.name}: below {column.minimum:g}"] = f'"{column.name}" < {column.minimum!r}'
+        if column.maximum is not None:
+            promises[f"{column.name}: above {column.maximum:g}"] = f'"{column.name}" > {column.maximum!r}'
+        if column.allowed is not None:
+            promises[f"{column.name}: not allowed"] = f'"{column.name}" NOT IN ({", ".join(map(repr, column.allowed))})'
+    promises |= {f"{column}: not in {other}": f'"{column}" NOT IN {_keys(other)}' for column, other in table.references.items()}
+    counts = [f'count(*) FILTER ({condition}) AS "{name}"' for name, condition in promises.items()]
+    frame: pd.DataFrame = connection.sql(f"SELECT {', '.join(counts)} FROM good_{table.name}").df()
+    return frame
+
+
+def _keys(other: str) -> str:
+    return f'(SELECT "{TABLES[other].key[0]}" FROM good_{other})'
+
+
+def newest_second(connection: "duckdb.DuckDBPyConnection", table: Table) -> float | None:
+    """Seconds since 1970 of the newest row's first required time; None for a table without one."""
+    column = next((column.name for column in table.columns if column.kind == "timestamp" and column.required), None)
+    if column is None:
+        return None
+    ((newest,),) = connection.execute(f'SELECT epoch_us(max("{column}")) / 1e6 FROM good_{table.name}').fetchall()
+    return None if newest is None else float(newest)
