@@ -72,7 +72,8 @@ def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
     discount = 1 / np.log2(np.arange(2, k + 2))  # (K,)
     gained = hit[:, :k] @ discount[: hit.shape[1]]  # (U,)
     ideal = np.concatenate(([1.0], np.cumsum(discount)))[np.minimum(sizes, k)]  # 1 for an empty target: 0 / 1
-    return np.asarray(gained / ideal, np.float64)
+    shares: PerUser = (gained / ideal).astype(np.float64)
+    return shares
 
 
 def hit_rate(hit: NDArray[np.bool_], k: int) -> PerUser:

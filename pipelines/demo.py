@@ -1,0 +1,189 @@
+"""The whole loop on real data, watched from start to end: learn, judge, answer one household, click once, answer again.
+
+make demo
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from serving.catalogue import Catalogue
+from serving.state import StateTable
+from serving.system import load_system
+
+UNTIL = "2017-11-27"  # later rows are only ever traffic to replay
+READY_SECONDS = 60
+SHOWN = ("ndcg@10", "recall@100", "recall@1000", "hit_rate@10", "mrr")
+PROTOCOLS = {"all": "what a household buys next week", "new": "of that, what it never bought before"}
+Json = dict[str, Any]
+
+
+def demo(system: str = "shop", until: str = UNTIL, home: Path = Path(".shortlist")) -> None:
+    """Train fast, show what was learnt, and let one user click. Everything it makes lies under `home`."""
+    from components.release.shelf import released
+    from pipelines.answers import recommend
+    from pipelines.loop import run_loop
+
+    console, began = Console(), time.monotonic()
+    console.rule(f"Learning {system} from everything before {until}")
+    run = run_loop(system, None, until, True, 0, home)
+    console.print(metrics_table(json.loads((run.output("evaluate") / "metrics.json").read_text())))
+    found = released(system, home)
+    users = StateTable.load(found.users)
+    user = typical(users)
+    console.rule(f"Answering user {user}")
+    recommend(system, user, k=load_system(system).answer, why=False, home=home)
+    console.rule("One click, and the next answer")
+    cut = datetime.fromtimestamp(users.cut_day * 86_400, UTC)
+    with serving(system, found.bundle, found.users, home / "demo", cut) as server:
+        clicked = click_once(server, user, cut)
+    console.print(click_table(Catalogue.load(found.bundle / "item_table"), clicked))
+    console.rule(f"{time.monotonic() - began:.0f} seconds")
+    console.print(f"Next: [bold]shortlist recommend {system} USER --why[/]   [bold]shortlist serve {system}[/]   [bold]shortlist --help[/]")
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """The candidate beside popularity, with the error of the difference."""
+    title = f"{metrics['judged_days']} days after {metrics['cut']}: ours, popularity of 28 days, and the difference ± its error"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("")
+    for metric in SHOWN:
+        table.add_column(metric, justify="right")
+    for protocol, judged in metrics["protocols"].items():
+        table.add_section()
+        table.add_row(f"[bold]{PROTOCOLS[protocol]}[/] ({judged['users']:,} users)")
+        for name, values in judged["recommenders"].items():
+            table.add_row(f"  {name}", *(f"{values[metric]['value']:.4f}" for metric in SHOWN))
+        lead = judged["against"]["popularity"]
+        table.add_row("  ahead by", *(f"[green]{lead[metric]['value']:+.4f}[/] ± {lead[metric]['error']:.4f}" for metric in SHOWN))
+    return table
+
+
+def typical(users: StateTable) -> str:
+    """The user with the middle number of known items: nobody's best case."""
+    sizes = np.diff(users.ends, prepend=0)
+    return bytes(users.user_ids[np.argsort(sizes, kind="stable")[len(sizes) // 2]]).decode()
+
+
+@dataclass(frozen=True)
+class Clicked:
+    """Two answers and the click between them."""
+
+    item_id: str
+    before: Json
+    after: Json
+    seconds: float  # from sending the click to having the next answer
+
+
+@contextmanager
+def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime) -> Iterator[str]:
+    """A server in a process of its own on a free port of this machine, its clock at `start`. Yields its address, stops it after.
+
+    Raises `RuntimeError` with the end of its log when it stops early or is not ready in time.
+    """
+    from serving.options import Options
+    from serving.run import command
+
+    home.mkdir(parents=True, exist_ok=True)
+    options = Options(
+        bundle=bundle,
+        system=system,
+        users=users,
+        port=_free_port(),
+        events=f"dir:{home}/{time.time_ns():x}",
+        clock=start.isoformat(),
+        kserve=False,
+    )
+    log = home / "server.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command(options), stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        address = f"http://{options.host}:{options.port}"
+        _wait_until_ready(address, process, log)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=READY_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urlopen(f"{address}/readyz", timeout=5):
+                return
+        except (URLError, ConnectionError):  # not listening yet, or not ready: 503
+            time.sleep(0.1)
+    raise RuntimeError(f"the server is not ready after {READY_SECONDS} s: {log} ends with\n{log.read_text()[-2000:]}")
+
+
+def click_once(address: str, user: str, now: datetime) -> Clicked:
+    """Ask, click the best new thing that the answer does not hold, and ask again."""
+    before = ask(address, "recommendations", {"user_id": user})
+    listed = {item["item_id"] for item in before["items"]}
+    offers = ask(address, "recommendations", {"user_id": user, "discover": True, "k": 4 * len(listed)})["items"]
+    item_id = next((offer["item_id"] for offer in offers if offer["item_id"] not in listed), before["items"][-1]["item_id"])
+    event = {
+        "event_id": f"demo-{user}-{item_id}",
+        "event_type": "click",
+        "user_id": user,
+        "item_id": item_id,
+        "timestamp": (now + timedelta(seconds=1)).isoformat(),
+        "context": {"request_id": before["request_id"]},
+    }
+    sent = time.perf_counter()
+    ask(address, "events", {"events": [event]})
+    after = ask(address, "recommendations", {"user_id": user})
+    return Clicked(item_id, before, after, time.perf_counter() - sent)
+
+
+def ask(address: str, what: str, body: Json) -> Json:
+    """POST to `/v1/<what>` and the answer. Raises `urllib.error.HTTPError` for one that is not 200."""
+    headers = {"Content-Type": "application/json"}
+    with urlopen(Request(f"{address}/v1/{what}", json.dumps(body).encode(), headers), timeout=30) as response:
+        answer: Json = json.loads(response.read())
+        return answer
+
+
+def click_table(catalogue: Catalogue, clicked: Clicked) -> Table:
+    """Before and after, side by side; what the click brought stands out."""
+
+    def name(item_id: str) -> str:
+        return catalogue.title(catalogue.row_of(item_id)) or item_id
+
+    title = f"A click on [bold]{name(clicked.item_id)}[/], answered {clicked.seconds * 1e3:.0f} ms later"
+    table = Table("", "before", "after", "because", title=title, title_justify="left", header_style="bold")
+    old = [item["item_id"] for item in clicked.before["items"]]
+    for place, (before, after) in enumerate(zip(clicked.before["items"], clicked.after["items"], strict=True), 1):
+        item_id = after["item_id"]
+        came = old.index(item_id) + 1 if item_id in old else None
+        style = "bold green" if came is None else "cyan" if came != place else ""
+        note = "new" if came is None else f"was {came}" if came != place else ""
+        label = f"{name(item_id)}  ({note})" if note else name(item_id)
+        table.add_row(str(place), name(before["item_id"]), f"[{style}]{label}[/]" if style else label, after["reason"])
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(demo)
