@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
 from serving.catalogue import Catalogue
+from serving.pages import Capped, exchange, fill_page
 from serving.query import Floats, Rows
 from serving.rules import GROUPS
 from serving.system import RuleSpec
@@ -194,22 +195,21 @@ class Rules:
         return [(position, index) for position, index in at if keep[index] or self.permits(ranked.rows[index : index + 1])[0]]
 
     def _pages(self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]) -> list[int]:
-        reserved = {index for _, index in pinned}
+        reserved = [index for _, index in pinned]
         left = [index for index in order.tolist() if index not in reserved] if reserved else order.tolist()
-        codes = [column[ranked.rows].tolist() for _, column, _ in self._caps]
-        caps = [count for _, _, count in self._caps]
+        capped = Capped([column[ranked.rows].tolist() for _, column, _ in self._caps], [count for _, _, count in self._caps])
         chosen: list[int] = []
         while len(chosen) < asked.k and (left or (pinned and not chosen)):
             size = min(self.page, asked.k - len(chosen))
-            first = not chosen
-            pins = [(position, index) for position, index in pinned if position < size] if first else []
-            page, left, skipped, over = fill_page(left, codes, caps, size, [index for _, index in pins])
-            if first:
+            pins = [] if chosen else [(position, index) for position, index in pinned if position < size]
+            beside = [index for _, index in pins]
+            page, left, skipped, over = fill_page(left, capped, size, beside)
+            if not chosen:
                 moves += self._skips(ranked, skipped, over)
-                page, left = self._meet_floors(ranked, page, left, codes, caps, pins, asked, moves)
-                for position, index in pins:
-                    page.insert(position, index)
-                    moves.append(Move("pin", "moved", (int(ranked.rows[index]),), f"pinned at {position}"))
+                page, left = self._meet_floors(ranked, page, left, capped, beside, asked, moves)
+            for position, index in pins:
+                page.insert(position, index)
+                moves.append(Move("pin", "moved", (int(ranked.rows[index]),), f"pinned at {position}"))
             chosen += page
         return chosen
 
@@ -217,77 +217,34 @@ class Rules:
         for cap, (spec, _, _) in enumerate(self._caps):
             rows = tuple(int(ranked.rows[index]) for index, by in skipped if by == cap and index not in over)
             if rows:
-                yield Move("at_most", "removed", rows, f"more than {spec.settings['count']} of one {spec.settings['per']}")
+                yield Move("at_most", "moved", rows, f"more than {spec.settings['count']} of one {spec.settings['per']}")
         if over:
             yield Move("at_most", "gave way", tuple(ranked.rows[over].tolist()), "too few items fit under the caps")
 
     def _meet_floors(
-        self, ranked: Ranked, page: list[int], left: list[int], codes: list[list[int]], caps: list[int],
-        pins: list[tuple[int, int]], asked: Asked, moves: list[Move],
-    ) -> tuple[list[int], list[int]]:  # fmt: skip
+        self, ranked: Ranked, page: list[int], left: list[int], capped: Capped, pinned: Sequence[int], asked: Asked, moves: list[Move]
+    ) -> tuple[list[int], list[int]]:
         """Replace the worst old items of the page by the best new ones that fit under the caps."""
         for spec in self._floors:
             if spec.kind == "exposure_floor" and not drawn(asked.request_id, int(spec.settings["every"])):
                 continue
-            days, pinned = float(spec.settings["newer_than_days"]), [index for _, index in pins]
-            new = set((self._new(ranked.rows[page + pinned], days, asked)).nonzero()[0].tolist())
-            lacking = min(int(spec.settings["count"]), len(page) + len(pinned)) - len(new)
-            old = [index for at, index in enumerate(page) if at not in new]
-            if lacking <= 0 or not old:
+            days, count = float(spec.settings["newer_than_days"]), int(spec.settings["count"])
+            whole = [*page, *pinned]
+            new = self._new(ranked.rows[whole], days, asked)
+            lacking = min(count, len(whole)) - int(new.sum())
+            if lacking <= 0:
                 continue
+            old = [index for index, is_new in zip(page, new.tolist(), strict=False) if not is_new]
             fresh = [left[at] for at in np.flatnonzero(self._new(ranked.rows[left], days, asked)).tolist()] if left else []
-            added: list[int] = []
-            while fresh and old and len(added) < lacking:
-                kept = [index for index in page if index != old[-1]]
-                fit = next((index for index in fresh if fits(index, [*kept, *pinned], codes, caps)), None)
-                if fit is None:
-                    break
-                page, left = [*kept, fit], [old[-1], *(index for index in left if index != fit)]
-                old, added = old[:-1], [*added, fit]
-                fresh = [index for index in fresh if index != fit]
-            rows = tuple(ranked.rows[added].tolist()) if added else ()
-            moves += [Move(spec.kind, "added", rows, f"newer than {days:g} days")] if rows else []
-            moves += [Move(spec.kind, "gave way", (), f"{lacking - len(added)} new items short")] if len(added) < lacking else []
+            page, left, added = exchange(page, left, old, fresh, lacking, capped, pinned)
+            if added:
+                moves.append(Move(spec.kind, "added", tuple(ranked.rows[added].tolist()), f"newer than {days:g} days"))
+            if len(added) < lacking:
+                moves.append(Move(spec.kind, "gave way", (), f"{lacking - len(added)} new items short"))
         return page, left
 
     def _new(self, rows: Rows, days: float, asked: Asked) -> Mask:
         return self._created[rows] > asked.at_day - days  # NaN: not new
-
-
-def fits(index: int, page: Sequence[int], codes: Sequence[Sequence[int]], caps: Sequence[int]) -> bool:
-    """Whether the item fits under every cap beside those of the page. Code 0 (unknown) is never counted."""
-    return all(not code[index] or sum(code[other] == code[index] for other in page) < cap for code, cap in zip(codes, caps, strict=True))
-
-
-def fill_page(
-    left: list[int], codes: Sequence[Sequence[int]], caps: Sequence[int], size: int, pinned: Sequence[int]
-) -> tuple[list[int], list[int], list[tuple[int, int]], list[int]]:
-    """The first of `left` that fit under the caps beside `pinned`, in order, until they are `size` with the pins.
-
-    Where too few fit, the first of the others. Returns the page without pins, what is left in order, (index, cap) of each left out by a
-    cap, and those taken against one.
-    """
-    counts: list[dict[int, int]] = [{} for _ in caps]
-    for index in pinned:
-        for count, code in zip(counts, codes, strict=True):
-            count[code[index]] = count.get(code[index], 0) + 1
-    wanted = size - len(pinned)
-    page: list[int] = []
-    skipped: list[tuple[int, int]] = []
-    read = 0
-    while read < len(left) and len(page) < wanted:
-        index = left[read]
-        read += 1
-        full = next((at for at, cap in enumerate(caps) if codes[at][index] and counts[at].get(codes[at][index], 0) >= cap), -1)
-        if full >= 0:
-            skipped.append((index, full))
-            continue
-        page.append(index)
-        for count, code in zip(counts, codes, strict=True):
-            count[code[index]] = count.get(code[index], 0) + 1
-    waiting = [index for index, _ in skipped]
-    over = waiting[: wanted - len(page)]
-    return page + over, waiting[len(over) :] + left[read:], skipped, over
 
 
 def drawn(request_id: str, every: int) -> bool:

@@ -95,7 +95,7 @@ class Caches:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """{"pools": {"hits", "misses", "evictions", "entries"}, "lists": …}."""
-        named = {"pools": self.pools, "lists": self.lists}
+        named: dict[str, TtlCache[Any]] = {"pools": self.pools, "lists": self.lists}
         return {
             name: {"hits": cache.hits, "misses": cache.misses, "evictions": cache.evictions, "entries": len(cache)}
             for name, cache in named.items()

@@ -111,12 +111,11 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
         groups = _attributed(recommender, record, query, pool, scores)
     told = []
     for position, entry in enumerate(record.items):
-        found = np.flatnonzero(pool.rows == entry.row) if pool is not None else ()
         told.append(
             _shown(position, entry)
             | {
                 "title": catalogue.title(entry.row),
-                "retrieved": _retrieved(recommender, pool, int(found[0])) if pool is not None and len(found) else [],
+                "retrieved": _retrieved(recommender, pool, entry.row),
                 "linear": _linear(recommender, query, entry.row),
                 "ranker": groups.get(entry.row, {}),
                 "rules": sorted({move.rule for move in record.moves if entry.row in move.rows}),
@@ -126,8 +125,11 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     return told
 
 
-def _retrieved(recommender: Recommender, pool: Candidates, at: int) -> list[dict[str, Any]]:
-    """Every source that returned the item, best rank first."""
+def _retrieved(recommender: Recommender, pool: Candidates | None, row: int) -> list[dict[str, Any]]:
+    """Every source that returned the item, best rank first; none for one that filled up the list."""
+    at = int(np.flatnonzero(pool.rows == row)[0]) if pool is not None and (pool.rows == row).any() else -1
+    if pool is None or at < 0:
+        return []
     found = [
         {"source": source.spec.kind, "rank": int(rank), "score": float(score)}
         for source, rank, score in zip(recommender.sources, pool.source_ranks[at], pool.source_scores[at], strict=True)

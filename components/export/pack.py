@@ -37,7 +37,8 @@ def pack(
     """Write the bundle to `out/<digest>/` and return that folder; the same inputs give the same digest.
 
     `lists`: the Parquet of `shortlist batch`, whose lists answer when the models cannot (and are the pool of a hybrid system).
-    `parents`: digests of the bundles this one was warm-started from. Raises `NothingToPack`, or `serving.bundle.BadBundle` naming a missing part.
+    `parents`: digests of the bundles this one was warm-started from.
+    Raises `NothingToPack`, or `serving.bundle.BadBundle` naming a missing part.
     """
     cut = last_cut(features)
     sources = retrieval / "cuts" / cut.name / "sources"

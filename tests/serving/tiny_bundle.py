@@ -1,6 +1,7 @@
 """A complete bundle, built in a fraction of a second from arrays: 240 items, 12 users, rankers whose scores are known.
 
-* Item `i###` lies in category ### % 12 (brand ### % 7). Every tenth item is new (10 days old); the last three are recalled, out of stock, blocked.
+* Item `i###` lies in category ### % 12 (brand ### % 7). Every tenth item is new (10 days old); the last three are recalled, out of stock
+  and blocked.
 * The user `u##` has bought items ##, ## + 12, ## + 24 (one category), the first three times; `stranger` is not in the table.
 * Linear: item n votes for n + 1 ... n + 20. Trending: the items in the order of their numbers, another one in region "west".
 * Light logit = 0.5 x fused share + item half; heavy logit = the same x 2 less the item's number / 1000. Both heads alike.
@@ -148,7 +149,7 @@ def _models(folder: Path, made: System) -> None:
     requests, crosses = len(request_names(USER_FEATURES)), len(cross_names(made.sources))
     fused = cross_names(made.sources).index("fused_relative")
     numbers = np.arange(ITEMS, dtype=np.float32)
-    (folder / "halves").mkdir(parents=True)
+    (folder / "halves").mkdir(parents=True, exist_ok=True)
     half = np.zeros((ITEMS, WIDTH), np.float32)
     half[:, 0] = np.cos(numbers) / 10
     np.save(folder / "halves" / "light.npy", half)
