@@ -78,7 +78,7 @@ def ndcg(hit: NDArray[np.bool_], sizes: NDArray[np.int64], k: int) -> PerUser:
 
 def hit_rate(hit: NDArray[np.bool_], k: int) -> PerUser:
     """HR@K: whether the first K hold any target item. (U,)"""
-    return hit[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(hit[:, :k].any(axis=1), np.float64)
 
 
 def reciprocal_rank(hit: NDArray[np.bool_]) -> PerUser:
