@@ -16,9 +16,9 @@ import gc
 from time import perf_counter
 from typing import Any
 
-from serving.app import Door
+from serving.door import Door
 from serving.options import Options, parse
-from serving.run import serve
+from serving.run import run_server
 
 _SWITCH_SECONDS = 0.0005  # while KServe is imported in its thread, the loop gets the interpreter back this often
 
@@ -89,7 +89,7 @@ def _model(kserve: Any, door: Door) -> Any:
 
     from serving import inference, messages
 
-    class Shortlist(kserve.Model):  # type: ignore[misc]
+    class Shortlist(kserve.Model):
         def __init__(self) -> None:
             super().__init__(door.model_name)
             self.ready = True
@@ -121,7 +121,7 @@ def _model(kserve: Any, door: Door) -> Any:
     def _elements(tensor: Any) -> list[Any]:
         return tensor.as_numpy().ravel().tolist() if tensor.datatype == "BYTES" else []
 
-    def _bytes(payload: Any, told: inference.Inferred) -> list[Any]:
+    def _bytes(payload: Any, told: Any) -> list[Any]:
         return [one.encode() for one in told.outputs[0].data] if payload.from_grpc else told.outputs[0].data
 
     return Shortlist()
@@ -129,4 +129,4 @@ def _model(kserve: Any, door: Door) -> Any:
 
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
-    sys.exit(serve(chosen, behind if chosen.kserve and chosen.role in ("fused", "recommender") else None))
+    sys.exit(run_server(chosen, behind if chosen.kserve and chosen.role in ("fused", "recommender") else None))

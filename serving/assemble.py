@@ -7,28 +7,34 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from serving.app import Door
+from serving.app import App
 from serving.bundle import Bundle
+from serving.cache import Caches
+from serving.door import Door
 from serving.eventlog import Inbox, open_log
+from serving.exposures import ExposureLog
 from serving.ladder import Ladder
-from serving.messages import RecommendationRequest, RequestContext
 from serving.observe import Metrics, Traces
 from serving.options import Options
-from serving.queueing import Turn
+from serving.queueing import Lanes, Turn
+from serving.recommender import Recommender
+from serving.roles import Ranking, Retrieval
 from serving.security import Guard, load_keys
 from serving.service import Clock, Service
-from serving.state import StateTable
+from serving.split import Peer, RemoteRanking, RemoteRetrieval
+from serving.state import StateTable, UserState
 from serving.stores import States, open_store
 from serving.system import System, load_system
 
 _WARM_REQUESTS = 20
+_STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
 
 
 @dataclass
 class Parts:
     """What a worker is made of."""
 
-    door: Door
+    app: App
     digest: str
     closers: list[Callable[[], None]] = field(default_factory=list)  # in the order they are to be called
 
@@ -37,31 +43,51 @@ def assemble(options: Options, log: Any) -> Parts:
     """A worker, warm and able to answer. Raises `serving.bundle.BadBundle` when the bundle cannot be served."""
     system = load_system(options.system)
     bundle = Bundle.load(options.bundle, verify=options.verify)
-    ladder, closers = engine(options, bundle, system)
+    metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)
+    if options.role in ("retrieval", "ranking"):
+        inner = Retrieval if options.role == "retrieval" else Ranking
+        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest)
+    return _front(options, log, system, recommender, metrics)
+
+
+def _front(options: Options, log: Any, system: System, recommender: Recommender, metrics: Metrics) -> Parts:
+    """A server that users ask: the whole recommender, or one whose halves are elsewhere."""
+    bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
+    exposures = ExposureLog(options.exposures or options.home / "exposures")
+    caches = Caches(bundle.digest, time.monotonic)
+    ladder = Ladder(recommender, caches=caches, exposures=exposures, **_elsewhere(options, recommender))
     table = StateTable.load(options.users) if options.users is not None else None
-    clock = Clock(options.start_day)
 
     def states() -> States:
         return States(open_store(options.state_url, system.budget.features_ms), table, system.learning)
 
-    reading = states()
-    inbox = Inbox(lambda: open_log(options.events_url), states)
+    reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
     service = Service(ladder, reading, clock, request_ids(), inbox)
-    metrics = Metrics(bundle.digest)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
-    turn = Turn(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
+    turn = (Turn if options.role == "fused" else Lanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
+    warm(recommender, reading, clock)
+    metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
-    warm(service, table)
-    return Parts(door, bundle.digest, [inbox.close, reading.store.close, *closers, traces.close])
+    return Parts(door, bundle.digest, [inbox.close, reading.store.close, exposures.close, traces.close])
 
 
-def engine(options: Options, bundle: Bundle, system: System) -> tuple[Ladder, list[Callable[[], None]]]:
-    """The ladder over the whole recommender, and what to close after it."""
-    from serving.recommender import Recommender
+def _elsewhere(options: Options, recommender: Recommender) -> dict[str, Any]:
+    """The halves of a split recommender; nothing for a fused one."""
+    if options.role != "recommender":
+        return {}
+    digest, items, sources = recommender.bundle.digest, len(recommender.catalogue), len(recommender.sources)
+    return {
+        "retriever": RemoteRetrieval(Peer(options.retrieval), digest, items, sources),
+        "ranker": RemoteRanking(Peer(options.ranking), digest),
+    }
 
-    recommender = Recommender(bundle, system)
-    return Ladder(recommender), []
+
+def clock_of(options: Options, cut_day: float) -> Clock:
+    """The server's clock. `auto`: now, or the bundle's cut when that is long ago, as it is with a data set of the past."""
+    if options.clock == "auto":
+        return Clock(cut_day) if time.time() / 86_400 - cut_day > _STALE_DAYS else Clock()
+    return Clock(options.start_day)
 
 
 def request_ids() -> Callable[[], str]:
@@ -70,9 +96,10 @@ def request_ids() -> Callable[[], str]:
     return lambda: f"{prefix}{next(numbers):08x}"
 
 
-def warm(service: Service, table: StateTable | None) -> None:
-    """Answer some requests for known and unknown users before anybody asks, so that the first answer is as fast as the hundredth."""
-    known = [table[index].user_id for index in range(0, len(table), max(len(table) // _WARM_REQUESTS, 1))] if table is not None else []
-    for user_id in [*known[:_WARM_REQUESTS], "nobody", "nobody"]:
-        service.recommend(RecommendationRequest(user_id, context=RequestContext()))
-    time.sleep(0)
+def warm(recommender: Recommender, states: States, clock: Clock) -> None:
+    """Answer for known and unknown users before anybody asks, so that the first answer is as fast as the hundredth. Nothing is logged."""
+    from serving.query import Request
+
+    for user_id in [*states.some_users(_WARM_REQUESTS), "", ""]:
+        state = states.known(user_id) if user_id else UserState("")
+        recommender.recommend(Request(user_id, recommender.system.answer, clock.day()), state)

@@ -15,7 +15,7 @@ from serving import messages
 from serving.messages import MAX_ID, MAX_INSTANCES, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
 
 if TYPE_CHECKING:
-    from serving.app import Door
+    from serving.door import Door
 
 
 class Tensor(Struct, frozen=True, omit_defaults=True):
@@ -24,7 +24,7 @@ class Tensor(Struct, frozen=True, omit_defaults=True):
     name: str
     shape: list[int]
     datatype: str
-    data: Any = None
+    data: list[Any] | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -68,9 +68,9 @@ async def v1(door: "Door", body: bytes, arrived: float) -> bytes:
 
 
 async def v2(door: "Door", body: bytes, arrived: float) -> bytes:
-    infer = messages.decode(_infer, body)
-    answers = await predict(door, requests_of([(one.name, one.datatype, one.data) for one in infer.inputs]), arrived)
-    return messages.encode(inferred(door.model_name, door.digest, answers, infer.id))
+    asked = messages.decode(_infer, body)
+    answers = await predict(door, requests_of([(one.name, one.datatype, one.data) for one in asked.inputs]), arrived)
+    return messages.encode(inferred(door.model_name, door.digest, answers, asked.id))
 
 
 def requests_of(inputs: Sequence[tuple[str, str, Any]]) -> list[RecommendationRequest]:

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -227,18 +227,3 @@ def events(body: bytes) -> tuple[dict[int, Event], list[Refusal]]:
 
 def error(problem: WireProblem) -> bytes:
     return encode(ErrorResponse(ErrorBody(problem.code, problem.message, problem.field)))
-
-
-def schemas() -> dict[str, Any]:
-    """JSON schemas of all messages, by name: the components of the OpenAPI document."""
-    kinds: list[Any] = [RecommendationRequest, RecommendationResponse, Event, EventsResponse, ItemBatch, ItemsResponse]
-    kinds += [Instances, Predictions, ErrorResponse]
-    _, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    components["EventBatch"] = {
-        "title": "EventBatch",
-        "type": "object",
-        "properties": {"events": {"type": "array", "maxItems": MAX_BATCH, "items": {"$ref": "#/components/schemas/Event"}}},
-        "required": ["events"],
-        "additionalProperties": False,
-    }
-    return components

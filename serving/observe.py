@@ -1,6 +1,7 @@
 """What can be seen from outside: Prometheus metrics named by bundle, traces when an exporter is given, logs without users' data."""
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -41,7 +42,12 @@ class Metrics:
         self._score = Histogram("score", "score of the first item", ["bundle"], buckets=_SCORES, **more).labels(label)
         self._events = _Children(Counter("events", "events by what became of them", ["bundle", "outcome"], **more), label)
         self.shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more).labels(label)
-        self.cache = _Children(Counter("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], **more), label)
+        self._caches = _Children(
+            Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="sum", **more), label
+        )
+        open_ = Gauge("breaker_open", "1 while a dependency is not asked", ["bundle", "dependency"], multiprocess_mode="max", **more)
+        self._open = _Children(open_, label)
+        self._watched: tuple[Callable[[], Mapping[str, Mapping[str, int]]], Callable[[], Mapping[str, str]]] | None = None
         self.behind = Gauge(
             "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="sum", **more
         ).labels(label)
@@ -65,8 +71,22 @@ class Metrics:
         if count:
             self._events[outcome,].inc(count)
 
+    def watch(self, caches: Callable[[], Mapping[str, Mapping[str, int]]], breakers: Callable[[], Mapping[str, str]]) -> None:
+        """Read these counters and breaker states whenever the metrics are asked for."""
+        self._watched = (caches, breakers)
+
+    def _look(self) -> None:
+        if self._watched is not None:
+            caches, breakers = self._watched
+            for name, counters in caches().items():
+                for outcome, number in counters.items():
+                    self._caches[name, outcome].set(number)
+            for name, state in breakers().items():
+                self._open[name,].set(state != "closed")
+
     def render(self) -> tuple[bytes, str]:
         """The exposition text and its content type."""
+        self._look()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -125,15 +145,14 @@ class Traces:
             self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=2)))
             self._tracer = self._provider.get_tracer("shortlist.serving")
 
-    def span(self, name: str, headers: dict[bytes, bytes] | None = None) -> AbstractContextManager[Any]:
+    def span(self, name: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> AbstractContextManager[Any]:
         """A span that continues the caller's trace (its `traceparent` header)."""
         if self._tracer is None:
             return nullcontext()
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        parent = TraceContextTextMapPropagator().extract(
-            {key.decode("latin-1"): value.decode("latin-1") for key, value in (headers or {}).items()}
-        )
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in (b"traceparent", b"tracestate")}
+        parent = TraceContextTextMapPropagator().extract(carrier)
         span: AbstractContextManager[Any] = self._tracer.start_as_current_span(name, context=parent)
         return span
 

@@ -25,7 +25,7 @@ class Options:
     events: str = ""  # dir:PATH or kafka://HOST:PORT/TOPIC; empty: dir:.shortlist/serving
     exposures: Path | None = None  # folder of the exposure log; none: beside the events
     keys: Path | None = None  # keys file (serving/security.py); none: everybody may ask
-    clock: str = "now"  # "now", or a timestamp at which the server's clock starts, for replays
+    clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
     retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)
     ranking: str = ""  # HOST:PORT of the ranking server (role recommender)
     kserve: bool = True  # False: only the fast path, nothing behind it
@@ -83,7 +83,9 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--events", default="", help="dir:PATH or kafka://HOST:PORT/TOPIC; default: dir:.shortlist/serving")
     parser.add_argument("--exposures", type=Path, help="folder of the exposure log; default: beside the events")
     parser.add_argument("--keys", type=Path, help="keys file, see serving/security.py; default: everybody may ask")
-    parser.add_argument("--clock", default="now", help="now, or the timestamp at which the server's clock starts")
+    parser.add_argument(
+        "--clock", default="now", help="now; the timestamp at which the server's clock starts; auto: the bundle's cut when it is long ago"
+    )
     parser.add_argument("--retrieval", default="", help="HOST:PORT of the retrieval server (role recommender)")
     parser.add_argument("--ranking", default="", help="HOST:PORT of the ranking server (role recommender)")
     parser.add_argument("--kserve", type=_yes, default=True, help="False: only the fast path")

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TypeVar
 
 T = TypeVar("T")
 _SHARE = 0.5  # of a request's budget that may be spent waiting
 _SMOOTH = 0.05  # weight of the newest call in the running mean
+_LANES = 8  # calls at a time that wait for other servers
 
 
 class Turn:
@@ -16,26 +18,46 @@ class Turn:
     Between two calls the event loop runs once, so that requests are stamped as they arrive and not when the burst before them is done.
     """
 
+    lanes = 1
+
     def __init__(
         self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
     ) -> None:
         self._budget_ms, self._on_shed, self._on_wait = budget_ms, on_shed, on_wait
-        self._lock = asyncio.Lock()
+        self._free = asyncio.Semaphore(self.lanes)
         self._waiting = 0
         self._mean_ms = 1.0  # of a call
 
     async def take(self, arrived: float, call: Callable[[float], T]) -> T:
         """`call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
-        if self._waiting * self._mean_ms > _SHARE * self._budget_ms:
+        if self._waiting * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
             self._on_shed()
             return call(self._budget_ms)
         self._waiting += 1
         try:
-            async with self._lock:
+            async with self._free:
                 began = perf_counter()
                 self._on_wait(began - arrived)
-                answer = call((began - arrived) * 1e3)
+                answer = await self._run(call, (began - arrived) * 1e3)
                 self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
                 return answer
         finally:
             self._waiting -= 1
+
+    async def _run(self, call: Callable[[float], T], waited_ms: float) -> T:
+        return call(waited_ms)
+
+
+class Lanes(Turn):
+    """The same for calls that mostly wait for other servers: a few at a time, each in a thread."""
+
+    lanes = _LANES
+
+    def __init__(
+        self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
+    ) -> None:
+        super().__init__(budget_ms, on_shed, on_wait)
+        self._pool = ThreadPoolExecutor(_LANES, "lane")
+
+    async def _run(self, call: Callable[[float], T], waited_ms: float) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, waited_ms)

@@ -8,23 +8,34 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
-from serving.app import Door
+from serving.app import App
 from serving.assemble import Parts, assemble
 from serving.http import bind, run
 from serving.observe import configure_logs
 from serving.options import Options
 
-Behind = Callable[[Door, Options], Awaitable[None]]
+Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MALLOC_BYTES = 256 << 20
 
 
-def serve(options: Options, behind: Behind | None = None) -> int:
+def serve(
+    system: str, bundle: Path, users: Path | None, home: Path, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1
+) -> None:
+    """`shortlist serve`: become a server of that bundle, its states, events and exposures under `home`. Does not return."""
+    folder = home / "serving" / Path(system).stem
+    options = Options(bundle, system, host=host, port=port, workers=workers, users=users, events=f"dir:{folder}", clock="auto")
+    sys.stdout.flush()
+    os.execv(sys.executable, command(options))
+
+
+def run_server(options: Options, behind: Behind | None = None) -> int:
     """Run until told to stop; the exit status. `behind`: what joins the door after it is open (KServe's application)."""
     if options.workers > 1:
         return _supervise(options)
@@ -44,7 +55,7 @@ def command(options: Options) -> list[str]:
 async def _worker(options: Options, behind: Behind | None) -> None:
     log = configure_logs(options.log_level)
     parts = assemble(options, log)
-    door = parts.door
+    door: App = parts.app
     listener = bind(options.host, options.port, options.share_port)
     gc.collect()
     gc.freeze()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from serving.breaker import Breaker, Unavailable
-from serving.eventlog import Inbox, LogUnavailable
+from serving.eventlog import Inbox, LogUnavailable, event_day
 from serving.messages import Event, EventsResponse, RecommendationRequest, Refusal, WireProblem
 from serving.query import Answer, Request
 from serving.state import UserState
@@ -36,15 +36,21 @@ class Engine(Protocol):
 class Clock:
     """Days since 1970 of the wall clock as read at start, moved on by the monotonic one: a jump of the wall clock changes no answer.
 
-    `start_day`: begin there instead, for a replay of past events.
+    `start_day`: begin there instead, for a replay of past events; the clock then also moves on to the newest event it has seen.
     """
 
     def __init__(self, start_day: float | None = None) -> None:
+        self.replaying = start_day is not None
         self._start = start_day if start_day is not None else time.time() / SECONDS_A_DAY
         self._anchor = time.monotonic()
 
     def day(self) -> float:
         return self._start + (time.monotonic() - self._anchor) / SECONDS_A_DAY
+
+    def saw(self, day: float) -> None:
+        """An event of that day was taken."""
+        if self.replaying:
+            self._start += max(day - self.day(), 0.0)
 
 
 @dataclass
@@ -85,10 +91,10 @@ class Service:
         """Acknowledge events: when this returns they are in the log, and the next answer knows them."""
         if self.inbox is None:
             raise WireProblem(404, "no_events_here", "this role takes no events: send them to the recommender")
-        limit = self.clock.day() + AHEAD_DAYS
+        limit = float("inf") if self.clock.replaying else self.clock.day() + AHEAD_DAYS
         taken = []
         for index, event in events.items():
-            if event.timestamp.timestamp() / SECONDS_A_DAY > limit:
+            if event_day(event) > limit:
                 message = f"timestamp {event.timestamp.isoformat()} is ahead of the server's clock: check the sender's clock"
                 refused.append(Refusal(index, "bad_value", message, "timestamp"))
             else:
@@ -97,8 +103,9 @@ class Service:
             new = await self.inbox.take(taken) if taken else []
         except LogUnavailable as error:
             raise WireProblem(503, "log_unavailable", str(error), retry_after=1) from None
-        for user_id in {event.user_id for event in taken}:
-            self.engine.user_changed(user_id)
+        for event in taken:
+            self.engine.user_changed(event.user_id)
+            self.clock.saw(event_day(event))
         return EventsResponse(sum(new), len(new) - sum(new), refused)
 
     def why(self, request_id: str) -> dict[str, Any]:

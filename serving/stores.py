@@ -7,6 +7,7 @@ that comes again is known by its id, and when a bundle with a later cut is serve
 """
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.catalogue import item_key
 from serving.state import SESSION_TYPES, BadState, StateTable, UserState
@@ -56,22 +58,31 @@ class StateStore(Protocol):
 
 
 class SqliteStore:
-    """A WAL database next to the event log. Each thread that uses it makes its own."""
+    """A WAL database next to the event log, shared by the workers of a machine. Each thread has its own connection."""
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, cached_statements=16)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")  # rebuilt from the event log; survives SIGKILL as it is
-            self._db.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB) WITHOUT ROWID")
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"user states at {path} cannot be opened ({error}): check the disk and the path") from error
+        self._path, self._timeout = path, timeout_seconds
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        found: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if found is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            found = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+            self._opened.append(found)
+            found.execute("PRAGMA journal_mode=WAL")
+            found.execute("PRAGMA synchronous=NORMAL")  # folded again from the event log; survives SIGKILL as it is
+            found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB) WITHOUT ROWID")
+            self._local.db = found
+        return found
 
     def get(self, user_id: str) -> bytes | None:
         try:
             row = self._db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"user states cannot be read ({error})") from error
         return row[0] if row else None
 
@@ -87,11 +98,12 @@ class SqliteStore:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"user states cannot be written ({error})") from error
 
     def close(self) -> None:
-        self._db.close()
+        for connection in self._opened:
+            connection.close()
 
 
 def open_store(url: str, timeout_ms: float) -> StateStore:
@@ -118,6 +130,11 @@ class States:
         """The state at the cut, without a read: what is left when the store is down."""
         index = self._table.index(user_id) if self._table is not None else -1
         return self._table[index] if self._table is not None and index >= 0 else UserState(user_id)
+
+    def some_users(self, count: int) -> list[str]:
+        """A few users of the table, spread over it."""
+        table = self._table
+        return [table[index].user_id for index in range(0, len(table), max(len(table) // count, 1))][:count] if table is not None else []
 
     def read(self, user_id: str) -> UserState:
         """The state with all events since; a damaged value is folded again. Raises `StoreUnavailable`."""
@@ -168,9 +185,9 @@ class States:
         return state.with_positive(key, day) if kind in self._learning.positives else state.with_session_event(key, kind, day)
 
 
-def _fresh(had: np.ndarray, events: list[StateEvent]) -> np.ndarray:  # type: ignore[type-arg]
+def _fresh(had: NDArray[np.void], events: list[StateEvent]) -> NDArray[np.void]:
     """The events not yet among `had`, as RECENT rows, each id once."""
-    rows = {}
+    rows: dict[bytes, tuple[bytes, int, float, int]] = {}
     for event in events:
         name = blake2b(event.event_id.encode(), digest_size=8).hexdigest().encode()
         rows.setdefault(name, (name, item_key(event.item_id), event.day, SESSION_TYPES.index(event.kind)))

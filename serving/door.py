@@ -1,0 +1,122 @@
+"""The door: the public routes, answered with little work of their own; what is KServe's is passed on to KServe.
+
+POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{request_id}   GET /openapi.json
+POST /v1/models/{model}:predict   POST /v2/models/{model}/infer   GET /v2/health/{live,ready}   GET /healthz /readyz /metrics
+"""
+
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any
+
+from serving import inference, messages
+from serving.app import JSON, App, Asgi, Disconnected, Receive, Reply, Route, Scope, Send, reply, whole_body
+from serving.messages import WireProblem
+from serving.observe import Metrics, Traces
+from serving.queueing import Turn
+from serving.security import Guard
+from serving.service import Service
+
+_KSERVE = ("/v1/models", "/v2")  # KServe's to answer where they are not among our routes
+_WHY = "/v1/why/"
+
+
+class Door(App):
+    """The routes of a fused server or a split recommender."""
+
+    def __init__(self, service: Service, turn: Turn, metrics: Metrics, guard: Guard, traces: Traces, log: Any) -> None:
+        super().__init__(metrics, guard, log)
+        self.service, self.turn, self.traces = service, turn, traces
+        self.model_name, self.digest = f"shortlist-{service.engine.system.name}", service.engine.digest
+        self.behind: Asgi | None = None  # KServe's application, once it is imported
+        self._document = b""
+        self.routes |= {
+            "/v1/recommendations": Route("POST", "recommend", self.recommend),
+            "/v1/events": Route("POST", "events", self.events),
+            "/openapi.json": Route("GET", None, self.document),
+            f"/v1/models/{self.model_name}:predict": Route("POST", "recommend", self.predict_v1),
+            f"/v2/models/{self.model_name}/infer": Route("POST", "recommend", self.predict_v2),
+            "/v2/health/live": Route("GET", None, self.live_v2),
+            "/v2/health/ready": Route("GET", None, self.ready_v2),
+            f"/v2/models/{self.model_name}/ready": Route("GET", None, self.ready_v2),
+        }
+
+    async def recommend(self, scope: Scope, body: bytes) -> Reply:
+        asked = messages.decode(messages.recommendation, body)
+        self.guard.admit_user(asked.user_id)
+        arrived = scope.get("arrived") or perf_counter()
+        with self.traces.span("recommend", scope["headers"]):
+            answer = await self.turn.take(arrived, lambda waited_ms: self.service.recommend(asked, waited_ms))
+        self.metrics.answered(answer)
+        self.metrics.latency.observe(perf_counter() - arrived)
+        return 200, JSON, messages.encode(messages.response(answer))
+
+    async def events(self, scope: Scope, body: bytes) -> Reply:
+        taken, refused = messages.events(body)
+        with self.traces.span("events", scope["headers"]):
+            response = await self.service.accept(taken, refused)
+        for outcome, count in (("accepted", response.accepted), ("duplicate", response.duplicates), ("refused", len(refused))):
+            self.metrics.events(outcome, count)
+        return 200, JSON, messages.encode(response)
+
+    async def why(self, scope: Scope, _: bytes) -> Reply:
+        return 200, JSON, messages.encode(self.service.why(scope["path"].removeprefix(_WHY)))
+
+    async def document(self, _: Scope, __: bytes) -> Reply:
+        if not self._document:
+            from serving.openapi import document
+
+            self._document = messages.encode(document(self.service.engine.system, self.model_name))
+        return 200, JSON, self._document
+
+    async def predict_v1(self, scope: Scope, body: bytes) -> Reply:
+        return 200, JSON, await inference.v1(self, body, scope.get("arrived") or perf_counter())
+
+    async def predict_v2(self, scope: Scope, body: bytes) -> Reply:
+        return 200, JSON, await inference.v2(self, body, scope.get("arrived") or perf_counter())
+
+    async def live_v2(self, _: Scope, __: bytes) -> Reply:
+        return 200, JSON, b'{"live":true}'
+
+    async def ready_v2(self, scope: Scope, _: bytes) -> Reply:
+        await self.readiness(scope, b"")
+        name = b'"name":"%s",' % self.model_name.encode() if "/models/" in scope["path"] else b""
+        return 200, JSON, b'{%s"ready":true}' % name
+
+    async def exposition(self, _: Scope, __: bytes) -> Reply:
+        if self.service.inbox is not None:
+            self.metrics.behind.set(self.service.inbox.behind)
+        return await super().exposition(_, __)
+
+    def with_parameter(self, path: str) -> tuple[str, Route | None]:
+        return (_WHY, Route("GET", "why", self.why)) if path.startswith(_WHY) else ("other", None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.behind is not None and scope["type"] == "http" and _is_binary(scope):
+            return await self._pass_on(scope, receive, send)
+        return await super().__call__(scope, receive, send)
+
+    def behind_of(self, scope: Scope) -> Asgi | None:
+        return self._pass_on if self.behind is not None and scope["path"].startswith(_KSERVE) else None
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let KServe answer, within our limits. What changes its repository is refused: a bundle is served until its server stops."""
+        assert self.behind is not None
+        try:
+            if scope["path"].startswith("/v2/repository"):
+                raise WireProblem(403, "forbidden", "models are not loaded or unloaded by request: start a server with the other bundle")
+            self.guard.admit(scope, "recommend" if scope["method"] == "POST" else None)
+            body = await whole_body(receive, self.max_body)
+        except WireProblem as problem:
+            return await reply(scope, send, problem.status, JSON, messages.error(problem))
+        except Disconnected:
+            return None
+
+        async def whole() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return await self.behind(scope, whole, send)
+
+
+def _is_binary(scope: Scope) -> bool:
+    """A v2 request with tensors in binary after its JSON: KServe's own decoder reads those."""
+    return scope["path"].endswith("/infer") and any(name == b"inference-header-content-length" for name, _ in scope["headers"])

@@ -1,0 +1,60 @@
+"""The two inner servers of a split recommender: `retrieval` turns a question into candidates, `ranking` candidates into scores."""
+
+from typing import Any
+
+from serving import wire
+from serving.app import App, Reply, Route, Scope
+from serving.messages import WireProblem
+from serving.observe import Metrics
+from serving.recommender import Recommender
+from serving.security import Guard
+
+_FRAME = b"application/octet-stream"
+
+
+class Inner(App):
+    """A server that speaks the binary protocol. 409: the frame is for another bundle; 422: it is not a message."""
+
+    max_body = wire.MAX_FRAME
+
+    def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
+        super().__init__(metrics, guard, log)
+        self.recommender, self.digest = recommender, recommender.bundle.digest
+
+    def answer(self, frame: bytes) -> bytes:
+        raise NotImplementedError
+
+    async def handle(self, _: Scope, body: bytes) -> Reply:
+        try:
+            return 200, _FRAME, self.answer(body)
+        except wire.OtherBundle as error:
+            raise WireProblem(409, "other_bundle", str(error)) from None
+        except ValueError as error:  # a frame that reads well may still not fit the models; they say how
+            raise WireProblem(422, "bad_frame", str(error)) from None
+
+
+class Retrieval(Inner):
+    """`POST /v1/retrieve`: a question in, its candidates out."""
+
+    def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
+        super().__init__(recommender, metrics, guard, log)
+        self.routes["/v1/retrieve"] = Route("POST", "recommend", self.handle)
+
+    def answer(self, frame: bytes) -> bytes:
+        asked = wire.read_retrieve(frame, self.digest)
+        query = self.recommender.query(asked.request, asked.state)
+        return wire.candidates_frame(self.digest, self.recommender.retrieve(query))
+
+
+class Ranking(Inner):
+    """`POST /v1/rank`: a question and its candidates in, the scores out."""
+
+    def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
+        super().__init__(recommender, metrics, guard, log)
+        self.routes["/v1/rank"] = Route("POST", "recommend", self.handle)
+
+    def answer(self, frame: bytes) -> bytes:
+        items, sources = len(self.recommender.catalogue), len(self.recommender.sources)
+        asked, pool = wire.read_rank(frame, self.digest, items, sources)
+        query = self.recommender.query(asked.request, asked.state)
+        return wire.scores_frame(self.digest, self.recommender.rank(query, pool))

@@ -1,0 +1,201 @@
+"""What travels between the servers of a split recommender: the question with its user's state, candidates, scores. Binary, little-endian.
+
+A frame is a fixed header (magic, version, kind, digest of the bundle, length of the body) and a body whose every length is checked before
+it is read: whatever the bytes, `read` gives a message or raises `WireError`. Rows only mean something within one bundle, so a frame
+of another bundle is refused by both sides (`OtherBundle`).
+Shapes: C candidates, K kept by the light ranker, S sources.
+"""
+
+import struct
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.messages import MAX_ID, MAX_K
+from serving.query import Candidates, Request
+from serving.recommender import Scores
+from serving.state import SESSION_TYPES, BadState, UserState
+
+VERSION = 1
+MAX_FRAME = 16 << 20  # bytes
+MAX_CANDIDATES = 100_000
+MAX_SOURCES = 64
+RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
+
+_HEADER = struct.Struct("<4sHH32sI")
+_MAGIC = b"SLWR"
+_ASKED = struct.Struct("<IdB6HI")  # k, day, discover, lengths of six texts, length of the state
+_POOL = struct.Struct("<IH")  # C, S
+_SCORED = struct.Struct("<IIB")  # C, K, with heavy
+_TEXTS = ("user_id", "request_id", "place", "region", "device_type", "page")
+_ABSENT = 65535  # rank of an item the source did not return
+
+
+class WireError(ValueError):
+    """The bytes are not a message of this protocol."""
+
+
+class OtherBundle(WireError):
+    """The peer serves another bundle; the message names both."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and what is known of its user."""
+
+    request: Request
+    state: UserState
+
+
+def retrieve_frame(digest: str, request: Request, state: UserState) -> bytes:
+    return _frame(RETRIEVE, digest, *_asked(request, state))
+
+
+def rank_frame(digest: str, request: Request, state: UserState, pool: Candidates) -> bytes:
+    return _frame(RANK, digest, *_asked(request, state), *_pool(pool))
+
+
+def candidates_frame(digest: str, pool: Candidates) -> bytes:
+    return _frame(CANDIDATES, digest, *_pool(pool))
+
+
+def scores_frame(digest: str, scores: Scores) -> bytes:
+    heavy = b"" if scores.heavy is None else _raw(scores.heavy, "<f4")
+    head = _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None)
+    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), _raw(scores.kept, "<i4"), heavy)
+
+
+def read_retrieve(frame: bytes, digest: str) -> Asked:
+    reader = _Reader(frame, RETRIEVE, digest)
+    return reader.ended(reader.asked())
+
+
+def read_rank(frame: bytes, digest: str, items: int, sources: int) -> tuple[Asked, Candidates]:
+    """`items`, `sources`: of the bundle; rows and columns beyond them are refused."""
+    reader = _Reader(frame, RANK, digest)
+    return reader.ended((reader.asked(), reader.pool(items, sources)))
+
+
+def read_candidates(frame: bytes, digest: str, items: int, sources: int) -> Candidates:
+    reader = _Reader(frame, CANDIDATES, digest)
+    return reader.ended(reader.pool(items, sources))
+
+
+def read_scores(frame: bytes, digest: str, candidates: int) -> Scores:
+    """Scores of `candidates` candidates."""
+    reader = _Reader(frame, SCORES, digest)
+    return reader.ended(reader.scores(candidates))
+
+
+T = TypeVar("T")
+
+
+class _Reader:
+    """A cursor over a frame that never goes past its end."""
+
+    def __init__(self, frame: bytes, kind: int, digest: str) -> None:
+        if len(frame) < _HEADER.size:
+            raise WireError(f"a frame of {len(frame)} bytes is shorter than its header of {_HEADER.size}")
+        magic, version, found, named, length = _HEADER.unpack_from(frame)
+        if magic != _MAGIC or version != VERSION:
+            raise WireError(f"expected a frame of version {VERSION}, got {magic!r} version {version}: run one release on both sides")
+        if found != kind:
+            raise WireError(f"expected a frame of kind {kind}, got {found}")
+        if length != len(frame) - _HEADER.size:
+            raise WireError(f"the header says {length} bytes follow, {len(frame) - _HEADER.size} do")
+        if named != _digest(digest):
+            raise OtherBundle(f"this server has bundle {digest}, the frame is for sha256:{named.hex()}: serve one bundle on all sides")
+        self._frame, self._at = frame, _HEADER.size
+
+    def ended(self, message: T) -> T:
+        if self._at != len(self._frame):
+            raise WireError(f"{len(self._frame) - self._at} bytes are left after the message")
+        return message
+
+    def _unpack(self, form: struct.Struct) -> tuple[Any, ...]:
+        return form.unpack(self._bytes(form.size))
+
+    def _bytes(self, count: int) -> bytes:
+        if count > len(self._frame) - self._at:
+            raise WireError(f"{count} bytes were announced, {len(self._frame) - self._at} are left")
+        self._at += count
+        return self._frame[self._at - count : self._at]
+
+    def _array(self, dtype: str, count: int) -> NDArray[Any]:
+        return np.frombuffer(self._bytes(count * np.dtype(dtype).itemsize), dtype)
+
+    def _floats(self, count: int) -> NDArray[np.float32]:
+        values = self._array("<f4", count)
+        if not np.isfinite(values).all():
+            raise WireError("a score is not a finite number")
+        return values
+
+    def _rows(self, count: int, below: int) -> NDArray[np.int32]:
+        rows = self._array("<i4", count)
+        if count and (rows.min() < 0 or rows.max() >= below):
+            raise WireError(f"a row is outside 0 to {below - 1}")
+        return rows
+
+    def asked(self) -> Asked:
+        k, day, discover, *lengths = self._unpack(_ASKED)
+        if not 1 <= k <= MAX_K or not isfinite(day) or discover > 1 or max(lengths[:-1]) > 4 * MAX_ID:
+            raise WireError("the question's k, day, flag or a text's length is out of range")
+        try:
+            texts = {name: self._bytes(length).decode() for name, length in zip(_TEXTS, lengths, strict=False)}
+            state = UserState.unpack(self._bytes(lengths[-1]))
+        except (UnicodeDecodeError, BadState) as error:
+            raise WireError(f"the question cannot be read ({error})") from None
+        if len(state.session_types) and state.session_types.max() >= len(SESSION_TYPES):
+            raise WireError(f"a session event is of type {int(state.session_types.max())}, known are {len(SESSION_TYPES)}")
+        return Asked(Request(k=k, at_day=day, discover=bool(discover), **texts), state)
+
+    def pool(self, items: int, sources: int) -> Candidates:
+        count, width = self._unpack(_POOL)
+        if count > MAX_CANDIDATES or width != sources:
+            raise WireError(f"{count} candidates of {width} sources, expected at most {MAX_CANDIDATES} of {sources}")
+        rows, fused = self._rows(count, items), self._floats(count)
+        seen = self._array("u1", count)
+        if count and seen.max() > 1:
+            raise WireError("a flag is neither 0 nor 1")
+        scores = self._floats(count * width).reshape(count, width)
+        ranks = self._array("<u2", count * width).reshape(count, width)
+        return Candidates(rows, scores, np.where(ranks == _ABSENT, np.float32(np.inf), ranks.astype(np.float32)), fused, seen.view(bool))
+
+    def scores(self, candidates: int) -> Scores:
+        count, kept, with_heavy = self._unpack(_SCORED)
+        if count != candidates or kept > count or with_heavy > 1:
+            raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
+        light, positions = self._floats(count), self._rows(kept, count)
+        return Scores(light, positions, self._floats(kept) if with_heavy else None)
+
+
+def _frame(kind: int, digest: str, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    if len(body) > MAX_FRAME:
+        raise WireError(f"a body of {len(body)} bytes is over {MAX_FRAME}")
+    return _HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), len(body)) + body
+
+
+def _asked(request: Request, state: UserState) -> tuple[bytes, ...]:
+    texts = [getattr(request, name).encode() for name in _TEXTS]
+    packed = state.pack()
+    return _ASKED.pack(request.k, request.at_day, request.discover, *map(len, texts), len(packed)), *texts, packed
+
+
+def _pool(pool: Candidates) -> tuple[bytes, ...]:
+    ranks = np.where(np.isfinite(pool.source_ranks), np.minimum(pool.source_ranks, _ABSENT - 1), _ABSENT)
+    return (
+        _POOL.pack(*pool.source_scores.shape), _raw(pool.rows, "<i4"), _raw(pool.fused, "<f4"), _raw(pool.seen, "u1"),
+        _raw(pool.source_scores, "<f4"), _raw(ranks, "<u2"),
+    )  # fmt: skip
+
+
+def _raw(values: NDArray[Any], dtype: str) -> bytes:
+    return np.ascontiguousarray(values, dtype).tobytes()
+
+
+def _digest(digest: str) -> bytes:
+    return bytes.fromhex(digest.removeprefix("sha256:"))
