@@ -54,7 +54,7 @@ def run_step(
     print(f"step={name} state=started", flush=True)
     try:
         if home:
-            folder, record = _filed(name, function, given, config, Path(home))
+            folder, record = _filed(name, function, given, config, Path(home), _beside(out, "refused"))
             _place(folder / "out", out)
         else:
             out.mkdir(exist_ok=True)
@@ -68,9 +68,9 @@ def run_step(
 
 
 def _filed(
-    name: str, function: Callable[..., object], inputs: Mapping[str, Path | None], config: Mapping[str, Any], home: Path
+    name: str, function: Callable[..., object], inputs: Mapping[str, Path | None], config: Mapping[str, Any], home: Path, refused: Path
 ) -> tuple[Path, Record]:
-    """The folder of this step's key, made now if it is not there; and its record."""
+    """The folder of this step's key, made now if it is not there; and its record. What a refusing step left goes to `refused`."""
     contents = {kind: digest_of(path) if path else "" for kind, path in sorted(inputs.items())}
     code = code_version(function, config["system"])
     settings = {kind: value for kind, value in config.items() if kind != "system"}
@@ -83,7 +83,12 @@ def _filed(
             return final, json.loads((final / "record.json").read_text()) | {"resumed": True, "seconds": 0.0}
         shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
         (partial / "out").mkdir(parents=True)
-        record = _work(name, function, inputs, partial / "out", config)
+        try:
+            record = _work(name, function, inputs, partial / "out", config)
+        except ValueError:
+            shutil.move(partial / "out", refused)  # its report may say more than its message
+            partial.rmdir()
+            raise
         record |= {"key": key, "code": code, "inputs": contents, "settings": settings, "output": digest_of(partial / "out")}
         (partial / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True, default=str))
         partial.rename(final)
@@ -173,7 +178,7 @@ def _rows(inputs: Mapping[str, Path | None], out: Path) -> dict[str, int]:
 def _count(table: Path) -> int:
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_metadata(table).num_rows
+    return int(pyarrow.parquet.read_metadata(table).num_rows)
 
 
 def _event(record: Record) -> str:

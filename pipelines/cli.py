@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that uses it: help is there at once.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +68,7 @@ def pipeline_run(
 
     if runner not in ("subprocess", "docker"):
         raise typer.BadParameter(f"{runner!r} is no runner: choose subprocess or docker", param_hint="--runner")
-    run_loop(system, data, until, fast, seed, home, refit=False, runner=runner)
+    run_loop(system, data, until, fast, seed, home, runner="docker" if runner == "docker" else "subprocess")
 
 
 @pipeline.command("compile")
@@ -118,15 +119,16 @@ def serve(
     system: System,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
+    clock: Annotated[str, typer.Option(help="now, or where the server's clock starts; default: the bundle's cut when it is old")] = "",
     home: Home = HOME,
     bundle: Bundle = None,
 ) -> None:
     """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
-    from components.release.shelf import released
+    from pipelines.serve import options
     from serving.run import serve as work
 
-    found = released(system, home, bundle)
-    work(system, found.bundle, found.users, home, host=host, port=port)
+    raise typer.Exit(work(options(system, home, bundle, host=host, port=port, workers=workers, clock=clock)))
 
 
 @app.command()
@@ -145,11 +147,13 @@ def replay(
 
 
 @app.command()
-def why(request_id: Annotated[str, typer.Argument(help="as the answer gave it", show_default=False)], home: Home = HOME) -> None:
+def why(
+    request_id: Annotated[str, typer.Argument(help="as the answer gave it", show_default=False)], home: Home = HOME, bundle: Bundle = None
+) -> None:
     """Explain an answer given before: sources, features, rules, bundle."""
-    from pipelines.answers import why as work
+    from pipelines.why import why as work
 
-    work(request_id, home=home)
+    work(request_id, home=home, bundle=bundle)
 
 
 @app.command()
@@ -163,5 +167,6 @@ def systems() -> None:
 
 
 def main() -> None:
-    """The console script `shortlist`."""
+    """The console script `shortlist`. A system of your own names its ingest by module: found from the folder you are in."""
+    sys.path.append(str(Path.cwd()))
     app()

@@ -39,4 +39,4 @@ def _value(source: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
 
 
 def _output(folder: Path, source: Mapping[str, Any]) -> Path:
-    return folder / source["taskOutputArtifact"]["producerTask"] / "out"
+    return folder / str(source["taskOutputArtifact"]["producerTask"]) / "out"

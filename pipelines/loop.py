@@ -25,7 +25,7 @@ def run_loop(
     if data is not None and not data.is_dir():
         raise NoData(f"--data {data} is no folder: give one with events.parquet, items.parquet, users.parquet and context.parquet")
     load_system(system)  # refuses a system that is not there before anything starts
-    arguments = {
+    arguments: dict[str, str | int | bool] = {
         "system": str(Path(system).resolve()) if system.endswith(".py") else system,
         "data": str(data.resolve()) if data else "",
         "until": until,

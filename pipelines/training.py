@@ -15,7 +15,7 @@ from components.release.component import register
 from components.retrieval.component import retrieval
 
 
-@dsl.pipeline(name="shortlist-training", description="From raw tables to a judged and registered bundle.")
+@dsl.pipeline(name="shortlist-training", description="From raw tables to a judged and registered bundle.")  # type: ignore[untyped-decorator]
 def training(system: str, data: str = "", until: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
     """`data`: folder of four tables, empty: the system's own. `until`: the cut, empty: a target's length before the last row.
 

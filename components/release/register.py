@@ -38,7 +38,7 @@ def register(
             run = track(client, system, bundle, metrics, verdict, where)
             found = _new_version(client, name, digest, run, kept.bundle if kept else bundle) if verdict["passed"] else None
         else:
-            run = found.run_id
+            run = str(found.run_id)
         aliases = _point(client, name, found)
         if where and "champion" in aliases:
             shelf.choose(system.name, digest, where)

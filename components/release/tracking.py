@@ -39,7 +39,7 @@ def track(client: "MlflowClient", system: System, bundle: Path, metrics: Path, v
     _draw(client, run.info.run_id, found)
     client.log_artifacts(run.info.run_id, str(metrics), "evaluation")
     client.set_terminated(run.info.run_id)
-    return run.info.run_id
+    return str(run.info.run_id)
 
 
 def _experiment(client: "MlflowClient", system: System, home: Path | None) -> str:

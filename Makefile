@@ -1,0 +1,42 @@
+# What one does here. Every target makes the virtual environment first if it is missing or the lock has changed.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+UV := 0.13.9
+NOT_ON_CPU := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\|triton\)==.*/--no-emit-package \1/p' requirements.lock)
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make locks"
+
+.PHONY: help demo test lint bench images locks
+help:
+	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list with reasons, before and after a click
+	$(BIN)/python -m pipelines.demo
+
+test: $(STAMP) ## every test but those that need a Docker engine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker"
+
+lint: $(STAMP) ## style, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## the server under a constant arrival rate, beside the naive build
+	$(BIN)/python -m tests.bench
+
+images: $(STAMP) ## the two images: one that learns (a pipeline's steps), one that answers
+	docker build --network host -f components/Dockerfile -t dev.local/shortlist-python:0.1.0 .
+	docker build --network host -f serving/Dockerfile -t dev.local/shortlist-serving:0.1.0 .
+
+locks: ## resolve again after a change in pyproject.toml
+	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	$(COMPILE) pyproject.toml --extra learn -c requirements.lock $(NOT_ON_CPU) -o components/requirements.lock
+	$(COMPILE) pyproject.toml -c requirements.lock -o serving/requirements.lock
