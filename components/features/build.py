@@ -3,51 +3,58 @@
 import json
 from datetime import datetime
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from components.features.cuts import cut_day, cut_name, parse_moment, weekly_cuts
 from components.features.item_table import Shelf, build_item_table, open_shelf
+from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
+from components.features.store import apply, features_at
 from components.features.tables import Tables, open_tables
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.system import System
 
 
 def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: int, engine: str = "duckdb") -> None:
-    """Write `out` as the design's section 9 says."""
+    """Write what was known at `until` and at `cuts` weekly cuts before it, as the design's section 9 says.
+
+    `tables`: the accepted four tables. `engine`: who computes the snapshots, `duckdb` or `spark`; the rest is DuckDB's either way.
+    Raises `ValueError` when nothing lies before `until`.
+    """
     moment = parse_moment(until)
     learning = system.learning
+    out.mkdir(parents=True, exist_ok=True)
     with open_tables(tables, learning.positives, cut_day(moment), learning.horizon_days) as opened:
+        moments = [cut for cut in weekly_cuts(moment, cuts, learning.horizon_days) if cut_day(cut) > opened.first_day]
+        if moment not in moments:
+            raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
+        rows = write_snapshots(opened, tables, learning.positives, moments, out, engine)
+        store = apply(system, out, moment)
         shelf = open_shelf(opened, ITEM_FEATURES)
-        made = []
-        for cut in weekly_cuts(moment, cuts, learning.horizon_days):
-            made.append(_build_cut(opened, shelf, cut, learning.horizon_days, out / "cuts" / cut_name(cut)))
-    (out / "features.json").write_text(json.dumps({"cuts": made}, indent=1) + "\n")
+        made = [_build_cut(opened, store, shelf, cut, learning.horizon_days, out / "cuts" / cut_name(cut)) for cut in moments]
+    report = {
+        "until": moment.isoformat(),
+        "engine": engine,
+        "rows": {"positives": opened.positives, **rows},
+        "cuts_asked": cuts,
+        "cuts": made,
+        "user_features": list(USER_FEATURES),
+        "item_features": list(ITEM_FEATURES),
+    }
+    (out / "features.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _build_cut(tables: Tables, shelf: Shelf, cut: datetime, horizon_days: int, out: Path) -> dict[str, object]:
-    from feature_repo.expressions import item_stats, user_stats
-
+def _build_cut(tables: Tables, store: Any, shelf: Shelf, cut: datetime, horizon_days: int, out: Path) -> dict[str, Any]:
+    """One cut's folder; its entry in the report."""
     out.mkdir(parents=True, exist_ok=True)
     day = cut_day(cut)
-    users = _frame(user_stats(tables.history, cut).to_pyarrow(), "user_id", user_ids(tables), USER_FEATURES)
-    items = _frame(
-        item_stats(tables.history, tables.items, tables.context, cut).to_pyarrow(),
-        "item_id",
-        [i.decode() for i in tables.item_ids.tolist()],
-        ITEM_FEATURES,
-    )
-    build_states(tables, day, users, USER_FEATURES).save(out / "users")
+    items = features_at(store, "items", "item_id", [item.decode() for item in tables.item_ids.tolist()], cut, ITEM_FEATURES)
+    users = features_at(store, "users", "user_id", user_ids(tables), cut, USER_FEATURES)
+    states = build_states(tables, day, users, USER_FEATURES)
+    states.save(out / "users")
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
     labels = write_labels(tables, day, horizon_days, out / "labels.parquet")
-    return {"cut": cut_name(cut), "labels": labels}
-
-
-def _frame(table, key: str, ids: list[str], names: tuple[str, ...]) -> NDArray[np.float32]:
-    frame = table.to_pandas().set_index(key).reindex(ids)
-    return np.ascontiguousarray(frame[list(names)].to_numpy(np.float32))
+    return {"cut": cut_name(cut), "users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue), "labels": labels}
 
 
 def write_labels(tables: Tables, day: float, horizon_days: int, path: Path) -> int:

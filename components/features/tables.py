@@ -23,6 +23,8 @@ class Tables:
     context: Any
     item_ids: NDArray[np.bytes_]  # (I,)
     keys: NDArray[np.uint64]  # (I,) item_key of each
+    positives: int  # rows of the history
+    first_day: float  # of the earliest; infinite when there are none
 
     def arrow(self, query: str) -> Any:
         """The query's rows as an Arrow table."""
@@ -45,6 +47,7 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
         backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
         past = history(backend.table("events"), backend.table("items"), named["context"], positives)
         backend.create_table("history", past)
+        ((count, first),) = backend.con.execute('SELECT count(*), min(epoch_us("timestamp")) / 86400e6 FROM history').fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()
         yield Tables(
             backend=backend,
@@ -53,6 +56,8 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
             context=named["context"],
             item_ids=np.array([item.encode() for item in ids], dtype=np.bytes_),
             keys=np.array([item_key(item) for item in ids], dtype=np.uint64),
+            positives=int(count),
+            first_day=float("inf") if first is None else float(first),
         )
     finally:
         backend.disconnect()

@@ -1,0 +1,81 @@
+"""The snapshots Feast reads: a row an entity and cut, from the one definition of each feature, by DuckDB or by Spark."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from components.features.tables import Tables
+from feature_repo.names import ITEM_FEATURES, USER_FEATURES
+from feature_repo.schema import TABLES
+
+ENGINES = ("duckdb", "spark")
+
+
+def write_snapshots(
+    tables: Tables, folder: Path, positives: tuple[str, ...], cuts: list[datetime], out: Path, engine: str
+) -> dict[str, int]:
+    """Write `user_stats.parquet` and `item_stats.parquet` under `out`, ascending by cut and id; how many rows each.
+
+    `folder` holds the accepted tables, for the engine that reads them itself.
+    """
+    from feature_repo.expressions import item_stats, user_stats
+
+    with _sources(tables, folder, positives, engine) as (history, items, context):
+        users = (user_stats(history, cut) for cut in cuts)
+        wares = (item_stats(history, items, context, cut) for cut in cuts)
+        return {
+            "user_stats": _write(users, "user_id", USER_FEATURES, cuts, out / "user_stats.parquet"),
+            "item_stats": _write(wares, "item_id", ITEM_FEATURES, cuts, out / "item_stats.parquet"),
+        }
+
+
+def _write(frames: Iterator[Any], key: str, names: tuple[str, ...], cuts: list[datetime], path: Path) -> int:
+    """One row group a cut, so that a reader of one cut skips the others."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    types = [pa.field("event_timestamp", pa.timestamp("us", "UTC")), pa.field(key, pa.string())]
+    schema = pa.schema(types + [pa.field(name, pa.float32()) for name in names])
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for cut, frame in zip(cuts, frames, strict=True):
+            found = frame.to_pyarrow()
+            found = found.take(pc.sort_indices(found[key]))
+            when = pa.array([cut], schema.field("event_timestamp").type).take(pa.nulls(found.num_rows, pa.int8()).fill_null(0))
+            columns = [when, found[key].cast(pa.string()), *(pc.cast(found[name], pa.float32(), safe=False) for name in names)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(1, found.num_rows))
+            rows += found.num_rows
+    return rows
+
+
+@contextmanager
+def _sources(tables: Tables, folder: Path, positives: tuple[str, ...], engine: str) -> Iterator[tuple[Any, Any, Any]]:
+    """History, items and context as Ibis tables of the engine."""
+    if engine == "duckdb":
+        yield tables.history, tables.items, tables.context
+    elif engine == "spark":
+        with spark_tables(folder) as named:
+            from feature_repo.expressions import history
+
+            yield history(named["events"], named["items"], named["context"], positives).cache(), named["items"], named["context"]
+    else:
+        raise ValueError(f"no engine {engine!r}: known are {', '.join(ENGINES)}")
+
+
+@contextmanager
+def spark_tables(folder: Path) -> Iterator[dict[str, Any]]:
+    """The four tables of a folder as Ibis tables of a local Spark session, stopped at the end."""
+    import ibis
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[1]").appName("features")
+    settings = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "1"}
+    session = builder.config(map=settings).getOrCreate()
+    try:
+        backend = ibis.pyspark.connect(session)
+        yield {name: backend.read_parquet(str(folder / f"{name}.parquet"), table_name=name) for name in TABLES}
+    finally:
+        session.stop()

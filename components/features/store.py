@@ -1,0 +1,98 @@
+"""The one door to Feast on this side: apply a system's definitions to a run, and ask the store for features as of a cut."""
+
+import importlib.util
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import feature_repo
+from serving.system import System
+
+ROOT = Path(feature_repo.__file__).parents[1]
+
+
+class LostRows(ValueError):
+    """The store did not answer with one row for each row asked."""
+
+
+def open_store(system: System, run: Path) -> Any:
+    """The system's Feast store over the run's folder: its registry, sources and online file all lie under `run`."""
+    import yaml
+    from feast import FeatureStore, RepoConfig
+
+    text = (ROOT / system.feature_repo / "feature_store.yaml").read_text()
+    config = RepoConfig(**yaml.safe_load(text))
+    config.repo_path = run
+    return FeatureStore(repo_path=str(run), config=config)
+
+
+def apply(system: System, run: Path, moment: datetime) -> Any:
+    """Register the system's entities, views and services in the run's own registry; returns the open store.
+
+    The registry's times are set to `moment`, so that equal inputs leave equal bytes.
+    """
+    (run / "feast").mkdir(parents=True, exist_ok=True)
+    store = open_store(system, run)
+    store.apply(_definitions(ROOT / system.feature_repo / "features.py"))
+    online = run / store.config.online_store.path
+    online.unlink(missing_ok=True)  # made empty by apply; `online.materialize` makes the one that is read
+    _set_times(run / store.config.registry.path, moment)
+    store.refresh_registry()
+    return store
+
+
+def _definitions(path: Path) -> list[Any]:
+    """The Feast objects in a features file."""
+    from feast import Entity, FeatureService, FeatureView
+
+    spec = importlib.util.spec_from_file_location(f"_features_{path.parent.name}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(
+            f"there are no feature definitions at {path}: a system's feature_repo holds feature_store.yaml and features.py"
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return [value for value in vars(module).values() if isinstance(value, Entity | FeatureView | FeatureService)]
+
+
+def _set_times(path: Path, moment: datetime) -> None:
+    """Give every time in the registry the same value; Feast writes the clock's."""
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    registry = Registry.FromString(path.read_bytes())
+    _set_times_in(registry, moment)
+    registry.version_id = ""
+    path.write_bytes(registry.SerializeToString(deterministic=True))
+
+
+def _set_times_in(message: Any, moment: datetime) -> None:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    for field, value in message.ListFields():
+        if field.message_type is None or (field.message_type.has_options and field.message_type.GetOptions().map_entry):
+            continue
+        for part in value if field.is_repeated else [value]:
+            if isinstance(part, Timestamp):
+                part.FromDatetime(moment)
+            else:
+                _set_times_in(part, moment)
+
+
+def features_at(store: Any, service: str, key: str, ids: list[str], cut: datetime, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """(len(ids), len(names)) features as of `cut`, in the order asked; NaN where the store knows none. Raises `LostRows`."""
+    import pandas as pd
+
+    asked = pd.DataFrame(
+        {key: ids, "row": np.arange(len(ids)), "event_timestamp": pd.Series([cut] * len(ids), dtype="datetime64[us, UTC]")}
+    )
+    answer = store.get_historical_features(entity_df=asked, features=store.get_feature_service(service)).to_arrow()
+    rows = answer["row"].to_numpy()
+    if len(rows) != len(ids) or not np.array_equal(np.sort(rows), np.arange(len(ids))):
+        raise LostRows(f"asked the service {service} for {len(ids)} rows, got {len(rows)}: the offline store loses rows; use type duckdb")
+    frame = np.empty((len(ids), len(names)), np.float32)
+    for position, name in enumerate(names):
+        frame[rows, position] = answer[name].to_numpy(zero_copy_only=False).astype(np.float32)
+    return frame
