@@ -49,7 +49,10 @@ class Trace:
 
 
 class Recommender:
-    """One bundle, ready to answer. Raises `BadBundle` when the bundle was packed for another system."""
+    """One bundle, ready to answer. Raises `BadBundle` when the bundle was packed for another system.
+
+    `sources`, `rankers`, `catalogue`: instead of the bundle's own, when items were posted since, or to share what is loaded.
+    """
 
     def __init__(
         self,
@@ -58,13 +61,14 @@ class Recommender:
         *,
         sources: Sequence[Source] | None = None,
         rankers: Rankers | None = None,
+        catalogue: Catalogue | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if bundle.manifest["system"] != system.name:
             packed_for = bundle.manifest["system"]
             raise BadBundle(f"bundle {bundle.digest} was packed for system {packed_for!r}, not {system.name!r}: give the other one")
         self.bundle, self.system, self.clock = bundle, system, clock
-        self.catalogue: Catalogue = bundle.catalogue
+        self.catalogue = catalogue if catalogue is not None else bundle.catalogue
         self.sources = tuple(sources) if sources is not None else load_sources(system.sources, bundle.folder / "sources", self.catalogue)
         self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder)
         self.rules = Rules(system.rules, self.catalogue, system.answer)
