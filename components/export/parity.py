@@ -1,0 +1,129 @@
+"""Does a graph answer like the network it was cut from, and may its INT8 form be served?
+
+Shapes: Q requests, C candidates a request, Fx cross features, H hidden.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.ranking.model import Ranker
+from serving.query import Floats
+from serving.rankers import final_scores, open_session, score
+
+LEAST_OVERLAP = 0.99  # of the kept set, INT8 with FP32
+MOST_NDCG_LOST = 0.001
+LEAST_SPEEDUP = 1.15  # below it the smaller file is not worth a second set of numbers
+GAINS = 1 / np.log2(np.arange(2, 12))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request's rows as a ranker gets them."""
+
+    request: Floats  # (Fr,)
+    features: Floats  # (C, Fi)
+    codes: NDArray[np.int32]  # (C, 4)
+    cross: Floats  # (C, Fx)
+    seen: NDArray[np.bool_]  # (C,)
+    label: NDArray[np.bool_]  # (C,)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far one form of a ranker is from another: over requests, the mean overlap of the kept sets and NDCG@10 of both."""
+
+    overlap: float
+    ndcg_before: float
+    ndcg_after: float
+    largest: float  # difference of a logit
+
+    @property
+    def harmless(self) -> bool:
+        return self.overlap >= LEAST_OVERLAP and self.ndcg_after >= self.ndcg_before - MOST_NDCG_LOST
+
+
+def torch_logits(model: Ranker, asked: Asked) -> Floats:
+    """The whole network at once, nothing precomputed: (C, 2)."""
+    with torch.no_grad():
+        given = (asked.request[None], asked.features, asked.codes.astype(np.int64), asked.cross)
+        return model(*(torch.from_numpy(np.ascontiguousarray(part)) for part in given)).numpy()
+
+
+def halves(model: Ranker, asked: Asked) -> tuple[Floats, Floats]:
+    """The user half (1, H) and the item halves (C, H)."""
+    with torch.no_grad():
+        user = model.user(torch.from_numpy(asked.request[None]))
+        items = model.item(torch.from_numpy(np.ascontiguousarray(asked.features)), torch.from_numpy(asked.codes.astype(np.int64)))
+        return user.numpy(), items.numpy()
+
+
+def graph_logits(graph: bytes, model: Ranker, requests: list[Asked], dtype: type = np.float32) -> list[Floats]:
+    """Logits of the graph, with item halves stored as `dtype`."""
+    session = open_session(graph)
+    answers = []
+    for asked in requests:
+        user, items = halves(model, asked)
+        answers.append(score(session, user, items.astype(dtype).astype(np.float32), asked.cross))
+    return answers
+
+
+def drift(before: list[Floats], after: list[Floats], requests: list[Asked], kept: int, objectives: Mapping[str, float]) -> Drift:
+    """From one form's logits to another's."""
+    overlaps, first, second, largest = [], [], [], 0.0
+    for asked, old, new in zip(requests, before, after, strict=True):
+        orders = [np.argsort(-final_scores(logits, asked.seen, objectives), kind="stable") for logits in (old, new)]
+        most = min(kept, len(old))
+        overlaps.append(len(np.intersect1d(orders[0][:most], orders[1][:most])) / max(most, 1))
+        first.append(_ndcg(asked.label[orders[0]]))
+        second.append(_ndcg(asked.label[orders[1]]))
+        largest = max(largest, float(np.abs(old - new).max(initial=0.0)))
+    return Drift(float(np.mean(overlaps)), float(np.mean(first)), float(np.mean(second)), largest)
+
+
+def _ndcg(label: NDArray[np.bool_]) -> float:
+    top = label[:10]
+    ideal = GAINS[: min(10, int(label.sum()))].sum()
+    return float(GAINS[: len(top)][top].sum() / ideal) if ideal else 0.0
+
+
+def fastest_us(graphs: Mapping[str, bytes], model: Ranker, requests: list[Asked], rounds: int = 7) -> dict[str, float]:
+    """CPU microseconds of one call of each graph: the best of interleaved rounds, so that a busy machine favours none."""
+    sessions = {name: open_session(graph) for name, graph in graphs.items()}
+    given = [(*halves(model, asked), asked.cross) for asked in requests[:8]]
+    best = dict.fromkeys(sessions, np.inf)
+    for _ in range(rounds):
+        for name, session in sessions.items():
+            begin = time.thread_time()
+            for user, items, cross in given:
+                score(session, user, items, cross)
+            best[name] = min(best[name], (time.thread_time() - begin) / len(given) * 1e6)
+    return best
+
+
+def choose(int8: Drift, us: Mapping[str, float]) -> tuple[str, str]:
+    """Which form is served, and why: INT8 only where it is both harmless and faster."""
+    speedup = us["fp32"] / max(us["int8"], 1e-9)
+    if int8.overlap < LEAST_OVERLAP:
+        return "fp32", f"int8 keeps {int8.overlap:.4f} of the same items, expected at least {LEAST_OVERLAP}"
+    if not int8.harmless:
+        return "fp32", f"int8 loses {int8.ndcg_before - int8.ndcg_after:.4f} of NDCG@10, expected at most {MOST_NDCG_LOST}"
+    if speedup < LEAST_SPEEDUP:
+        return "fp32", f"int8 is less than {LEAST_SPEEDUP} times as fast"
+    return "int8", f"int8 is harmless and at least {LEAST_SPEEDUP} times as fast"
+
+
+def as_record(drift: Drift) -> dict[str, Any]:
+    """For parity.json."""
+    values = {
+        "overlap": drift.overlap,
+        "ndcg_before": drift.ndcg_before,
+        "ndcg_after": drift.ndcg_after,
+        "largest_logit_difference": drift.largest,
+    }
+    return {name: round(value, 6) for name, value in values.items()}

@@ -1,0 +1,151 @@
+"""Examples for the rankers from rolling weekly cuts: what the server would have retrieved at each cut, and what was then chosen.
+
+Everything here is made by the serving code (`serving.fusion.retrieve`, `serving.features`) from one cut's folders, so nothing after a cut
+is read but its labels. All positives and all items of the history are kept; other candidates are sampled, half of them near the top of the
+fused list, and weighted back. Shapes: Q queries, N examples end to end, Fr, Fi, Fx features, I items.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.ranking.cuts import Cut
+from serving.features import cross_features, request_features, request_names
+from serving.fusion import retrieve
+from serving.query import Candidates, Floats, Query, Request
+from serving.system import System
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many examples are taken."""
+
+    users: int = 4000  # of each cut, those with a label only
+    top: int = 60  # negatives among the first `near` by fused rank
+    rest: int = 60  # negatives among the others
+    near: int = 250
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of one or more cuts, those of one query next to each other."""
+
+    request: Floats  # (Q, Fr)
+    size: NDArray[np.int64]  # (Q,) examples of each query
+    cut: NDArray[np.int32]  # (Q,) which cut
+    discover: NDArray[np.bool_]  # (Q,) the pool left out what the user had had
+    targets: NDArray[np.int32]  # (Q,) labels of the query, retrieved or not
+    item: NDArray[np.int32]  # (N,) row in the cut's catalogue
+    cross: NDArray[np.float16]  # (N, Fx)
+    label: NDArray[np.bool_]  # (N,)
+    seen: NDArray[np.bool_]  # (N,)
+    weight: Floats  # (N,) how many candidates the example stands for
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """All examples of several cuts, in their order. Raises `ValueError` when there are none."""
+    if not any(len(part.size) for part in parts):
+        raise ValueError("no user has a label that was retrieved at any cut: check that the events reach beyond the first cut")
+    return Examples(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Examples)})
+
+
+def make_examples(system: System, cut: Cut, sampling: Sampling, seed: int, index: int = 0) -> Examples:
+    """The examples of one cut, numbered `index`. The same cut and seed give the same bytes."""
+    heads: list[tuple[Floats, bool, int]] = []
+    bodies: list[_Body] = []
+    for user in chosen_users(cut, sampling.users, seed + index):
+        rng = np.random.default_rng((seed, index, user))
+        for query in queries_of(system, cut, user):
+            body = _body(query, cut, system, sampling, rng, user)
+            if body is not None:
+                heads.append((padded(request_features(query), cut), query.request.discover, body.targets))
+                bodies.append(body)
+    columns = len(cross_features(query, candidates_of(query, cut, system, user))[0]) if bodies else 0
+
+    def joined(name: str, dtype: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
+        return np.concatenate([np.empty((0, *shape), dtype), *(getattr(body, name) for body in bodies)])
+
+    return Examples(
+        request=np.array([head[0] for head in heads], np.float32).reshape(len(heads), request_width(cut)),
+        size=np.array([len(body.item) for body in bodies], np.int64),
+        cut=np.full(len(bodies), index, np.int32),
+        discover=np.array([head[1] for head in heads], bool),
+        targets=np.array([head[2] for head in heads], np.int32),
+        item=joined("item", np.int32),
+        cross=joined("cross", np.float16, columns),
+        label=joined("label", np.bool_),
+        seen=joined("seen", np.bool_),
+        weight=joined("weight", np.float32),
+    )
+
+
+def queries_of(system: System, cut: Cut, user: int) -> Iterator[Query]:
+    """The two questions a user is asked for: anything, and only what is new."""
+    state = cut.users[user]
+    for discover in (False, True):
+        request = Request(state.user_id, system.answer, cut.users.cut_day, discover=discover)
+        yield Query(request, state, cut.catalogue, system.learning)
+
+
+def candidates_of(query: Query, cut: Cut, system: System, user: int) -> Candidates:
+    """What the server would rank for the user at index `user`."""
+    return retrieve(query, cut.sources, system.pool, None if cut.vectors is None else cut.vectors[user])
+
+
+def chosen_users(cut: Cut, most: int, seed: int) -> list[int]:
+    """Users with a label, at most so many, in the table's order."""
+    found = np.array([index for index, name in enumerate(cut.users.user_ids) if len(cut.wanted(bytes(name).decode()))], np.int64)
+    if len(found) > most:
+        found = np.sort(np.random.default_rng(seed).choice(found, most, replace=False))
+    return [int(index) for index in found]
+
+
+def request_width(cut: Cut) -> int:
+    """Fr: request features of a user whose own features are known."""
+    return len(request_names(cut.users.feature_names))
+
+
+def padded(features: Floats, cut: Cut) -> Floats:
+    """An unknown user's features are absent: NaN to the full width."""
+    return np.concatenate((features, np.full(request_width(cut) - len(features), np.nan, np.float32)))
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The examples of one query."""
+
+    targets: int
+    item: NDArray[np.int32]
+    cross: NDArray[np.float16]
+    label: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    weight: Floats
+
+
+def _body(query: Query, cut: Cut, system: System, sampling: Sampling, rng: np.random.Generator, user: int) -> _Body | None:
+    wanted = cut.wanted(query.state.user_id)
+    if query.request.discover:
+        wanted = np.setdiff1d(wanted, query.history_rows, assume_unique=True)
+    candidates = candidates_of(query, cut, system, user)
+    label = np.isin(candidates.rows, wanted)
+    if not label.any():
+        return None
+    kept, weight = sample(label | candidates.seen, sampling, rng)
+    cross = cross_features(query, candidates)[kept]  # features first: some compare a candidate with all the others
+    return _Body(len(wanted), candidates.rows[kept], cross.astype(np.float16), label[kept], candidates.seen[kept], weight)
+
+
+def sample(must: NDArray[np.bool_], sampling: Sampling, rng: np.random.Generator) -> tuple[NDArray[np.intp], Floats]:
+    """Positions kept, ascending, and what each stands for: all of `must`; of the others some near the top and some further down."""
+    others = np.flatnonzero(~must)
+    near, far = others[others < sampling.near], others[others >= sampling.near]
+    weight = np.zeros(len(must), np.float32)
+    weight[must] = 1
+    for group, most in ((near, sampling.top), (far, sampling.rest)):
+        if len(group):
+            few = min(most, len(group))
+            weight[rng.choice(group, few, replace=False)] = len(group) / few
+    kept = np.flatnonzero(weight)
+    return kept, weight[kept]

@@ -1,0 +1,148 @@
+"""The rankers: one network shape, light and heavy by its sizes, linear in [user | item | cross] up to the first activation.
+
+    z = U(request) + V(item) + W(cross)        user half once a request, item half once a release, only W(cross) per candidate
+    logits = MLP(relu(z))                      head 0: had before (repeat), head 1: never had (discover)
+
+U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (docs/serving.md of the measurements, section 1).
+Shapes: C candidates, Fr request features, Fi item features, Fx cross features, H hidden, L code columns.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+HEADS = ("repeat", "discover")
+CLIP = 5.0  # standard deviations
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the network is made of."""
+
+    request: int  # Fr
+    item: int  # Fi
+    cross: int  # Fx
+    codes: tuple[int, ...]  # size of each code column: categories three times, brands
+    hidden: tuple[int, ...]  # first: width of the halves; then the layers above
+    side: int = 64  # width inside U and V
+    embedding: int = 4  # numbers a code
+
+
+class Standard(nn.Module):
+    """Columns to mean 0 and deviation 1; NaN becomes 0, and so does a column that never varied while learning.
+
+    `wide`: each column also as its signed logarithm, and whether it was missing (three columns out for one in); else none may be NaN.
+    """
+
+    def __init__(self, columns: int, wide: bool) -> None:
+        super().__init__()
+        self.wide = wide
+        for name in ("mean", "scale", "log_mean", "log_scale"):
+            self.register_buffer(name, torch.zeros(columns))
+
+    @property
+    def out(self) -> int:
+        return len(self.mean) * (3 if self.wide else 1)
+
+    def fit(self, values: NDArray) -> None:
+        """Mean and deviation of (N, F) values, NaN left out."""
+        plain = np.asarray(values, np.float64)
+        for prefix, column in (("", plain), ("log_", np.sign(plain) * np.log1p(np.abs(plain)))):
+            mean, scale = _moments(column)
+            getattr(self, f"{prefix}mean").copy_(torch.as_tensor(mean, dtype=torch.float32))
+            getattr(self, f"{prefix}scale").copy_(torch.as_tensor(scale, dtype=torch.float32))
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.wide:
+            return ((values - self.mean) * self.scale).clamp(-CLIP, CLIP)
+        missing = torch.isnan(values)
+        known = torch.where(missing, self.mean, values)
+        plain = ((known - self.mean) * self.scale).clamp(-CLIP, CLIP)
+        logs = (torch.sign(known) * torch.log1p(torch.abs(known)) - self.log_mean) * self.log_scale
+        present = 1.0 - missing.float()
+        return torch.cat((plain, logs.clamp(-CLIP, CLIP) * present, missing.float()), dim=-1)
+
+
+def _moments(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    known = np.isfinite(columns)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, columns, 0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, columns - mean, 0) ** 2).sum(axis=0) / count)
+    return mean, np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 0.0)
+
+
+class Ranker(nn.Module):
+    """One ranker; `user`, `item` and `score` are exported apart, `forward` is the three together."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        width = sizes.hidden[0]
+        self.request_norm = Standard(sizes.request, wide=True)
+        self.item_norm = Standard(sizes.item, wide=True)
+        self.cross_norm = Standard(sizes.cross, wide=False)
+        self.embeddings = nn.ModuleList(nn.Embedding(size, sizes.embedding) for size in sizes.codes)
+        for table in self.embeddings:
+            nn.init.normal_(table.weight, std=0.05)
+        self.user_side = _side(self.request_norm.out, sizes.side, width)
+        self.item_side = _side(self.item_norm.out + sizes.embedding * len(sizes.codes), sizes.side, width)
+        self.cross_side = nn.Linear(self.cross_norm.out, width)
+        layers: list[nn.Module] = []
+        for inner, outer in zip(sizes.hidden, sizes.hidden[1:], strict=False):
+            layers += [nn.Linear(inner, outer), nn.ReLU()]
+        self.top = nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], len(HEADS)))
+
+    def user(self, request: Tensor) -> Tensor:
+        """(B, Fr) -> (B, H)."""
+        return self.user_side(self.request_norm(request))
+
+    def item(self, features: Tensor, codes: Tensor) -> Tensor:
+        """(B, Fi), (B, L) -> (B, H)."""
+        embedded = [table(_known(codes[:, column], table.num_embeddings)) for column, table in enumerate(self.embeddings)]
+        return self.item_side(torch.cat((self.item_norm(features), *embedded), dim=-1))
+
+    def score(self, user: Tensor, item: Tensor, cross: Tensor) -> Tensor:
+        """User half (1 or C, H), item halves (C, H), cross features (C, Fx) -> logits (C, 2)."""
+        return self.top(torch.relu(self.cross_side(self.cross_norm(cross)) + item + user))
+
+    def forward(self, request: Tensor, features: Tensor, codes: Tensor, cross: Tensor) -> Tensor:
+        return self.score(self.user(request), self.item(features, codes), cross)
+
+
+def _known(codes: Tensor, size: int) -> Tensor:
+    """Codes the network has a row for; others become 0, unknown."""
+    return torch.where(codes < size, codes, torch.zeros_like(codes))
+
+
+def _side(inputs: int, inner: int, outer: int) -> nn.Module:
+    """A linear path and a bent one beside it: (B, inputs) -> (B, outer)."""
+    return Beside(nn.Linear(inputs, outer), nn.Sequential(nn.Linear(inputs, inner), nn.ReLU(), nn.Linear(inner, outer)))
+
+
+class Beside(nn.Module):
+    """The sum of two modules of the same input."""
+
+    def __init__(self, straight: nn.Module, bent: nn.Module) -> None:
+        super().__init__()
+        self.straight, self.bent = straight, bent
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.straight(values) + self.bent(values)
+
+
+def save(model: Ranker, file: Path) -> None:
+    """Sizes and weights in one file, the same bytes for the same weights."""
+    torch.save({"sizes": asdict(model.sizes), "weights": model.state_dict()}, file)
+
+
+def load(file: Path) -> Ranker:
+    """The ranker `save` wrote, ready to answer."""
+    saved = torch.load(file, weights_only=True)
+    sizes = saved["sizes"]
+    model = Ranker(Sizes(**{**sizes, "codes": tuple(sizes["codes"]), "hidden": tuple(sizes["hidden"])}))
+    model.load_state_dict(saved["weights"])
+    return model.eval()

@@ -1,0 +1,148 @@
+"""Fit a ranker on examples: weighted log-loss of both heads, and for new items a softmax over the query's list besides.
+
+The list-wise part is the cross-entropy of ListNet (Cao et al. 2007) with sampled negatives standing for as many as they were drawn from.
+Shapes: Q queries, N examples of a batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.ranking.cuts import item_codes
+from components.ranking.examples import Examples
+from components.ranking.model import Ranker, Sizes
+from serving.catalogue import Catalogue
+from serving.query import Floats
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+@dataclass(frozen=True)
+class Material:
+    """Examples of several cuts with the item features of each. Shapes: I items of all cuts end to end."""
+
+    examples: Examples
+    ends: NDArray[np.int64]  # (Q,) where each query's examples end
+    item: NDArray[np.int64]  # (N,) row in `items`
+    items: Floats  # (I, Fi)
+    codes: NDArray[np.int32]  # (I, 4)
+
+    @classmethod
+    def of(cls, examples: Examples, catalogues: Sequence[Catalogue], names: Catalogue) -> "Material":
+        """`catalogues`: by number of the cut; `names`: whose category codes are used."""
+        begins = np.cumsum([0, *(len(catalogue) for catalogue in catalogues)])
+        item = examples.item + np.repeat(begins[examples.cut], examples.size)
+        features = np.concatenate([np.asarray(catalogue.features) for catalogue in catalogues])
+        codes = np.concatenate([item_codes(catalogue, names) for catalogue in catalogues])
+        return cls(examples, np.cumsum(examples.size), item, features, codes)
+
+    def of_cuts(self, first: int, last: int) -> NDArray[np.intp]:
+        """The queries of the cuts from `first` on, before `last`."""
+        return np.flatnonzero((self.examples.cut >= first) & (self.examples.cut < last))
+
+    def rows_of(self, queries: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The examples of these queries, end to end, and which of the given queries each belongs to."""
+        lengths = self.examples.size[queries]
+        group = np.repeat(np.arange(len(queries)), lengths)
+        shift = np.repeat(self.ends[queries] - np.cumsum(lengths), lengths)
+        return np.arange(len(group)) + shift, group
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a ranker is fitted."""
+
+    epochs: int = 6
+    queries: int = 24  # in a batch
+    rate: float = 2e-3
+    decay: float = 1e-4  # of weights
+    listwise: float = 0.3  # weight of the list-wise part of the discover head; 0: log-loss alone
+    seed: int = 0
+
+
+def deterministic(seed: int, threads: int = 2) -> None:
+    """The same weights from the same examples and seed, on the same kind of machine."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def fit(sizes: Sizes, material: Material, queries: NDArray[np.intp], fitting: Fitting, report: Progress | None = None) -> Ranker:
+    """A ranker fitted on the given queries. `report(step, steps)` is called as it goes."""
+    deterministic(fitting.seed)
+    model = Ranker(sizes)
+    standardise(model, material, queries)
+    weights = [parameter for name, parameter in model.named_parameters() if "embeddings" not in name]
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": fitting.decay}, {"params": model.embeddings.parameters(), "weight_decay": 1e-2}],
+        lr=fitting.rate,
+    )
+    rng = np.random.default_rng(fitting.seed)
+    steps = fitting.epochs * -(-len(queries) // fitting.queries)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.rate, total_steps=steps + 1, pct_start=0.1)
+    model.train()
+    step = 0
+    for _ in range(fitting.epochs):
+        for batch in np.array_split(rng.permutation(queries), -(-len(queries) // fitting.queries)):
+            loss = batch_loss(model, material, np.sort(batch), fitting.listwise)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            step += 1
+            if report:
+                report(step, steps)
+    return model.eval()
+
+
+def standardise(model: Ranker, material: Material, queries: NDArray[np.intp]) -> None:
+    """Means and deviations of what the ranker will read, from at most 200,000 examples."""
+    at, _ = material.rows_of(queries[:: max(1, len(queries) // 800)])
+    at = at[:: max(1, len(at) // 200_000)]
+    model.request_norm.fit(material.examples.request[queries])
+    model.item_norm.fit(material.items[material.item[at]])
+    model.cross_norm.fit(material.examples.cross[at].astype(np.float32))
+
+
+def logits_of(model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Tensor, NDArray[np.intp], NDArray[np.intp]]:
+    """(N,) the logit of each example's own head, its row in the examples, its query's position."""
+    at, group = material.rows_of(queries)
+    user = model.user(torch.from_numpy(material.examples.request[queries]))[torch.from_numpy(group)]  # (N, H)
+    items, inverse = np.unique(material.item[at], return_inverse=True)
+    halves = model.item(torch.from_numpy(material.items[items]), torch.from_numpy(material.codes[items]).long())
+    both = model.score(user, halves[torch.from_numpy(inverse)], torch.from_numpy(material.examples.cross[at].astype(np.float32)))  # (N, 2)
+    head = torch.from_numpy((~material.examples.seen[at]).astype(np.int64))
+    return both.gather(1, head[:, None])[:, 0], at, group
+
+
+def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], listwise: float) -> Tensor:
+    """Mean weighted log-loss a query, plus the list-wise part over the items never had."""
+    logits, at, group = logits_of(model, material, queries)
+    label, weight = torch.from_numpy(material.examples.label[at]).float(), torch.from_numpy(material.examples.weight[at])
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
+    loss = (losses * weight).sum() / (10.0 * len(queries))
+    if listwise:
+        new = np.flatnonzero(~material.examples.seen[at])
+        loss = loss + listwise * list_loss(logits[new], label[new], weight[new], torch.from_numpy(group[new]), len(queries))
+    return loss
+
+
+def list_loss(logits: Tensor, label: Tensor, weight: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Cross-entropy between a list's labels and the softmax of its logits, averaged over the lists that have a label."""
+    top = torch.full((groups,), -torch.inf).scatter_reduce(0, group, logits.detach(), "amax")
+    total = torch.zeros(groups).index_add(0, group, weight * torch.exp(logits - top[group]))
+    each = (torch.log(total[group]) + top[group] - logits) * label
+    count = torch.zeros(groups).index_add(0, group, label)
+    lists = torch.zeros(groups).index_add(0, group, each) / count.clamp(min=1.0)
+    return lists.sum() / max(int((count > 0).sum()), 1)
+
+
+@torch.no_grad()
+def predict(model: Ranker, material: Material, queries: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Logits of all examples of these queries, end to end."""
+    return np.concatenate([logits_of(model, material, queries[begin : begin + 64])[0].numpy() for begin in range(0, len(queries), 64)])

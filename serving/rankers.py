@@ -1,0 +1,165 @@
+"""The learnt models as the server runs them: ONNX graphs on one thread, item halves read from tables made at export.
+
+A ranker's first layer is a sum of a user half (once a request), an item half (once a release) and a cross part (once a candidate); the
+graphs here take the first two as inputs. Shapes: C candidates, I items, D embedding, Fr request, Fx cross, Fi item features, H hidden.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.query import Floats, Rows
+
+HEADS = ("repeat", "discover")  # columns of the logits: had before, never had
+
+
+class BadModels(ValueError):
+    """A model file is missing, or its inputs are not what this code gives it."""
+
+
+@dataclass(frozen=True)
+class UserSide:
+    """What the models know of the user: made once a request."""
+
+    vector: Floats  # (D,) user tower; empty without a tower
+    light: Floats  # (1, H)
+    heavy: Floats  # (1, H)
+
+
+@dataclass(frozen=True)
+class ItemSide:
+    """What the models know of items: made once a release, and for items posted since."""
+
+    vector: Floats  # (n, D) item tower; (n, 0) without a tower
+    history: Floats  # (n, D) what an item adds to the history bag; (n, 0) without a tower
+    light: Floats  # (n, H)
+    heavy: Floats  # (n, H)
+
+
+@dataclass(frozen=True)
+class Rankers:
+    """The four graphs and the item halves of one release. Safe to share between threads."""
+
+    sessions: Mapping[str, Any] = field(repr=False)  # request, item, light, heavy -> onnxruntime.InferenceSession
+    halves: Mapping[str, NDArray[np.floating]] = field(repr=False)  # light, heavy -> (I, H)
+    extra: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # the same, of items posted since: rows I, I + 1, ...
+    request_width: int = 0  # Fr
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """`folder` holds request.onnx item.onnx light.onnx heavy.onnx halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
+        files = {name: folder / f"{name}.onnx" for name in ("request", "item", "light", "heavy")}
+        tables = {name: folder / "halves" / f"{name}.npy" for name in ("light", "heavy")}
+        for path in (*files.values(), *tables.values()):
+            if not path.is_file():
+                raise BadModels(f"{path} is missing: export and pack the models again")
+        sessions = {name: open_session(path) for name, path in files.items()}
+        halves = {name: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, path in tables.items()}
+        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]))
+
+    def request(self, features: Floats, bag: Floats | None = None) -> UserSide:
+        """The user's side: features (<= Fr,), missing ones at the end are unknown; history bag (D,), or None without a tower."""
+        if len(features) > self.request_width:
+            raise BadModels(
+                f"expected at most {self.request_width} request features, got {len(features)}: serve the bundle's own code version"
+            )
+        row = np.full((1, self.request_width), np.nan, np.float32)
+        row[0, : len(features)] = features
+        given = {"features": row}
+        if bag is not None:
+            given["bag"] = bag.reshape(1, -1)
+        outputs = dict(zip(("light", "heavy", "vector"), self.sessions["request"].run(None, given), strict=False))
+        return UserSide(outputs.get("vector", np.empty((1, 0), np.float32))[0], outputs["light"], outputs["heavy"])
+
+    def light(self, user: UserSide, rows: Rows, cross: Floats) -> Floats:
+        """Logits (C, 2) of both heads."""
+        return self._score("light", user.light, rows, cross)
+
+    def heavy(self, user: UserSide, rows: Rows, cross: Floats) -> Floats:
+        """Logits (C, 2) of both heads."""
+        return self._score("heavy", user.heavy, rows, cross)
+
+    def _score(self, name: str, user: Floats, rows: Rows, cross: Floats) -> Floats:
+        return score(self.sessions[name], user, self.item_halves(name, rows), cross)
+
+    def item_halves(self, name: str, rows: Rows) -> Floats:
+        """(C, H) float32 item halves of a ranker."""
+        table, more = self.halves[name], self.extra.get(name)
+        if more is None or not len(more) or not len(rows) or rows.max() < len(table):
+            return table.take(rows, axis=0).astype(np.float32, copy=False)
+        posted = rows >= len(table)
+        found = table.take(np.where(posted, 0, rows), axis=0).astype(np.float32)
+        found[posted] = more[rows[posted] - len(table)]
+        return found
+
+    def item(self, features: Floats, codes: NDArray[np.int32]) -> ItemSide:
+        """The items' side: features (n, Fi) with NaN where unknown, codes (n, 4) of the three category levels and the brand."""
+        given = {"features": np.ascontiguousarray(features, np.float32), "codes": np.ascontiguousarray(codes, np.int64)}
+        outputs = dict(zip(("light", "heavy", "vector", "history"), self.sessions["item"].run(None, given), strict=False))
+        none = np.empty((len(features), 0), np.float32)
+        return ItemSide(outputs.get("vector", none), outputs.get("history", none), outputs["light"], outputs["heavy"])
+
+    def with_items(self, items: ItemSide) -> "Rankers":
+        """The same models, knowing more items: rows from I on, in the order they are given."""
+        grown = {
+            name: np.concatenate((self.extra.get(name, new[:0]), new)) for name, new in (("light", items.light), ("heavy", items.heavy))
+        }
+        return replace(self, extra=grown)
+
+    def attribute(
+        self, user: UserSide, rows: Rows, cross: Floats, seen: NDArray[np.bool_], groups: Mapping[str, NDArray[np.intp]]
+    ) -> dict[str, Floats]:
+        """What each group of cross features, and the item itself, added to each candidate's heavy logit: group -> (C,).
+
+        By ablation: the logit less the logit with the group set to its mean over these candidates, so "more than the others here".
+        """
+        halves = self.item_halves("heavy", rows)
+        head = (~seen).astype(np.intp)
+        at = np.arange(len(rows))
+        base = score(self.sessions["heavy"], user.heavy, halves, cross)[at, head]
+        added = {
+            "item": base - score(self.sessions["heavy"], user.heavy, np.repeat(halves.mean(axis=0)[None], len(rows), 0), cross)[at, head]
+        }
+        for name, columns in groups.items():
+            without = cross.copy()
+            without[:, columns] = cross[:, columns].mean(axis=0)
+            added[name] = base - score(self.sessions["heavy"], user.heavy, halves, without)[at, head]
+        return added
+
+
+def final_scores(logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float]) -> NDArray[np.float64]:
+    """The one score an answer is ordered by: (C,), higher is better.
+
+    Each candidate is judged by its own head (repeat where the user had it, else discover). Both heads are calibrated probabilities of being
+    chosen within the horizon, so probability times the objective's weight is the worth of showing it; the greatest weight counts as 1.
+    """
+    weights = np.array([float(objectives.get(head, 1.0)) for head in HEADS])
+    head = (~seen).astype(np.intp)
+    own = logits[np.arange(len(logits)), head].astype(np.float64)
+    return weights[head] / max(float(weights.max()), 1e-9) / (1.0 + np.exp(-own))
+
+
+def score(session: Any, user: Floats, items: Floats, cross: Floats) -> Floats:
+    """Logits (C, 2) of one ranker; none for no candidates."""
+    if not len(items):
+        return np.empty((0, len(HEADS)), np.float32)
+    (logits,) = session.run(None, {"user": user, "item": items, "cross": cross})
+    return np.asarray(logits)
+
+
+def open_session(model: Path | bytes) -> Any:
+    """An ONNX graph ready to run: one thread, sequential, no spinning (measured: two threads and ORT_PARALLEL lose at these sizes)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
