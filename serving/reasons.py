@@ -41,7 +41,7 @@ class Reasons:
         told: list[Told] = []
         for row, order, count, known in zip(rows.tolist(), orders, counts, inside, strict=True):
             kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
-            told.append((kinds or ("popular",), self.sentence(query, row, kinds)))
+            told.append((kinds or ("batch" if known else "popular",), self.sentence(query, row, kinds)))
         return told
 
     def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:

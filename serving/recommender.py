@@ -16,7 +16,7 @@ from serving.arrange import Arranged, Asked, Move, Ranked, Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
 from serving.features import cross_features, request_features
-from serving.fusion import retrieve
+from serving.fusion import RANK_OFFSET, retrieve
 from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
 from serving.rankers import Rankers, UserSide, final_scores
 from serving.reasons import Reasons
@@ -87,7 +87,10 @@ class Recommender:
         return self.rankers.request(request_features(query), bag)
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
-        """About `system.pool` candidates that no hard rule bars, best fused rank first."""
+        """About `system.pool` candidates that no hard rule bars, best fused rank first; of a hybrid system, the user's batch list."""
+        batch = self.bundle.fallback.user(query.request.user_id) if self.system.hybrid else None
+        if batch is not None and len(batch):
+            return self._batched(query, batch)
         vector = (side or self.request(query)).vector
         pool = retrieve(query, self.sources, max(self.system.pool, query.request.k), vector if len(vector) else None)
         permitted = self.rules.permits(pool.rows)
@@ -162,6 +165,14 @@ class Recommender:
         entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), told, strict=True)
         items = tuple(Answered(item_id.decode(), row, score, sources, reason) for item_id, row, score, (sources, reason) in entries)
         return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
+
+    def _batched(self, query: Query, rows: Rows) -> Candidates:
+        """The batch list as a pool: its order is the fused rank, no source is asked, so the rankers read none of their scores."""
+        rows = rows[self.rules.permits(rows) & ~np.isin(rows, query.excluded)]
+        shape = (len(rows), len(self.sources))
+        fused = (1 / (RANK_OFFSET + np.arange(len(rows)))).astype(np.float32)
+        ranks = np.full(shape, np.inf, np.float32)
+        return Candidates(rows, np.zeros(shape, np.float32), ranks, fused, np.isin(rows, query.history_rows))
 
     def _worth(self, logits: Floats, pool: Candidates) -> Floats:
         return final_scores(logits, pool.seen, self.system.objectives).astype(np.float32)

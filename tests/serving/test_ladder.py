@@ -143,8 +143,7 @@ def test_a_stage_that_lately_took_longer_than_is_left_is_not_begun_and_is_tried_
     ladder = Ladder(recommender, clock=clock)
     heavy = recommender.heavy
     recommender.heavy = slowed(heavy, clock, 80)  # type: ignore[method-assign]
-    assert ladder.answer(REQUEST, USERS[3]).degraded is None  # nothing known of it yet,
-    assert it came in time
+    assert ladder.answer(REQUEST, USERS[3]).degraded is None  # nothing is known of it yet, and it came in time
     rungs = []
     recommender.heavy = heavy  # type: ignore[method-assign]
     for _ in range(10):  # it is expected to take 120 ms of the 100

@@ -108,3 +108,16 @@ def test_the_trace_holds_what_explains_the_answer(recommender: Recommender, tmp_
     assert len(trace.candidates) == len(trace.scores.light) >= 100
     assert len(trace.scores.kept) == len(trace.scores.heavy) == 30
     assert trace.rung == "full"
+
+
+def test_a_hybrid_system_ranks_the_users_batch_list_anew(recommender: Recommender) -> None:
+    hybrid = Recommender(recommender.bundle, replace(system(), hybrid=True))
+    listed = set(recommender.bundle.fallback.user("u03").tolist())  # rows 60 to 109
+    answer = hybrid.recommend(Request("u03", 10, DAY), USERS[3])
+    assert {item.row for item in answer.items} <= listed
+    assert answer.items[0].sources == ("batch",)
+    bought = int(recommender.catalogue.keys[70])
+    after = hybrid.recommend(Request("u03", 10, DAY), USERS[3].with_positive(bought, DAY - 1))
+    assert after.items[0].item_id == "i070"  # in real time: what was bought since the batch is ranked by the repeat head
+    stranger = hybrid.recommend(Request("nobody", 10, DAY), UserState("nobody"))
+    assert "trending" in stranger.items[0].sources  # without a list, all sources are asked
