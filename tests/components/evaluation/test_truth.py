@@ -1,0 +1,44 @@
+"""The judged days are read from labels by name, and what a user had before is told from what is new."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.evaluation.truth import new_target, read_truth
+from tests.serving import tiny_bundle
+
+
+def features(folder, labels):
+    """A features folder of one cut, with (user, item) labels."""
+    cut = folder / "cuts" / "2024-10-04"
+    tiny_bundle.catalogue().save(cut / "item_table")
+    tiny_bundle.states().save(cut / "users")
+    columns = list(zip(*labels, strict=True)) or [(), ()]
+    table = {"user_id": pa.array(columns[0], pa.string()), "item_id": pa.array(columns[1], pa.string()), "count": [1] * len(labels)}
+    pq.write_table(pa.table(table), cut / "labels.parquet")
+    (folder / "features.json").write_text(json.dumps({"cuts": [{"cut": "2024-10-04"}]}))
+    return folder
+
+
+def test_targets_are_rows_of_the_item_table_and_old_items_are_no_discovery(tmp_path):
+    # u02 has had items 2, 14, 26; u05 nothing of these; an item the catalogue lacks stays in the target as a sure miss
+    truth = read_truth(features(tmp_path, [("u05", "i002"), ("u02", "i014"), ("u02", "i100"), ("u02", "unheard of")]))
+    assert truth.users.tolist() == [2, 5]
+    pairs = list(zip(truth.target.users.tolist(), truth.target.items.tolist(), strict=True))
+    assert pairs[:3] == [(1, 2), (0, 14), (0, 100)]
+    assert pairs[3][1] >= tiny_bundle.ITEMS
+    assert sorted(truth.had[0].tolist()) == [2, 14, 26]
+    fresh = new_target(truth)
+    assert list(zip(fresh.users.tolist(), fresh.items.tolist(), strict=True)) == [pairs[0], *pairs[2:]]
+
+
+def test_a_week_without_events_cannot_be_judged_and_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no events in the days after 2024-10-04"):
+        read_truth(features(tmp_path, []))
+
+
+def test_labels_of_a_user_without_a_state_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="'stranger', whom its states lack"):
+        read_truth(features(tmp_path, [("u05", "i002"), ("stranger", "i002")]))
