@@ -83,7 +83,7 @@ class Recommender:
 
     def request(self, query: Query) -> UserSide:
         """The user's side of all models, made once a request."""
-        bag = next((source.bag(query) for source in self.sources if hasattr(source, "bag")), None)
+        bag = next((source.history_bag(query) for source in self.sources if hasattr(source, "history_bag")), None)
         return self.rankers.request(request_features(query), bag)
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
