@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from serving.cache import Caches, TtlCache
-from serving.ladder import Ladder
 from serving.query import Request
 from serving.recommender import Recommender
 from tests.serving.test_breaker import Clock
+from tests.serving.test_ladder import ladder_of
 from tests.serving.tiny_bundle import DAY, load_tiny, states, system
 
 USERS = states()
@@ -53,7 +53,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_a_pool_is_used_again_until_an_event_of_the_user_or_another_bundle(recommender: Recommender) -> None:
     caches = Caches(recommender.bundle.digest, Clock())
-    ladder = Ladder(recommender, caches=caches)
+    ladder = ladder_of(recommender, caches=caches)
     request = Request("u03", 10, DAY)
     first = ladder.answer(request, USERS[3])
     assert ladder.answer(request, USERS[3]).items == first.items
@@ -68,7 +68,7 @@ def test_a_pool_is_used_again_until_an_event_of_the_user_or_another_bundle(recom
 
 def test_a_changed_state_or_another_question_never_gets_the_old_pool(recommender: Recommender) -> None:
     caches = Caches(recommender.bundle.digest, Clock())
-    ladder, plain = Ladder(recommender, caches=caches), Ladder(recommender)
+    ladder, plain = ladder_of(recommender, caches=caches), ladder_of(recommender)
     request = Request("u03", 10, DAY)
     clicked = USERS[3].with_session_event(int(recommender.catalogue.keys[100]), "add_to_cart", DAY - 0.001)
     for asked, state in ((request, USERS[3]), (request, clicked), (Request("u03", 10, DAY, discover=True), USERS[3]), (request, USERS[3])):
@@ -78,7 +78,7 @@ def test_a_changed_state_or_another_question_never_gets_the_old_pool(recommender
 
 def test_an_hour_later_the_pool_is_old_but_the_scores_are_of_now(recommender: Recommender, tmp_path: Path) -> None:
     clock = Clock()
-    ladder = Ladder(recommender, caches=Caches(recommender.bundle.digest, clock))
+    ladder = ladder_of(recommender, caches=Caches(recommender.bundle.digest, clock))
     ladder.answer(Request("u03", 10, DAY), USERS[3])
     answer = ladder.answer(Request("u03", 10, DAY + 0.02), USERS[3])
     assert answer.trace.pool_day == DAY

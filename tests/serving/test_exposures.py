@@ -9,10 +9,10 @@ import pytest
 
 from serving.explain import OtherBundle, explain, replay
 from serving.exposures import ExposureLog, record_of
-from serving.ladder import Ladder
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.state import UserState
+from tests.serving.test_ladder import ladder_of
 from tests.serving.tiny_bundle import DAY, USERS, load_tiny, states, system
 
 STATES = states()
@@ -23,13 +23,13 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     return Recommender(load_tiny(tmp_path_factory.mktemp("bundle")), system())
 
 
-def ask(ladder: Ladder, user: int, name: str, **more: object) -> object:
+def ask(ladder: object, user: int, name: str, **more: object) -> object:
     return ladder.answer(Request(STATES[user].user_id, 10, DAY + 0.3, name, **more), STATES[user])  # type: ignore[arg-type]
 
 
 def test_every_answer_is_found_and_replayed_to_the_same_list(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    ladder = Ladder(recommender, exposures=log)
+    ladder = ladder_of(recommender, exposures=log)
     answers = [ask(ladder, user, f"r{user}") for user in range(USERS)]
     for answer in answers:
         record = log.find(answer.request_id)  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ def test_an_answer_of_a_lower_rung_is_replayed_on_its_rung(tmp_path: Path, faili
     whole = Recommender(broken.bundle, system())
     setattr(broken, failing, fail)
     log = ExposureLog(tmp_path / "log")
-    answer = ask(Ladder(broken, exposures=log), 3, "r")
+    answer = ask(ladder_of(broken, exposures=log), 3, "r")
     record = log.find("r")
     assert record is not None
     assert record.rung == {"retrieve": "cached", "heavy": "light"}[failing]
@@ -59,7 +59,7 @@ def test_an_answer_of_a_lower_rung_is_replayed_on_its_rung(tmp_path: Path, faili
 
 def test_another_process_reads_what_was_written(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    ask(Ladder(recommender, exposures=log), 3, "r")
+    ask(ladder_of(recommender, exposures=log), 3, "r")
     log.close()
     other = ExposureLog(tmp_path)
     assert other.find("r") is not None
@@ -68,7 +68,7 @@ def test_another_process_reads_what_was_written(recommender: Recommender, tmp_pa
 
 def test_a_record_cut_short_by_a_crash_harms_nothing_before_it(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    ladder = Ladder(recommender, exposures=log)
+    ladder = ladder_of(recommender, exposures=log)
     ask(ladder, 3, "first")
     ask(ladder, 4, "second")
     log.close()
@@ -78,14 +78,14 @@ def test_a_record_cut_short_by_a_crash_harms_nothing_before_it(recommender: Reco
     after = ExposureLog(tmp_path)
     assert after.find("first") is not None
     assert after.find("second") is None
-    ask(Ladder(recommender, exposures=after), 5, "third")  # goes into a segment of its own
+    ask(ladder_of(recommender, exposures=after), 5, "third")  # goes into a segment of its own
     assert after.find("third") is not None
     after.close()
 
 
 def test_a_damaged_record_is_not_believed(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    ask(Ladder(recommender, exposures=log), 3, "r")
+    ask(ladder_of(recommender, exposures=log), 3, "r")
     log.close()
     (segment,) = tmp_path.glob("*.exposures")
     content = bytearray(segment.read_bytes())
@@ -98,7 +98,7 @@ def test_a_damaged_record_is_not_believed(recommender: Recommender, tmp_path: Pa
 
 def test_the_folder_never_outgrows_its_bound(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path, segment_bytes=20_000, max_bytes=100_000)
-    ladder = Ladder(recommender, exposures=log)
+    ladder = ladder_of(recommender, exposures=log)
     for number in range(60):
         ask(ladder, number % USERS, f"r{number}")
         log.flush()
@@ -111,7 +111,7 @@ def test_the_folder_never_outgrows_its_bound(recommender: Recommender, tmp_path:
 def test_an_unwritable_folder_costs_the_log_and_not_the_answer(recommender: Recommender, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file where the folder should be")
     log = ExposureLog(tmp_path / "log")
-    answer = ask(Ladder(recommender, exposures=log), 3, "r")
+    answer = ask(ladder_of(recommender, exposures=log), 3, "r")
     assert len(answer.items) == 10  # type: ignore[attr-defined]
     assert log.flush()
     assert (log.written, log.failed) == (0, 1)
@@ -122,7 +122,7 @@ def test_a_full_queue_is_counted_and_waits_for_nobody(recommender: Recommender, 
     reading, writing = os.pipe()  # the writer waits on this, as on a disk that hangs
     log = ExposureLog(tmp_path, waiting=2)
     log._append = lambda answers: os.read(reading, 1) if answers else None  # type: ignore[assignment,method-assign]
-    answer = ask(Ladder(recommender), 3, "r")
+    answer = ask(ladder_of(recommender), 3, "r")
     for _ in range(200):
         log.keep(answer)  # type: ignore[arg-type]
     assert log.dropped >= 190
@@ -133,7 +133,7 @@ def test_a_full_queue_is_counted_and_waits_for_nobody(recommender: Recommender, 
 
 def test_minimal_consent_is_logged_without_the_id(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    answer = ask(Ladder(recommender, exposures=log), USERS - 1, "r")
+    answer = ask(ladder_of(recommender, exposures=log), USERS - 1, "r")
     record = log.find("r")
     assert record is not None
     assert STATES[USERS - 1].consent == "minimal"
@@ -145,7 +145,7 @@ def test_minimal_consent_is_logged_without_the_id(recommender: Recommender, tmp_
 
 
 def test_a_replay_with_another_bundle_is_refused(recommender: Recommender) -> None:
-    record = record_of(ask(Ladder(recommender), 3, "r"))  # type: ignore[arg-type]
+    record = record_of(ask(ladder_of(recommender), 3, "r"))  # type: ignore[arg-type]
     from msgspec.structs import replace as changed
 
     with pytest.raises(OtherBundle, match="sha256:old"):
@@ -154,12 +154,12 @@ def test_a_replay_with_another_bundle_is_refused(recommender: Recommender) -> No
 
 def test_an_answer_that_left_its_trace_behind_is_no_record(recommender: Recommender) -> None:
     with pytest.raises(ValueError, match="no trace"):
-        record_of(replace(ask(Ladder(recommender), 3, "r"), trace=None))  # type: ignore[type-var]
+        record_of(replace(ask(ladder_of(recommender), 3, "r"), trace=None))  # type: ignore[type-var]
 
 
 def test_the_story_names_sources_history_features_and_rules(recommender: Recommender, tmp_path: Path) -> None:
     log = ExposureLog(tmp_path)
-    ladder = Ladder(recommender, exposures=log)
+    ladder = ladder_of(recommender, exposures=log)
     ask(ladder, 3, "r")
     story = ladder.why("r")
     assert story is not None
@@ -182,7 +182,7 @@ def test_the_story_names_sources_history_features_and_rules(recommender: Recomme
 def test_a_story_of_another_bundle_tells_what_the_record_holds(recommender: Recommender) -> None:
     from msgspec.structs import replace as changed
 
-    record = changed(record_of(ask(Ladder(recommender), 3, "r")), bundle="sha256:old")  # type: ignore[arg-type]
+    record = changed(record_of(ask(ladder_of(recommender), 3, "r")), bundle="sha256:old")  # type: ignore[arg-type]
     story = explain(recommender, record)
     assert "sha256:old" in story["bundle"]
     assert "load it" in story["note"]

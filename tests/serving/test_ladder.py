@@ -30,6 +30,11 @@ def recommender(folder: Path) -> Recommender:
     return Recommender(load_tiny(folder), system())
 
 
+def ladder_of(recommender: Recommender, **more: Any) -> Ladder:
+    """A ladder whose clock stands still unless a test moves it: a busy machine changes no rung."""
+    return Ladder(recommender, **{"clock": Clock(), **more})
+
+
 def fail(*_: Any) -> Any:
     raise OSError("gone")
 
@@ -47,14 +52,14 @@ def check(answer: Answer, recommender: Recommender, k: int = 10) -> None:
 
 
 def test_nothing_wrong_is_the_full_rung_and_the_recommenders_own_list(recommender: Recommender) -> None:
-    answer = Ladder(recommender).answer(REQUEST, USERS[3])
+    answer = ladder_of(recommender).answer(REQUEST, USERS[3])
     assert answer.degraded is None
     assert answer.items == recommender.recommend(REQUEST, USERS[3]).items
     assert set(answer.stage_ms) == {"request", "retrieve", "light", "heavy", "arrange"}
 
 
 def test_a_failed_state_read_is_said_and_answered_all_the_same(recommender: Recommender) -> None:
-    answer = Ladder(recommender).answer(REQUEST, USERS[3], reason="user states cannot be read")
+    answer = ladder_of(recommender).answer(REQUEST, USERS[3], reason="user states cannot be read")
     assert answer.degraded == {"rung": "full", "reason": "user states cannot be read", "cost": COSTS["full"]}
     check(answer, recommender)
 
@@ -81,7 +86,7 @@ def test_each_failure_names_its_rung_and_keeps_the_rules(folder: Path, broken: t
         if stage == "linear":
             object.__setattr__(recommender.sources[1], "retrieve", fail)
     request = Request(USERS[user].user_id, 10, DAY, "r")
-    answer = Ladder(recommender).answer(request, USERS[user])
+    answer = ladder_of(recommender).answer(request, USERS[user])
     assert answer.degraded is not None
     assert answer.degraded["rung"] == rung
     assert "OSError: gone" in answer.degraded["reason"]
@@ -90,7 +95,7 @@ def test_each_failure_names_its_rung_and_keeps_the_rules(folder: Path, broken: t
 
 
 def test_a_users_last_good_list_is_the_cached_rung(recommender: Recommender) -> None:
-    ladder = Ladder(recommender, caches=Caches(recommender.bundle.digest, Clock()))
+    ladder = ladder_of(recommender, caches=Caches(recommender.bundle.digest, Clock()))
     good = ladder.answer(REQUEST, USERS[3])
     ladder.caches.pools.clear()  # type: ignore[union-attr]
     recommender.retrieve = fail  # type: ignore[method-assign]
@@ -107,7 +112,7 @@ def test_a_corrupt_cached_list_is_passed_over(recommender: Recommender, corrupt:
     caches = Caches(recommender.bundle.digest, Clock())
     caches.lists.put("u03", corrupt)
     recommender.retrieve = fail  # type: ignore[method-assign]
-    answer = Ladder(recommender, caches=caches).answer(REQUEST, USERS[3])
+    answer = ladder_of(recommender, caches=caches).answer(REQUEST, USERS[3])
     assert answer.degraded is not None
     assert answer.degraded["rung"] == "linear"
     assert "cached list" in answer.degraded["reason"]
@@ -115,7 +120,7 @@ def test_a_corrupt_cached_list_is_passed_over(recommender: Recommender, corrupt:
 
 
 def test_an_unknown_user_is_no_failure(recommender: Recommender) -> None:
-    answer = Ladder(recommender).answer(Request("nobody", 10, DAY), UserState("nobody"))
+    answer = ladder_of(recommender).answer(Request("nobody", 10, DAY), UserState("nobody"))
     assert answer.degraded is None
     check(answer, recommender)
 
@@ -131,7 +136,7 @@ def slowed(function: Callable[..., Any], clock: Clock, milliseconds: float) -> C
 def test_a_slow_stage_costs_the_rungs_after_it(recommender: Recommender) -> None:
     clock = Clock()
     recommender.light = slowed(recommender.light, clock, 101)  # type: ignore[method-assign]
-    answer = Ladder(recommender, clock=clock).answer(REQUEST, USERS[3])
+    answer = ladder_of(recommender, clock=clock).answer(REQUEST, USERS[3])
     assert answer.degraded is not None
     assert answer.degraded["rung"] == "light"
     assert answer.degraded["reason"].startswith("heavy: 0.0 ms left")
@@ -140,7 +145,7 @@ def test_a_slow_stage_costs_the_rungs_after_it(recommender: Recommender) -> None
 
 def test_a_stage_that_lately_took_longer_than_is_left_is_not_begun_and_is_tried_again_later(recommender: Recommender) -> None:
     clock = Clock()
-    ladder = Ladder(recommender, clock=clock)
+    ladder = ladder_of(recommender, clock=clock)
     heavy = recommender.heavy
     recommender.heavy = slowed(heavy, clock, 80)  # type: ignore[method-assign]
     assert ladder.answer(REQUEST, USERS[3]).degraded is None  # nothing is known of it yet, and it came in time
@@ -154,7 +159,7 @@ def test_a_stage_that_lately_took_longer_than_is_left_is_not_begun_and_is_tried_
 
 
 def test_a_spent_budget_answers_from_the_list_at_once(recommender: Recommender) -> None:
-    answer = Ladder(recommender).answer(REQUEST, USERS[3], budget_ms=0)
+    answer = ladder_of(recommender).answer(REQUEST, USERS[3], budget_ms=0)
     assert answer.degraded is not None
     assert answer.degraded["rung"] == "cached"
     check(answer, recommender)
@@ -169,7 +174,7 @@ def test_a_dead_dependency_is_left_alone_and_found_again_within_ten_seconds(reco
         raise OSError("gone")
 
     recommender.retrieve = dead  # type: ignore[method-assign]
-    ladder = Ladder(recommender, clock=clock)
+    ladder = ladder_of(recommender, clock=clock)
     for _ in range(50):
         check(ladder.answer(REQUEST, USERS[3]), recommender)
     assert len(calls) == 3  # then the circuit is open
@@ -190,7 +195,7 @@ def test_the_stages_elsewhere_give_the_same_list(recommender: Recommender, folde
         assert 0 < timeout_seconds <= 0.05
         return other.rank(query, pool)
 
-    split = Ladder(recommender, retriever=retriever, ranker=ranker)
+    split = ladder_of(recommender, retriever=retriever, ranker=ranker)
     for user in range(len(USERS)):
         request = Request(USERS[user].user_id, 10, DAY, "r")
         answer = split.answer(request, USERS[user])
@@ -199,7 +204,7 @@ def test_the_stages_elsewhere_give_the_same_list(recommender: Recommender, folde
 
 
 def test_a_ranking_server_that_is_gone_costs_the_ranking_only(recommender: Recommender) -> None:
-    answer = Ladder(recommender, ranker=fail).answer(REQUEST, USERS[3])
+    answer = ladder_of(recommender, ranker=fail).answer(REQUEST, USERS[3])
     assert answer.degraded is not None
     assert answer.degraded["rung"] == "cached"
     check(answer, recommender)
@@ -208,4 +213,4 @@ def test_a_ranking_server_that_is_gone_costs_the_ranking_only(recommender: Recom
 @pytest.mark.parametrize("k", [1, 10, 237])
 def test_every_rung_fills_the_list_that_is_asked_for(recommender: Recommender, k: int) -> None:
     recommender.retrieve = fail  # type: ignore[method-assign]
-    assert len(Ladder(recommender).answer(Request("u03", k, DAY), USERS[3]).items) == k
+    assert len(ladder_of(recommender).answer(Request("u03", k, DAY), USERS[3]).items) == k
