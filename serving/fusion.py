@@ -51,7 +51,7 @@ def weight(spec: SourceSpec, discover: bool) -> float:
     return float(spec.settings.get("discover_weight", usual) if discover else usual)
 
 
-def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:
     """(M,) the source's score of every row: from `dense` where it has one, else only of what it returned."""
     scores = np.zeros(len(rows), np.float32)
     if hit.dense is None:
@@ -64,7 +64,7 @@ def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:  # type: ig
     return scores
 
 
-def _fill(fused: Floats, promised: np.ndarray, pool: int) -> np.ndarray:  # type: ignore[type-arg]
+def _fill(fused: Floats, promised: np.ndarray, pool: int) -> np.ndarray:
     """Positions of the pool, best fused first: all promised ones, then the best of the others."""
     order = np.argsort(-fused, kind="stable")
     if len(order) <= pool:

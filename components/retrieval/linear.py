@@ -1,6 +1,6 @@
 """Fits `serving/sources/linear.py`: EASE (Steck 2019) in its dual form, for few users and many items.
 
-With X (U, M) the log1p of decayed counts, K = X X' + lambda I (U, U) and G = X' K^-1 X (M, M), (X'X + lambda I)^-1 = (I - G) / lambda, hence
+With X (U, M) the log1p of decayed counts, K = XX' + lambda I (U, U), G = X'K^-1 X (M, M): (X'X + lambda I)^-1 = (I - G) / lambda, hence
     B_ij = G_ij / (1 - G_jj) off the diagonal, 0 on it.
 K = L L' gives G = Z' Z with Z = L^-1 X (U, M): G is made in blocks of rows and never whole. Shapes: U users, M items, K neighbours.
 """

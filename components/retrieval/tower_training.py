@@ -1,0 +1,179 @@
+"""Training of the two towers, cut after cut: each cut starts from the last one's weights, and none has seen its own label week.
+
+Examples: an item a user had, to be found from the rest of the history (the bag without it). Negatives: the other items of the batch, with
+the logQ correction (Yi 2019, https://research.google/pubs/pub48840/), those of the same user left out.
+Shapes: U users, N history rows, B examples of a batch, D dimensions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, embedding
+
+from components.retrieval.cuts import Cut
+from components.retrieval.towers import TEMPERATURE, TowerConfig, Towers
+from serving.content import Content
+from serving.sources.two_tower import BAG_TAU_DAYS
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast."""
+
+    first_epochs: int  # at the first cut
+    later_epochs: int  # at every later one, from the weights of the one before
+    users_a_batch: int = 256
+    examples_a_user: int = 16
+    rate: float = 3e-3
+    drop_own: float = 0.3  # share of items whose own row is hidden, so that content learns to stand alone
+
+
+FULL, FAST = Training(first_epochs=12, later_epochs=3), Training(first_epochs=4, later_epochs=1)
+
+
+class Trainer:
+    """Holds the towers and their optimisers from cut to cut."""
+
+    def __init__(self, cut: Cut, content: Content, dimensions: int, training: Training, seed: int) -> None:
+        self.training = training
+        self.random = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        self.towers = Towers(TowerConfig(dimensions, cut.users.features.shape[1], len(cut.catalogue)))
+        self.tokens = torch.from_numpy(content.tokens).long()
+        self.numbers = torch.from_numpy(content.numbers)
+        _standardise(self.towers.item, content.numbers)
+        _standardise(self.towers.user, np.asarray(cut.users.features))
+        self._start(cut)
+        sparse = [self.towers.own.weight, self.towers.history.weight, self.towers.item.tokens.weight]
+        dense = [parameter for parameter in self.towers.parameters() if not any(parameter is other for other in sparse)]
+        self.optimisers = (torch.optim.SparseAdam(sparse, lr=training.rate), torch.optim.Adam(dense, lr=training.rate))
+
+    def learn(self, cut: Cut, prior: NDArray[np.float32], epochs: int) -> float:
+        """Epochs over the users of a cut; the mean loss of the last one."""
+        examples = Examples(cut, self.training, self.random)
+        prior_ = torch.from_numpy(prior)
+        self.towers.train()
+        losses: list[float] = []
+        for _ in range(epochs):
+            losses = [self._step(batch, examples, prior_) for batch in examples.batches()]
+        return float(np.mean(losses)) if losses else 0.0
+
+    def _step(self, batch: "Batch", examples: "Examples", prior: Tensor) -> float:
+        towers = self.towers
+        bags = towers.history(batch.rows, batch.offsets, per_sample_weights=batch.weights)  # (users, D)
+        rest = bags[batch.user] - batch.target_weight[:, None] * embedding(batch.target, towers.history.weight, sparse=True)
+        bag = rest / (batch.total[batch.user] - batch.target_weight).clamp_min(1e-6)[:, None]  # (B, D)
+        user = towers.user(batch.features[batch.user], bag)
+        kept = (torch.rand(len(batch.target)) >= self.training.drop_own).float()[:, None]
+        item = towers.item(self.tokens[batch.target], self.numbers[batch.target], towers.own(batch.target) * kept)
+        logits = user @ item.T / TEMPERATURE + (prior - examples.log_q)[batch.target]  # (B, B)
+        same = (batch.user[:, None] == batch.user[None, :]) | (batch.target[:, None] == batch.target[None, :])
+        same.fill_diagonal_(False)
+        loss = cross_entropy(logits.masked_fill(same, -1e9), torch.arange(len(logits)))
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        return float(loss.detach())
+
+    def _start(self, cut: Cut) -> None:
+        """Both item tables start at the right singular vectors of the history: the towers begin as a good linear model."""
+        vectors = torch.from_numpy(singular_vectors(cut, self.towers.config.dimensions))
+        with torch.no_grad():
+            self.towers.own.weight.copy_(vectors)
+            self.towers.history.weight.copy_(vectors)
+            self.towers.item.tokens.weight.mul_(0.02)
+            self.towers.item.numbers.weight.mul_(0.1)
+            self.towers.user.features[-1].weight.mul_(0.1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some users' whole histories and the examples drawn from them."""
+
+    rows: Tensor  # history item rows of the users, end to end
+    weights: Tensor
+    offsets: Tensor  # (users,) where each begins
+    total: Tensor  # (users,) summed weights
+    features: Tensor  # (users, Fu)
+    user: Tensor  # (B,) index into the users
+    target: Tensor  # (B,) item row
+    target_weight: Tensor  # (B,) its weight in the bag
+
+
+class Examples:
+    """Draws examples from a cut's history, recent items more often."""
+
+    def __init__(self, cut: Cut, training: Training, random: np.random.Generator) -> None:
+        history = cut.history
+        self.training, self.random = training, random
+        self.row, self.size = history.row, np.bincount(history.user, minlength=history.shape[0])
+        self.begin = np.concatenate([[0], np.cumsum(self.size)])
+        self.weight = np.log1p(history.decay(BAG_TAU_DAYS)).astype(np.float32)
+        self.chance = np.sqrt(history.decay(BAG_TAU_DAYS)) + 0.02
+        self.features = np.asarray(cut.users.features)
+        per_user = self.chance / np.bincount(history.user, self.chance, minlength=history.shape[0])[history.user]
+        sampled = np.bincount(history.row, per_user, minlength=history.shape[1])
+        self.log_q = torch.from_numpy(np.log(np.maximum(sampled / max(sampled.sum(), 1e-9), 1e-9)).astype(np.float32))  # (I,)
+
+    def batches(self) -> Iterator[Batch]:
+        """One pass over the users with at least two items, in a random order."""
+        users = self.random.permutation(np.flatnonzero(self.size >= 2))
+        step = self.training.users_a_batch
+        for begin in range(0, len(users), step):
+            yield self._batch(users[begin : begin + step])
+
+    def _batch(self, users: NDArray[np.int64]) -> Batch:
+        spans = [np.arange(self.begin[user], self.begin[user + 1]) for user in users]
+        drawn = [span[self._draw(span)] for span in spans]
+        entries, targets = np.concatenate(spans), np.concatenate(drawn)
+        sizes = self.size[users]
+        weights = self.weight[entries]
+        owner = np.repeat(np.arange(len(users)), sizes)
+        return Batch(
+            rows=torch.from_numpy(self.row[entries]).long(), weights=torch.from_numpy(weights),
+            offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)[:-1]])),
+            total=torch.from_numpy(np.bincount(owner, weights).astype(np.float32)),
+            features=torch.from_numpy(self.features[users]),
+            user=torch.from_numpy(np.repeat(np.arange(len(users)), [len(one) for one in drawn])),
+            target=torch.from_numpy(self.row[targets]).long(), target_weight=torch.from_numpy(self.weight[targets]),
+        )  # fmt: skip
+
+    def _draw(self, span: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of distinct examples, drawn by chance (Gumbel top-k)."""
+        keys = np.log(self.chance[span]) + self.random.gumbel(size=len(span))
+        count = min(self.training.examples_a_user, len(span))
+        return np.argpartition(-keys, count - 1)[:count]
+
+
+def singular_vectors(cut: Cut, dimensions: int) -> NDArray[np.float32]:
+    """(I, D) right singular vectors of the log counts, from the eigenvectors of X X' (few users, many items); zero for the never sold."""
+    import scipy.linalg
+    import scipy.sparse
+
+    history = cut.history
+    values = np.log1p(history.decay(150.0))
+    counted = scipy.sparse.csr_matrix((values, (history.user, history.row)), shape=history.shape).astype(np.float32)
+    norms = np.sqrt(np.asarray(counted.multiply(counted).sum(axis=0)).ravel())
+    scaled = counted @ scipy.sparse.diags(1 / np.sqrt(np.maximum(norms, 1e-6)))
+    kernel = (scaled @ scaled.T).toarray()
+    kept = min(dimensions, len(kernel))
+    values, users = scipy.linalg.eigh(kernel, subset_by_index=(len(kernel) - kept, len(kernel) - 1))
+    vectors = np.zeros((history.shape[1], dimensions), np.float32)
+    vectors[:, :kept] = scaled.T @ (users / np.sqrt(np.maximum(values, 1e-6)))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-9) * (lengths > 1e-9)
+
+
+def _standardise(tower: torch.nn.Module, values: NDArray[np.float32]) -> None:
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / count)
+    tower.mean.copy_(torch.from_numpy(mean.astype(np.float32)))
+    tower.spread.copy_(torch.from_numpy(np.where(spread > 1e-6, spread, 1).astype(np.float32)))

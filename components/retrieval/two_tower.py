@@ -1,0 +1,111 @@
+"""Fits `serving/sources/two_tower.py`: what the trained towers say of every item at a cut."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.retrieval.cuts import Cut
+from components.retrieval.tower_training import FAST, FULL, Trainer
+from components.retrieval.towers import TEMPERATURE, Towers
+from serving.content import Content, catalogue_content
+from serving.sources.two_tower import BAG_TAU_DAYS, TowerTable
+from serving.system import SourceSpec
+
+PRIOR_DAYS = 28.0
+_BLOCK = 8192
+
+
+class Advancing:
+    """Towers that learn along the cuts: `advance` takes them to the next one and leaves a snapshot there."""
+
+    def __init__(self, spec: SourceSpec, fast: bool, seed: int) -> None:
+        self.dimensions, self.seed = int(spec.settings["dimensions"]), seed
+        self.training = FAST if fast else FULL
+        self.trainer: Trainer | None = None
+
+    def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32]:
+        """Learn the history before `cut`, write the item table and the weights; (U, D) user vectors at the cut."""
+        content, prior = catalogue_content(cut.catalogue), item_prior(cut)
+        epochs = self.training.later_epochs
+        if self.trainer is None:
+            self.trainer = Trainer(cut, content, self.dimensions, self.training, self.seed)
+            epochs = self.training.first_epochs
+        self.trainer.learn(cut, prior, epochs)
+        towers = self.trainer.towers.eval()
+        write(cut, towers, content, prior, folder)
+        towers.save(snapshot)
+        return user_vectors(cut, towers, folder)
+
+
+def write(cut: Cut, towers: Towers, content: Content, prior: NDArray[np.float32], folder: Path) -> None:
+    """Item vectors (int8, one scale an item), priors and history rows."""
+    vectors = item_vectors(cut, towers, content)
+    scales = np.maximum(np.abs(vectors).max(axis=1), 1e-9) / np.iinfo(np.int8).max
+    TowerTable(
+        vectors=np.rint(vectors / scales[:, None]).astype(np.int8),
+        scales=scales.astype(np.float32),
+        prior=prior,
+        history=_history(cut, towers, vectors),
+        temperature=TEMPERATURE,
+    ).save(folder)
+
+
+def item_vectors(cut: Cut, towers: Towers, content: Content) -> NDArray[np.float32]:
+    """(I, D) of length one; items never had before the cut from their content alone."""
+    sold = torch.from_numpy(_sold(cut))[:, None]
+    tokens, numbers = torch.from_numpy(content.tokens).long(), torch.from_numpy(content.numbers)
+    with torch.no_grad():
+        own = towers.own.weight * sold
+        blocks = [
+            towers.item(tokens[begin : begin + _BLOCK], numbers[begin : begin + _BLOCK], own[begin : begin + _BLOCK])
+            for begin in range(0, len(tokens), _BLOCK)
+        ]
+    return torch.cat(blocks).numpy()
+
+
+def item_prior(cut: Cut) -> NDArray[np.float32]:
+    """(I,) log of the share of users that had the item in the last days."""
+    lately = cut.history.users_since(cut.users.cut_day - PRIOR_DAYS)
+    debut = debut_rate(cut)
+    return np.log((lately + debut) / max(float((lately + debut).sum()), 1e-9)).astype(np.float32)
+
+
+def debut_rate(cut: Cut) -> NDArray[np.float32]:
+    """(I,) users to expect in `PRIOR_DAYS` of an item nobody has had: what such items of its type had lately, smoothed by all types'."""
+    history, catalogue = cut.history, cut.catalogue
+    since = cut.users.cut_day - PRIOR_DAYS
+    first = np.full(history.shape[1], np.inf)
+    np.minimum.at(first, history.row, history.first_day)
+    fresh = first >= since  # nobody had it when the days began
+    lately = history.users_since(since) * fresh
+    kind = catalogue.category[:, -1]
+    sold, offered = np.bincount(kind, lately), np.bincount(kind, fresh)
+    overall = float(sold.sum() / max(offered.sum(), 1))
+    return ((sold + 10 * overall) / (offered + 10))[kind].astype(np.float32)
+
+
+def user_vectors(cut: Cut, towers: Towers, folder: Path) -> NDArray[np.float32]:
+    """(U, D) of every user at the cut, from the history rows as served."""
+    import scipy.sparse
+
+    history = cut.history
+    weights = np.log1p(history.decay(BAG_TAU_DAYS))
+    counted = scipy.sparse.csr_matrix((weights, (history.user, history.row)), shape=history.shape)
+    totals = np.maximum(np.asarray(counted.sum(axis=1)), 1e-6)
+    bag = counted @ TowerTable.load(folder).history.astype(np.float32) / totals
+    with torch.no_grad():
+        return towers.user(torch.from_numpy(np.array(cut.users.features)), torch.from_numpy(bag.astype(np.float32))).numpy()
+
+
+def _history(cut: Cut, towers: Towers, vectors: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Rows of the bag; an item nobody had is represented by its content vector, at the usual length of a row."""
+    rows = towers.history.weight.detach().numpy()
+    sold = _sold(cut) > 0
+    length = float(np.linalg.norm(rows[sold], axis=1).mean()) if sold.any() else 1.0
+    return np.where(sold[:, None], rows, vectors * length).astype(np.float16)
+
+
+def _sold(cut: Cut) -> NDArray[np.float32]:
+    return (np.bincount(cut.history.row, minlength=cut.history.shape[1]) > 0).astype(np.float32)

@@ -1,0 +1,68 @@
+"""Nearest items to the user's vector. The vector is made by the rankers' `request.onnx` from the user's features and `history_bag`.
+
+    score(u, i) = user . item_i / temperature + prior_i
+
+Shapes: I items, D dimensions, H history items.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.arrays import ArrayFolder
+from serving.catalogue import Catalogue
+from serving.index import select
+from serving.query import Floats, Hits, Query
+from serving.sources.history import interest
+from serving.system import SourceSpec
+
+BAG_TAU_DAYS = 60.0
+
+
+@dataclass(frozen=True)
+class TowerTable(ArrayFolder):
+    """What the towers left for each item."""
+
+    vectors: NDArray[np.int8]  # (I, D) item vectors over their scale
+    scales: NDArray[np.float32]  # (I,)
+    prior: NDArray[np.float32]  # (I,)
+    history: NDArray[np.float16]  # (I, D) rows of the bag
+    temperature: float
+
+
+@dataclass(frozen=True)
+class TwoTower:
+    """Exact search of the int8 table."""
+
+    spec: SourceSpec
+    table: TowerTable = field(repr=False)
+    vectors: Floats = field(repr=False)  # (I, D) the table's, times its scale, over the temperature
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        table = TowerTable.load(folder)
+        return cls(spec, table, table.vectors * (table.scales / table.temperature)[:, None])
+
+    def history_bag(self, query: Query) -> Floats:
+        """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
+        rows, weights = interest(query, BAG_TAU_DAYS)
+        known = rows < len(self.table.history)
+        rows, weights = rows[known], weights[known]
+        if not len(rows):
+            return np.zeros(self.table.history.shape[1], np.float32)
+        bag = weights @ self.table.history[rows].astype(np.float32)
+        return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` items nearest to `vector` (D,); nothing without one."""
+        if vector is None:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
+        dense = self.vectors @ np.asarray(vector, np.float32).ravel() + self.table.prior  # (I,)
+        rows = select(dense, n, query.excluded)
+        return Hits(rows, dense[rows], dense)
+
+
+load = TwoTower.load
