@@ -120,15 +120,15 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8080,
     workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
-    clock: Annotated[str, typer.Option(help="now, or where the server's clock starts; default: the bundle's cut when it is old")] = "",
     home: Home = HOME,
     bundle: Bundle = None,
 ) -> None:
     """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
-    from pipelines.serve import options
+    from components.release.shelf import released
     from serving.run import serve as work
 
-    raise typer.Exit(work(options(system, home, bundle, host=host, port=port, workers=workers, clock=clock)))
+    found = released(system, home, bundle)
+    work(system, found.bundle, found.users, home, host=host, port=port, workers=workers)
 
 
 @app.command()

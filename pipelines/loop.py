@@ -1,6 +1,7 @@
 """`shortlist train` and `shortlist pipeline run`: run the loop with its progress shown, then say what came of it."""
 
 import json
+import sys
 from pathlib import Path
 
 import typer
@@ -43,9 +44,12 @@ def run_loop(
 
 
 def _watched(pipeline: object, arguments: dict[str, str | int | bool], runner: Runner, home: Path) -> Run:
-    """Run it under a progress bar on stderr: which step, how many of how many, since when."""
+    """Run it under a progress bar: which step, how many of how many, since when. Where stderr is no terminal: a line an event."""
+    console = Console(file=sys.stderr)  # this very stream: the steps' own output goes to the log
+    if not console.is_terminal:
+        return run_pipeline(pipeline, arguments, runner, home, lambda line: console.print(line, soft_wrap=True, highlight=False))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         bar = progress.add_task("starting", total=len(pipeline.pipeline_spec.root.dag.tasks))  # type: ignore[attr-defined]
 
         def show(line: str) -> None:

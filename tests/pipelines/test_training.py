@@ -1,0 +1,44 @@
+"""The one definition: its steps, their image, and that nothing is installed when they start."""
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from components.step import IMAGE
+from pipelines.cli import app
+from pipelines.training import STEPS, training
+
+ORDER = ["ingest", "validate", "features", "retrieval", "ranking", "export", "pack", "evaluate", "gate", "register"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The pipeline as a cluster would get it."""
+    out: Path = tmp_path_factory.mktemp("compiled") / "training.yaml"
+    result = CliRunner().invoke(app, ["pipeline", "compile", "shop", str(out)])
+    assert result.exit_code == 0, result.stderr
+    return yaml.safe_load(out.read_text())
+
+
+def test_the_steps_come_in_the_order_of_the_design() -> None:
+    tasks = training.pipeline_spec.root.dag.tasks
+    order = list(TopologicalSorter({name: sorted(task.dependent_tasks) for name, task in tasks.items()}).static_order())
+    assert order == ORDER == list(STEPS)
+
+
+def test_every_step_runs_in_our_image_and_installs_nothing(compiled: dict) -> None:
+    executors = compiled["deploymentSpec"]["executors"]
+    assert len(executors) == len(ORDER)
+    for executor in executors.values():
+        assert executor["container"]["image"] == IMAGE
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_the_compiled_pipeline_names_its_system_and_never_skips_registering(compiled: dict) -> None:
+    assert compiled["root"]["inputDefinitions"]["parameters"]["system"]["defaultValue"] == "shop"
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert not tasks["register"]["cachingOptions"].get("enableCache")
+    assert tasks["ranking"]["cachingOptions"]["enableCache"]
