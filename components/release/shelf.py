@@ -34,9 +34,9 @@ def put(bundle: Path, users: Path, home: Path) -> Shelved:
     return shelved
 
 
-def choose(system: str, digest: str, home: Path) -> None:
-    """Make the bundle the one that answers."""
-    note = _note(system, home)
+def choose(name: str, digest: str, home: Path) -> None:
+    """Make the bundle the one that answers for the system of this name."""
+    note = _note(name, home)
     note.parent.mkdir(parents=True, exist_ok=True)
     fresh = note.with_suffix(".new")
     fresh.write_text(json.dumps({"bundle": digest}))
@@ -48,13 +48,13 @@ def released(system: str, home: Path, bundle: Path | None = None) -> Shelved:
 
     Raises `NothingReleased` when there is none, or when its folder is gone.
     """
+    name = load_system(system).name
     if bundle is not None:
         digest = bundle.resolve().name
-    elif not _note(system, home).is_file():
-        name = load_system(system).name
+    elif not _note(name, home).is_file():
         raise NothingReleased(f"no bundle of {name} is released under {home}: run `shortlist train {system}` first, or give --bundle DIR")
     else:
-        digest = json.loads(_note(system, home).read_text())["bundle"]
+        digest = json.loads(_note(name, home).read_text())["bundle"]
     found = Shelved(bundle or home / "bundles" / digest, home / "users" / digest)
     for folder in (found.bundle, found.users):
         if not folder.is_dir():
@@ -84,5 +84,5 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _note(system: str, home: Path) -> Path:
-    return home / "champion" / f"{load_system(system).name}.json"
+def _note(name: str, home: Path) -> Path:
+    return home / "champion" / f"{name}.json"
