@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from serving.exposures import ExposureLog
 from serving.ladder import Ladder
 from serving.observe import Metrics, Traces
 from serving.options import Options
+from serving.query import Request
 from serving.queueing import Lanes, Turn
 from serving.recommender import Recommender
 from serving.roles import Ranking, Retrieval
@@ -45,6 +46,7 @@ def assemble(options: Options, log: Any) -> Parts:
     bundle = Bundle.load(options.bundle, verify=options.verify)
     metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)
     if options.role in ("retrieval", "ranking"):
+        warm(recommender, [])
         inner = Retrieval if options.role == "retrieval" else Ranking
         return Parts(inner(recommender, metrics, Guard(), log), bundle.digest)
     return _front(options, log, system, recommender, metrics)
@@ -66,7 +68,7 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     guard = Guard(load_keys(options.keys) if options.keys is not None else None)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
     turn = (Turn if options.role == "fused" else Lanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
-    warm(recommender, reading, clock)
+    warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
     return Parts(door, bundle.digest, [inbox.close, reading.store.close, exposures.close, traces.close])
@@ -96,10 +98,13 @@ def request_ids() -> Callable[[], str]:
     return lambda: f"{prefix}{next(numbers):08x}"
 
 
-def warm(recommender: Recommender, states: States, clock: Clock) -> None:
-    """Answer for known and unknown users before anybody asks, so that the first answer is as fast as the hundredth. Nothing is logged."""
-    from serving.query import Request
+def warm(recommender: Recommender, states: Sequence[UserState]) -> None:
+    """Answer for known and unknown users on every rung before anybody asks, so that the first answer is as fast as the hundredth.
 
-    for user_id in [*states.some_users(_WARM_REQUESTS), "", ""]:
-        state = states.known(user_id) if user_id else UserState("")
-        recommender.recommend(Request(user_id, recommender.system.answer, clock.day()), state)
+    Nothing of it is logged, cached or counted.
+    """
+    ladder, day = Ladder(recommender), recommender.catalogue.cut_day
+    for state in (*states, UserState(""), UserState("")):
+        request = Request(state.user_id, recommender.system.answer, day)
+        recommender.recommend(request, state)
+        ladder.answer(request, state, None, 0.0)

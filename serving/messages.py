@@ -196,7 +196,7 @@ def _refusal(text: str) -> WireProblem:
         known = what.startswith("Object missing")
         code, advice = ("missing_field", "add it") if known else ("unknown_field", "remove it, or check its spelling")
         return WireProblem(422, code, f"{what}: {advice}", path[:MAX_ID])
-    return WireProblem(422, "bad_value", f"{what}: see /openapi.json", path[:MAX_ID] or None)
+    return WireProblem(422, "bad_value", f"{path[:MAX_ID] or 'body'}: {what}: see /openapi.json", path[:MAX_ID] or None)
 
 
 class _Peek(Struct):

@@ -131,10 +131,10 @@ class States:
         index = self._table.index(user_id) if self._table is not None else -1
         return self._table[index] if self._table is not None and index >= 0 else UserState(user_id)
 
-    def some_users(self, count: int) -> list[str]:
-        """A few users of the table, spread over it."""
+    def some(self, count: int) -> list[UserState]:
+        """A few states of the table, spread over it."""
         table = self._table
-        return [table[index].user_id for index in range(0, len(table), max(len(table) // count, 1))][:count] if table is not None else []
+        return [table[index] for index in range(0, len(table), max(len(table) // count, 1))][:count] if table is not None else []
 
     def read(self, user_id: str) -> UserState:
         """The state with all events since; a damaged value is folded again. Raises `StoreUnavailable`."""

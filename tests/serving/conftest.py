@@ -1,0 +1,47 @@
+"""What the server's tests share: a door over the tiny bundle, a Redis, and the marker of tests that need Kafka."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kafka: starts a real broker from the jars in the local Maven repository (about 15 s)")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis of this session's own, on a socket in a folder."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # a socket's path has to be short
+        path = Path(folder) / "s"
+        line = [
+            program,
+            "--port",
+            "0",
+            "--unixsocket",
+            str(path),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            folder,
+            "--loglevel",
+            "warning",
+        ]
+        process = subprocess.Popen(line)
+        try:
+            from tests.serving.servers import until
+
+            until(path.exists, 10)
+            yield f"unix://{path}"
+        finally:
+            process.terminate()
+            process.wait(10)

@@ -1,0 +1,98 @@
+"""Servers for tests: a door in this process over the tiny bundle, and real processes on loopback ports."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from serving.assemble import Parts, assemble
+from serving.observe import configure_logs
+from serving.options import Options
+from tests.serving.tiny_bundle import DAY, SYSTEM_FILE, states, write_tiny
+
+NOON = f"{time.strftime('%Y-%m-%d', time.gmtime(DAY * 86_400))}T12:00:00+00:00"  # half a day after the cut
+
+
+def tiny_options(folder: Path, **changes: Any) -> Options:
+    """Options of a server over a tiny bundle written below `folder`; its clock starts half a day after the cut."""
+    bundle, users = write_tiny(folder / "bundles"), folder / "users"
+    states().save(users)
+    made = Options(bundle, str(SYSTEM_FILE), users=users, events=f"dir:{folder / 'events'}", clock=NOON, log_level="error", kserve=False)
+    return replace(made, **changes)
+
+
+def in_process(options: Options) -> Parts:
+    """A ready worker without a socket."""
+    parts = assemble(options, configure_logs("error"))
+    parts.app.ready = True
+    return parts
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Running:
+    """A server process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        """Status and decoded JSON body of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, None if body is None else body if isinstance(body, bytes) else json.dumps(body), headers or {})
+            reply = connection.getresponse()
+            text = reply.read()
+            return reply.status, json.loads(text) if reply.getheader("content-type", "").startswith("application/json") else text
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+@contextmanager
+def running(options: Options, ready: str = "/readyz") -> Iterator[Running]:
+    """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end."""
+    options = replace(options, port=options.port if options.port != 8080 else free_port())
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=environment)
+    server = Running(process, options.port)
+    try:
+        until(lambda: _ready(server, ready), 60)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(20)
+
+
+def until(true: Any, seconds: float) -> None:
+    """Ask again and again until it is true; the pause in between is what a waiting process costs, not what the test relies on."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, f"not so within {seconds} s"
+        time.sleep(0.02)
+
+
+def _ready(server: Running, path: str) -> bool:
+    assert server.process.poll() is None, f"the server ended with {server.process.returncode}"
+    try:
+        return server.ask("GET", path)[0] == 200
+    except OSError:
+        return False

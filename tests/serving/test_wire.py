@@ -1,0 +1,120 @@
+"""The binary protocol: what goes in comes out, and nothing else ever comes out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving import wire
+from serving.query import Candidates, Request
+from serving.recommender import Scores
+from serving.state import UserState
+from serving.wire import OtherBundle, WireError
+
+DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
+ITEMS, SOURCES = 50, 3
+REQUEST = Request("u é", 10, 20_000.5, "r1", "north", "west", "tv", "home", True)
+STATE = UserState("u é", place="north").with_positive(7, 19_999.0).with_session_event(9, "click", 20_000.0)
+
+
+def pool(count: int = 5) -> Candidates:
+    made = np.random.default_rng(1)
+    ranks = np.where(made.random((count, SOURCES)) < 0.5, made.integers(0, 900, (count, SOURCES)), np.inf).astype(np.float32)
+    return Candidates(
+        made.permutation(ITEMS)[:count].astype(np.int32),
+        made.random((count, SOURCES), np.float32),
+        ranks,
+        made.random(count, np.float32),
+        made.random(count) < 0.5,
+    )
+
+
+def same(left: object, right: object) -> bool:
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in left.__dataclass_fields__)  # type: ignore[attr-defined]
+
+
+FRAMES = [
+    wire.retrieve_frame(DIGEST, REQUEST, STATE),
+    wire.rank_frame(DIGEST, REQUEST, STATE, pool()),
+    wire.candidates_frame(DIGEST, pool()),
+    wire.scores_frame(DIGEST, Scores(np.arange(5, dtype=np.float32), np.array([4, 2], np.int32), np.ones(2, np.float32))),
+]
+
+
+def read_all(frame: bytes) -> int:
+    """How many of the four readers take it; anything but a message or a `WireError` fails the test."""
+    taken = 0
+    for read in (
+        lambda: wire.read_retrieve(frame, DIGEST),
+        lambda: wire.read_rank(frame, DIGEST, ITEMS, SOURCES),
+        lambda: wire.read_candidates(frame, DIGEST, ITEMS, SOURCES),
+        lambda: wire.read_scores(frame, DIGEST, 5),
+    ):
+        try:
+            read()
+            taken += 1
+        except WireError:
+            continue
+    return taken
+
+
+def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
+    asked, candidates = wire.read_rank(FRAMES[1], DIGEST, ITEMS, SOURCES)
+    assert asked.request == REQUEST
+    assert asked.state.pack() == STATE.pack()
+    assert same(candidates, pool())
+    assert wire.read_retrieve(FRAMES[0], DIGEST).request == REQUEST
+    assert same(wire.read_candidates(FRAMES[2], DIGEST, ITEMS, SOURCES), pool())
+
+
+@pytest.mark.parametrize("heavy", [None, np.array([0.5, 0.25], np.float32)])
+def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  # type: ignore[type-arg]
+    scores = Scores(np.array([0.1, 0.2, 0.3], np.float32), np.array([2, 0], np.int32), heavy)
+    read = wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 3)
+    assert np.array_equal(read.light, scores.light)
+    assert np.array_equal(read.kept, scores.kept)
+    assert (read.heavy is None) == (heavy is None)
+
+
+def test_another_bundles_frame_is_refused_and_both_are_named() -> None:
+    with pytest.raises(OtherBundle) as refused:
+        wire.read_retrieve(wire.retrieve_frame(OTHER, REQUEST, STATE), DIGEST)
+    assert DIGEST in str(refused.value)
+    assert OTHER in str(refused.value)
+
+
+def test_rows_beyond_the_catalogue_and_positions_beyond_the_pool_are_refused() -> None:
+    with pytest.raises(WireError, match="row"):
+        wire.read_candidates(FRAMES[2], DIGEST, 1, SOURCES)
+    with pytest.raises(WireError, match="row"):
+        wire.read_scores(wire.scores_frame(DIGEST, Scores(np.ones(2, np.float32), np.array([2], np.int32), None)), DIGEST, 2)
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    with pytest.raises(WireError, match="finite"):
+        wire.read_scores(wire.scores_frame(DIGEST, Scores(np.array([np.nan], np.float32), np.array([0], np.int32), None)), DIGEST, 1)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    assert read_all(data) == 0
+
+
+@given(st.sampled_from(FRAMES), st.integers(0, 5_000), st.integers(0, 255))
+def test_a_frame_with_a_byte_changed_is_a_message_or_refused(frame: bytes, at: int, value: int) -> None:
+    changed = bytearray(frame)
+    changed[at % len(frame)] = value
+    assert read_all(bytes(changed)) <= 1
+
+
+@given(st.sampled_from(FRAMES), st.integers(0, 5_000), st.binary(max_size=8))
+def test_a_frame_cut_or_grown_is_refused(frame: bytes, at: int, more: bytes) -> None:
+    changed = frame[: at % len(frame)] + more
+    assert len(changed) == len(frame) or read_all(changed) == 0
+
+
+@given(st.sampled_from(FRAMES), st.integers(44, 5_000), st.binary(min_size=1, max_size=64))
+def test_a_body_overwritten_under_a_true_header_is_a_message_or_refused(frame: bytes, at: int, patch: bytes) -> None:
+    at = 44 + (at - 44) % (len(frame) - 44)
+    changed = (frame[:at] + patch)[: len(frame)]
+    assert read_all(changed + frame[len(changed) :]) <= 1
