@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.catalogue import Catalogue
 from serving.fallback import Fallback
 from serving.features import cross_names, request_names
@@ -159,7 +160,8 @@ class Bundle:
         manifest = show(folder)
         digest = _verified(folder) if verify else str(manifest["digest"])
         bundle = cls(folder, digest, manifest)
-        differences = schema_differences(manifest["schema"], bundle.code_schema())
+        sources = tuple(SourceSpec(source["kind"], source["share"]) for source in manifest["settings"]["sources"])
+        differences = schema_differences(manifest["schema"], feature_schema(USER_FEATURES, ITEM_FEATURES, sources))
         if differences:
             raise BadBundle(
                 f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code"
@@ -173,11 +175,6 @@ class Bundle:
     @cached_property
     def fallback(self) -> Fallback:
         return Fallback.load(self.folder / "fallback")
-
-    def code_schema(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """The features as this code makes them for the bundle's user features, item table and sources."""
-        kinds = tuple(SourceSpec(source["kind"], source["share"]) for source in self.manifest["settings"]["sources"])
-        return feature_schema(self.user_features, self.catalogue.feature_names, kinds)
 
     @property
     def user_features(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feature_repo.names import USER_FEATURES
 from serving.query import Request
 from serving.recommender import Recommender, best
 from serving.state import UserState
@@ -85,7 +86,7 @@ def test_the_order_is_heavy_then_light(recommender: Recommender) -> None:
 def test_user_features_of_another_schema_are_not_read(recommender: Recommender) -> None:
     strange = replace(USERS[1], schema_key=12345, features=np.full(2, 1e9, np.float32))
     assert not len(recommender.query(Request("u01", 10, DAY), strange).state.features)
-    assert len(recommender.query(Request("u01", 10, DAY), USERS[1]).state.features) == 2
+    assert len(recommender.query(Request("u01", 10, DAY), USERS[1]).state.features) == len(USER_FEATURES)
 
 
 def test_a_click_changes_the_next_list(recommender: Recommender) -> None:

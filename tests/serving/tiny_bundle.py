@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.bundle import Bundle, feature_schema, settings_of, write_bundle
 from serving.catalogue import Catalogue, item_key
 from serving.fallback import Fallback
@@ -26,8 +27,6 @@ from serving.system import System, load_system
 ITEMS, USERS, CATEGORIES, BRANDS, NEIGHBOURS, WIDTH = 240, 12, 12, 7, 20, 4
 DAY = 20_000.0  # days since 1970
 PLACES = ("north", "south")
-USER_FEATURES = ("spend", "visits")
-ITEM_FEATURES = ("popularity", "price_log")
 SYSTEM_FILE = Path(__file__).parent / "tiny_system.py"
 
 
@@ -56,7 +55,7 @@ def catalogue() -> Catalogue:
         flags=flags,
         title_bytes=np.frombuffer(b"".join(titles), np.uint8),
         title_ends=np.cumsum([len(title) for title in titles]),
-        features=np.stack((1 / (1 + numbers), np.log1p(numbers)), 1).astype(np.float32),
+        features=np.cos(numbers[:, None] + np.arange(len(ITEM_FEATURES))).astype(np.float32),
         plan_display=planned,
         plan_mailer=np.zeros_like(planned),
         plan_from=np.array([DAY - 10, DAY - 3]),
