@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from components.retrieval import buy_again, category_promotion, linear, trending, two_tower
 from components.retrieval.cuts import Cut
 from components.retrieval.report import measure
@@ -19,7 +21,7 @@ class UnfittableSource(ValueError):
 def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int = 0) -> None:
     """Write `cuts/<cut>/sources/<kind>/`, `towers/<cut>.pt` and `retrieval.json` for every cut under `features/cuts`, oldest first.
 
-    `fast` learns less. Measured on the last cut that has labels.
+    With a tower also `cuts/<cut>/user_vectors.npy` (U, D). `fast` learns less. Measured on the last cut that has labels.
     """
     names = sorted(path.name for path in (features / "cuts").iterdir() if path.is_dir())
     towers = _towers(system, fast, seed)
@@ -29,7 +31,10 @@ def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int
         folder = out / "cuts" / name / "sources"
         for spec in system.sources:
             _fit(spec, cut, folder / spec.kind, fast)
-        vectors = None if towers is None else towers.advance(cut, folder / "two_tower", out / "towers" / f"{name}.pt")
+        vectors = None
+        if towers is not None:
+            vectors = towers.advance(cut, folder / "two_tower", out / "towers" / f"{name}.pt")
+            np.save(folder.parent / "user_vectors.npy", vectors, allow_pickle=False)
         if len(cut.labels[0]) and name in names[-2:]:
             measured = measure(system, cut, load_sources(system.sources, folder, cut.catalogue), vectors)
     (out / "retrieval.json").write_text(json.dumps({"fast": fast, "seed": seed, "cuts": names, "recall": measured}, indent=1) + "\n")

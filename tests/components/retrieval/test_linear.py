@@ -1,0 +1,115 @@
+"""EASE: the dual form is the primal one, neighbours are kept by size, votes are exact."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.retrieval import linear
+from components.retrieval.linear import Effort, factor, neighbours_of
+from serving.sources import linear as linear_spec
+from serving.sources.linear import Linear
+from tests.components.retrieval.worlds import CUT_DAY, catalogue, checkerboard, clicked, cut, query
+
+EVERYTHING = Effort(least_users=1, neighbours=1000)
+
+
+def primal(counts: np.ndarray, weight: float) -> np.ndarray:
+    """B of Steck 2019, equation 8: P = (X'X + lambda I)^-1, B_ij = -P_ij / P_jj, zero diagonal."""
+    inverse = np.linalg.inv(counts.T @ counts + weight * np.eye(counts.shape[1]))
+    matrix = -inverse / np.diag(inverse)
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+def random_world(users: int = 12, items: int = 30, seed: int = 0):
+    random = np.random.default_rng(seed)
+    events = [(f"{u:02d}", f"{i:02d}", float(CUT_DAY - random.integers(1, 60))) for u in range(users) for i in random.choice(items, 8)]
+    return cut(events, catalogue([f"{i:02d}" for i in range(items)]))
+
+
+def dense_counts(world) -> np.ndarray:
+    counts = np.zeros(world.history.shape)
+    counts[world.history.user, world.history.row] = np.log1p(world.history.decay(linear.TAU_DAYS))
+    return counts
+
+
+def test_the_dual_form_equals_the_primal_closed_form() -> None:
+    world = random_world()
+    rows, solved, gain = factor(world.history, least_users=1, weight=5.0)
+    gram = solved.T @ solved  # G
+    dual = gram / (1 - gain)
+    np.fill_diagonal(dual, 0)
+    np.testing.assert_allclose(dual, primal(dense_counts(world)[:, rows], 5.0), atol=2e-5)
+
+
+def test_kept_neighbours_are_the_greatest_in_size_of_every_row() -> None:
+    rows, solved, gain = factor(random_world().history, least_users=1)
+    matrix = solved.T @ solved / (1 - gain)
+    np.fill_diagonal(matrix, 0)
+    positions, values = neighbours_of(solved, gain, 5)
+    expected = -np.sort(-np.abs(matrix), axis=1)[:, :5]
+    np.testing.assert_allclose(np.abs(values), expected, rtol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(matrix, positions.astype(int), axis=1), values, rtol=1e-4)
+
+
+@pytest.fixture
+def fitted(tmp_path: Path):
+    def fit(world, effort: Effort = EVERYTHING) -> Linear:
+        linear.fit(world, linear_spec(share=1.0, neighbours=1000), tmp_path / "linear", effort)
+        return Linear.load(tmp_path / "linear", linear_spec(share=1.0), world.catalogue)
+
+    return fit
+
+
+def test_scores_are_history_times_the_matrix(fitted) -> None:
+    world = random_world()
+    source, counts = fitted(world), dense_counts(world)
+    rows = factor(world.history, 1)[0]
+    matrix = np.zeros((30, 30))
+    matrix[np.ix_(rows, rows)] = primal(counts[:, rows], linear.LAMBDA)
+    for user in range(12):
+        hits = source.retrieve(query(world.users[user], world.catalogue), 7)
+        slow = counts[user] @ matrix
+        np.testing.assert_allclose(hits.dense, slow, atol=1e-4 * np.abs(slow).max())  # int16 weights
+        best = [row for row in np.argsort(-hits.dense, kind="stable") if hits.dense[row] > 0][:7]
+        assert hits.rows.tolist() == best
+
+
+def test_on_a_checkerboard_every_user_is_given_the_one_item_of_their_colour_they_lack(fitted) -> None:
+    world = cut(checkerboard(20), catalogue([f"{i:02d}" for i in range(20)]))
+    source = fitted(world)
+    for user in range(20):
+        hits = source.retrieve(query(world.users[user], world.catalogue, discover=True), 5)
+        assert hits.rows[0] == user
+        assert not np.isin(hits.rows, query(world.users[user], world.catalogue).history_rows).any()
+
+
+def test_a_click_raises_the_neighbours_of_what_was_clicked(fitted) -> None:
+    world = cut(checkerboard(20), catalogue([f"{i:02d}" for i in range(20)]), users=["new"])
+    source = fitted(world)
+    newcomer = world.users[world.users.index("new")]
+    assert not len(source.retrieve(query(newcomer, world.catalogue), 5).rows)
+    hits = source.retrieve(query(clicked(newcomer, "03"), world.catalogue), 5)
+    assert len(hits.rows) == 5
+    assert (hits.rows % 2 == 1).all()  # all of the colour of item 03
+
+
+def test_contributions_sum_to_the_score_and_name_the_greatest_first(fitted) -> None:
+    world = random_world()
+    source = fitted(world, Effort(1, 10))
+    asked = query(world.users[3], world.catalogue)
+    hits = source.retrieve(asked, 5)
+    for row, score in zip(hits.rows, hits.scores, strict=True):
+        rows, parts = source.contributions(asked, int(row))
+        assert parts.sum() == pytest.approx(score, rel=1e-4)
+        assert (np.diff(parts) <= 0).all()
+        assert np.isin(rows, asked.history_rows).all()
+
+
+def test_fitting_twice_writes_the_same_bytes(tmp_path: Path) -> None:
+    world = random_world()
+    for name in ("one", "two"):
+        linear.fit(world, linear_spec(share=1.0), tmp_path / name, EVERYTHING)
+    for file in sorted((tmp_path / "one").iterdir()):
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
