@@ -16,6 +16,7 @@ from feature_repo.schema import PATH_SEPARATOR
 Table = Any  # ibis types its tables loosely
 SECONDS_A_DAY = 86_400.0
 LEVELS = ("department", "category", "type")
+WINDOWS = (7, 14, 28)  # days
 
 
 def history(events: Table, items: Table, context: Table, positives: tuple[str, ...]) -> Table:
@@ -114,7 +115,7 @@ def item_stats(history: Table, items: Table, context: Table, cut: datetime) -> T
     rows = _before(history, cut)
     known = items.select("item_id", "brand", **{name: _level(items.category, depth) for depth, name in enumerate(LEVELS)})
     wide = known.left_join(_item_sums(rows), "item_id").drop("item_id_right")
-    wide = wide.left_join(_item_rebuys(rows), "item_id").drop("item_id_right")
+    wide = wide.left_join(_item_buyers(rows), "item_id").drop("item_id_right")
     wide = wide.left_join(_plan_shares(context, cut), "item_id").drop("item_id_right")
     month = rows.filter(rows.age <= 28)
     for name in (*LEVELS, "brand"):
@@ -126,24 +127,27 @@ def item_stats(history: Table, items: Table, context: Table, cut: datetime) -> T
 
 
 def _item_sums(rows: Table) -> Table:
-    windows = {"7": rows.age <= 7, "14": rows.age <= 14, "28": rows.age <= 28}
     return rows.group_by("item_id").aggregate(
-        buyers=rows.user_id.nunique(),
         events=rows.count(),
         stores=rows.store.nunique(),
         price=rows.price.median(),
         promoted=rows.promoted.mean(),
         first_age=rows.age.max(),
         last_age=rows.age.min(),
-        **{f"buyers_{days}": rows.user_id.nunique(where=inside) for days, inside in windows.items()},
-        **{f"events_{days}": rows.count(where=inside) for days, inside in windows.items()},
+        **{f"events_{days}": rows.count(where=rows.age <= days) for days in WINDOWS},
     )
 
 
-def _item_rebuys(rows: Table) -> Table:
-    """Per item: how many users came back to it, the days they spanned and the gaps in them."""
-    pairs = rows.group_by(["item_id", "user_id"]).aggregate(times=_.count(), span=_.age.max() - _.age.min())
-    return pairs.group_by("item_id").aggregate(again=_.count(where=_.times > 1), span=_.span.sum(), gaps=_.times.sum() - _.count())
+def _item_buyers(rows: Table) -> Table:
+    """Per item: its users, how many of them came back to it, the days they spanned and the gaps in them."""
+    pairs = rows.group_by(["item_id", "user_id"]).aggregate(times=_.count(), first=_.age.max(), last=_.age.min())
+    return pairs.group_by("item_id").aggregate(
+        buyers=_.count(),
+        again=_.count(where=_.times > 1),
+        span=(_.first - _.last).sum(),
+        gaps=_.times.sum() - _.count(),
+        **{f"buyers_{days}": pairs.count(where=pairs.last <= days) for days in WINDOWS},
+    )
 
 
 def _plan_shares(context: Table, cut: datetime) -> Table:

@@ -83,7 +83,7 @@ def build_item_table(tables: Tables, shelf: Shelf, day: float, horizon_days: int
 def _periods(tables: Tables, day: float, horizon_days: int) -> list[tuple[float, float]]:
     """The stretches between two changes of the plan that touch [day, day + two horizons), ascending."""
     bounds = tables.arrow(
-        f"""SELECT DISTINCT epoch_us(bound) / 86400e6 AS bound
+        """SELECT DISTINCT epoch_us(bound) / 86400e6 AS bound
         FROM (SELECT DISTINCT unnest([valid_from, valid_until]) AS bound FROM raw_context) ORDER BY bound"""
     )["bound"].to_numpy()
     stretches = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)

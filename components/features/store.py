@@ -4,6 +4,7 @@ import importlib.util
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +19,34 @@ class LostRows(ValueError):
     """The store did not answer with one row for each row asked."""
 
 
-def open_store(system: System, run: Path) -> Any:
-    """The system's Feast store over the run's folder: its registry, sources and online file all lie under `run`."""
+def open_store(system: System, run: Path, online: Path | None = None) -> Any:
+    """The system's Feast store over the run's folder: its registry, sources and online file all lie under `run`.
+
+    `online`: another online file than the one its configuration names.
+    """
     import yaml
     from feast import FeatureStore, RepoConfig
 
     text = (ROOT / system.feature_repo / "feature_store.yaml").read_text()
-    config = RepoConfig(**yaml.safe_load(text))
+    settings = yaml.safe_load(text)
+    if online is not None:
+        settings["online_store"]["path"] = str(online)
+    config = RepoConfig(**settings)
     config.repo_path = run
     return FeatureStore(repo_path=str(run), config=config)
 
 
-def apply(system: System, run: Path, moment: datetime) -> Any:
+def apply(system: System, run: Path, moment: datetime, online: Path | None = None) -> Any:
     """Register the system's entities, views and services in the run's own registry; returns the open store.
 
-    The registry's times are set to `moment`, so that equal inputs leave equal bytes.
+    The registry's times become `moment` and its random ids fixed, so that equal inputs leave equal bytes. `online`: also make this
+    online file with its tables; without it no online file is left.
     """
     (run / "feast").mkdir(parents=True, exist_ok=True)
-    store = open_store(system, run)
+    store = open_store(system, run, online or run / "feast" / "unused.db")
     store.apply(_definitions(ROOT / system.feature_repo / "features.py"))
-    online = run / store.config.online_store.path
-    online.unlink(missing_ok=True)  # made empty by apply; `online.materialize` makes the one that is read
-    _set_times(run / store.config.registry.path, moment)
+    (run / "feast" / "unused.db").unlink(missing_ok=True)
+    _settle(run / store.config.registry.path, moment)
     store.refresh_registry()
     return store
 
@@ -58,13 +65,17 @@ def _definitions(path: Path) -> list[Any]:
     return [value for value in vars(module).values() if isinstance(value, Entity | FeatureView | FeatureService)]
 
 
-def _set_times(path: Path, moment: datetime) -> None:
-    """Give every time in the registry the same value; Feast writes the clock's."""
+def _settle(path: Path, moment: datetime) -> None:
+    """Take out of the registry what differs from run to run: the clock's times, random ids, a set's order, and the history of versions."""
     from feast.protos.feast.core.Registry_pb2 import Registry
 
     registry = Registry.FromString(path.read_bytes())
     _set_times_in(registry, moment)
     registry.version_id = ""
+    registry.ClearField("feature_view_version_history")
+    registry.data_sources.sort(key=lambda source: source.name)  # Feast gathers them in a set
+    for metadata in registry.project_metadata:
+        metadata.project_uuid = str(uuid5(NAMESPACE_URL, metadata.project))
     path.write_bytes(registry.SerializeToString(deterministic=True))
 
 
