@@ -30,7 +30,8 @@ OWN_FEATURES = (
 )  # fmt: skip
 TASTE_FEATURES = (
     "share_category_0", "share_category_1", "share_category_2", "recent_category_0", "recent_category_1", "recent_category_2",
-    "log_items_category_0", "log_items_category_1", "log_items_category_2", "log_events_category_2", "log_days_since_category_2", "due_category_2",
+    "log_items_category_0", "log_items_category_1", "log_items_category_2",
+    "log_events_category_2", "log_days_since_category_2", "due_category_2",
     "share_brand", "brand_within_category", "price_relative", "price_known",
 )  # fmt: skip
 PLAN_FEATURES = ("display_here", "mailer_here")  # elsewhere: item features
@@ -173,7 +174,7 @@ def _rhythm(codes: NDArray[np.int32], history: _History, size: int) -> Floats:
     np.minimum.at(newest, codes, history.age)
     np.maximum.at(oldest, codes, history.age + history.span)
     age = newest[codes]
-    gap = (oldest[codes] - age) / np.maximum(events - 1, np.float32(1))
+    gap = np.asarray((oldest[codes] - age) / np.maximum(events - 1, 1), np.float32)
     table[codes] = np.column_stack((_log(events), _log(age), np.where(events > 1, _due(age, gap), 0)))
     table[0] = (0, np.log(NEVER_DAYS + 1), 0)
     return table

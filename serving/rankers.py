@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.content import Content
 from serving.query import Floats, Rows
 
 HEADS = ("repeat", "discover")  # columns of the logits: had before, never had
@@ -51,7 +52,7 @@ class Rankers:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """`folder` holds request.onnx item.onnx light.onnx heavy.onnx halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
+        """`folder` holds the four graphs and halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
         files = {name: folder / f"{name}.onnx" for name in ("request", "item", "light", "heavy")}
         tables = {name: folder / "halves" / f"{name}.npy" for name in ("light", "heavy")}
         for path in (*files.values(), *tables.values()):
@@ -70,7 +71,7 @@ class Rankers:
         row = np.full((1, self.request_width), np.nan, np.float32)
         row[0, : len(features)] = features
         given = {"features": row}
-        if bag is not None:
+        if bag is not None and len(self.sessions["request"].get_inputs()) > 1:
             given["bag"] = bag.reshape(1, -1)
         outputs = dict(zip(("light", "heavy", "vector"), self.sessions["request"].run(None, given), strict=False))
         return UserSide(outputs.get("vector", np.empty((1, 0), np.float32))[0], outputs["light"], outputs["heavy"])
@@ -96,9 +97,16 @@ class Rankers:
         found[posted] = more[rows[posted] - len(table)]
         return found
 
-    def item(self, features: Floats, codes: NDArray[np.int32]) -> ItemSide:
-        """The items' side: features (n, Fi) with NaN where unknown, codes (n, 4) of the three category levels and the brand."""
+    def item(self, features: Floats, codes: NDArray[np.int32], content: Content | None = None) -> ItemSide:
+        """The side of items posted since the release: features (n, Fi), NaN where unknown; codes (n, 4) of category levels and brand.
+
+        `content` is what the item tower reads; needed where the release has towers.
+        """
         given = {"features": np.ascontiguousarray(features, np.float32), "codes": np.ascontiguousarray(codes, np.int64)}
+        if len(self.sessions["item"].get_inputs()) > len(given):
+            if content is None:
+                raise BadModels("this release has an item tower: give the items' content (serving.content.item_content)")
+            given |= {"tokens": content.tokens.astype(np.int64), "numbers": content.numbers}
         outputs = dict(zip(("light", "heavy", "vector", "history"), self.sessions["item"].run(None, given), strict=False))
         none = np.empty((len(features), 0), np.float32)
         return ItemSide(outputs.get("vector", none), outputs.get("history", none), outputs["light"], outputs["heavy"])

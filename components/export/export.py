@@ -16,16 +16,19 @@ import numpy as np
 
 from components.export.graphs import candidate_graph, item_graph, request_graph
 from components.export.onnx import to_int8
-from components.export.parity import Asked, Drift, as_record, choose, drift, fastest_us, graph_logits, torch_logits
+from components.export.parity import Asked, Drift, as_record, choose, drift, fastest_us, graph_logits, item_halves, torch_logits
 from components.ranking.cuts import Cut, cut_folders, item_codes, load_cut, training_cuts
 from components.ranking.examples import candidates_of, chosen_users, padded, queries_of
 from components.ranking.model import Ranker, load
+from components.retrieval.towers import Towers
 from serving.catalogue import Catalogue
 from serving.features import cross_features, request_features
-from serving.rankers import final_scores, open_session
+from serving.rankers import final_scores
+from serving.sources.two_tower import TowerTable
 from serving.system import System
 
 REQUESTS = 60  # asked of every form of a ranker
+BLOCK = 4096  # items whose halves are made at once
 TOLERANCE = 1e-3  # of a logit, torch against ONNX FP32
 
 
@@ -49,10 +52,10 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
         (out / f"{name}.onnx").write_bytes(graph)
         if name == "light":
             requests = shortened(model, requests, system)
-    (out / "request.onnx").write_bytes(request_graph(models["light"], models["heavy"], None, 0))
-    item = item_graph(models["light"], models["heavy"], None)
-    (out / "item.onnx").write_bytes(item)
-    write_halves(item, catalogue, types, out / "halves")
+    towers, length = last_towers(retrieval, cut_folders(features)[-1].name)
+    (out / "request.onnx").write_bytes(request_graph(models["light"], models["heavy"], towers))
+    (out / "item.onnx").write_bytes(item_graph(models["light"], models["heavy"], towers, length))
+    write_halves(models, catalogue, types, out / "halves")
     for file, content in (("parity.json", record), ("timing.json", timing)):
         (out / file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return record
@@ -113,16 +116,22 @@ def shortened(light: Ranker, requests: list[Asked], system: System) -> list[Aske
     return short
 
 
-def write_halves(item: bytes, catalogue: Catalogue, types: dict[str, type], folder: Path) -> None:
-    """Item halves of the whole catalogue, made by the graph that will make those of items posted later."""
+def last_towers(retrieval: Path, cut: str) -> tuple[Towers | None, float]:
+    """The towers of a cut and the usual length of a row of its history bag; none when the system has no such source."""
+    file = retrieval / "towers" / f"{cut}.pt"
+    if not file.is_file():
+        return None, 1.0
+    history = TowerTable.load(retrieval / "cuts" / cut / "sources" / "two_tower").history
+    return Towers.load(file), float(np.linalg.norm(np.asarray(history, np.float32), axis=1).mean())
+
+
+def write_halves(models: dict[str, Ranker], catalogue: Catalogue, types: dict[str, type], folder: Path) -> None:
+    """Item halves of the whole catalogue."""
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(item)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in types}
     codes = item_codes(catalogue, catalogue)
-    for begin in range(0, len(catalogue), 4096):
-        rows = slice(begin, begin + 4096)
-        given = {"features": np.asarray(catalogue.features)[rows], "codes": codes[rows].astype(np.int64)}
-        for name, values in zip(("light", "heavy"), session.run(["light", "heavy"], given), strict=True):
-            parts[name].append(values.astype(types[name]))
-    for name, blocks in parts.items():
+    for name, model in models.items():
+        blocks = [
+            item_halves(model, np.asarray(catalogue.features)[begin : begin + BLOCK], codes[begin : begin + BLOCK]).astype(types[name])
+            for begin in range(0, len(catalogue), BLOCK)
+        ]
         np.save(folder / f"{name}.npy", np.concatenate(blocks), allow_pickle=False)

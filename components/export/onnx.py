@@ -34,7 +34,7 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
 
 
 def to_int8(graph: bytes) -> bytes:
-    """The graph with INT8 weights, one scale a column, activations quantised as they come (docs: beats static QDQ on speed and accuracy)."""
+    """The graph with INT8 weights, one scale a column, activations quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.ranking.cuts import Cut
+from serving.arrays import ArrayFolder
 from serving.features import cross_features, request_features, request_names
 from serving.fusion import retrieve
 from serving.query import Candidates, Floats, Query, Request
@@ -29,7 +30,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Examples:
+class Examples(ArrayFolder):
     """Examples of one or more cuts, those of one query next to each other."""
 
     request: Floats  # (Q, Fr)

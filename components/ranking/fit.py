@@ -4,10 +4,12 @@ fit(load_system("shop"), features, retrieval, out)      light.pt, heavy.pt, rank
 """
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from serving.features import cross_names, request_names
 from serving.state import StateTable
 from serving.system import System
 
-WORKERS = 2  # processes that make examples, a cut at a time
+WORKERS = 2  # processes; each makes the examples of a cut, or fits a network, on one thread
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,42 @@ def fit(system: System, features: Path, retrieval: Path, out: Path, fast: bool =
     """
     plan = FAST if fast else FULL
     cuts = training_cuts(features, plan.cuts)
-    examples = all_examples(system, features, retrieval, cuts, plan.sampling, seed)
-    newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
-    material = Material.of(examples, [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts], newest)
-    record: dict[str, Any] = {"cuts": cuts, "examples": len(examples.item), "queries": len(examples.size), "seed": seed}
-    users = StateTable.load(features / "cuts" / cuts[-1] / "users")
-    record["features"] = {
-        "request": request_names(users.feature_names), "item": newest.feature_names, "cross": cross_names(system.sources),
-    }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    for name, hidden in (("light", plan.light), ("heavy", plan.heavy)):
-        sizes = Sizes(examples.request.shape[1], newest.features.shape[1], examples.cross.shape[1], code_sizes(newest), hidden)
-        model, record[name] = fit_one(system, material, sizes, replace(plan.fitting, seed=seed))
-        save(model, out / f"{name}.pt")
+    with TemporaryDirectory(dir=out) as work:
+        examples = all_examples(system, features, retrieval, cuts, plan.sampling, seed)
+        examples.save(Path(work))  # mapped by the processes that learn, not copied to them
+        record: dict[str, Any] = {"cuts": cuts, "examples": len(examples.item), "queries": len(examples.size), "seed": seed}
+        record["features"] = names_of(system, features, cuts[-1])
+        jobs = [
+            (system, features, Path(work), cuts, hidden, replace(plan.fitting, seed=seed), final)
+            for final in (False, True)
+            for hidden in (plan.heavy, plan.light)
+        ]
+        heavy_trial, light_trial, heavy, light = in_processes(learn, jobs)
+    for name, (model, _), (_, scaled) in (("light", light, light_trial), ("heavy", heavy, heavy_trial)):
+        save(fold(model, scaled["scaling"]), out / f"{name}.pt")
+        record[name] = {"hidden": list(model.sizes.hidden), "fitting": asdict(plan.fitting), **scaled}
     (out / "ranking.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return record
 
 
+def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> list[Any]:
+    """The function's answers for each job, in order, from a few processes at once; how many does not change a byte."""
+    with ProcessPoolExecutor(min(WORKERS, len(jobs)), mp_context=get_context("spawn")) as pool:
+        return list(pool.map(function, *zip(*jobs, strict=True)))
+
+
+def names_of(system: System, features: Path, cut: str) -> dict[str, tuple[str, ...]]:
+    """What the rankers read, in its order."""
+    folder = features / "cuts" / cut
+    users, items = StateTable.load(folder / "users"), Catalogue.load(folder / "item_table")
+    return {"request": request_names(users.feature_names), "item": items.feature_names, "cross": cross_names(system.sources)}
+
+
 def all_examples(system: System, features: Path, retrieval: Path, cuts: list[str], sampling: Sampling, seed: int) -> Examples:
-    """The examples of these cuts, made by a few processes at once; how many does not change a byte."""
-    work = [(system, features, retrieval, name, sampling, seed, index) for index, name in enumerate(cuts)]
-    with ProcessPoolExecutor(min(WORKERS, len(cuts)), mp_context=get_context("spawn")) as pool:
-        return join(list(pool.map(examples_of, *zip(*work, strict=True))))
+    """The examples of these cuts."""
+    jobs = [(system, features, retrieval, name, sampling, seed, index) for index, name in enumerate(cuts)]
+    return join(in_processes(examples_of, jobs))
 
 
 def examples_of(system: System, features: Path, retrieval: Path, name: str, sampling: Sampling, seed: int, index: int) -> Examples:
@@ -79,16 +95,21 @@ def examples_of(system: System, features: Path, retrieval: Path, name: str, samp
     return make_examples(system, load_cut(system, features, retrieval, name), sampling, seed, index)
 
 
-def fit_one(system: System, material: Material, sizes: Sizes, fitting: Fitting) -> tuple[Ranker, dict[str, Any]]:
-    """Learn from all cuts but the newest, calibrate and judge on that one, then learn from all."""
-    cuts = int(material.examples.cut.max()) + 1
-    held_out = material.of_cuts(cuts - 1, cuts)
-    older = material.of_cuts(0, cuts - 1)
+def learn(
+    system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...], fitting: Fitting, final: bool
+) -> tuple[Ranker, dict[str, Any]]:
+    """One ranker, in a process of its own: from all cuts if `final`; else from all but the newest, calibrated and judged on that one."""
+    newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
+    catalogues = [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts]
+    material = Material.of(Examples.load(examples), catalogues, newest)
+    shapes = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
+    sizes = Sizes(*shapes, code_sizes(newest), hidden)
+    older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
+    if final:
+        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting), {}
     trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting)
     scaling, metrics = calibrated(system, trial, material, held_out)
-    final = fold(fit_ranker(sizes, material, material.of_cuts(0, cuts), fitting), scaling)
-    record = {"hidden": list(sizes.hidden), "fitting": asdict(fitting), "scaling": [list(pair) for pair in scaling], "held_out": metrics}
-    return final, record
+    return trial, {"scaling": scaling, "held_out": metrics}
 
 
 def calibrated(system: System, model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Scaling, dict[str, float]]:

@@ -3,7 +3,7 @@
     z = U(request) + V(item) + W(cross)        user half once a request, item half once a release, only W(cross) per candidate
     logits = MLP(relu(z))                      head 0: had before (repeat), head 1: never had (discover)
 
-U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (docs/serving.md of the measurements, section 1).
+U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (measured).
 Shapes: C candidates, Fr request features, Fi item features, Fx cross features, H hidden, L code columns.
 """
 

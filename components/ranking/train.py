@@ -57,6 +57,7 @@ class Fitting:
     """How a ranker is fitted."""
 
     epochs: int = 6
+    least_steps: int = 400  # more epochs where the examples are few
     queries: int = 24  # in a batch
     rate: float = 2e-3
     decay: float = 1e-4  # of weights
@@ -64,10 +65,10 @@ class Fitting:
     seed: int = 0
 
 
-def deterministic(seed: int, threads: int = 2) -> None:
-    """The same weights from the same examples and seed, on the same kind of machine."""
+def deterministic(seed: int) -> None:
+    """The same weights from the same examples and seed, on the same kind of machine. One thread: several networks learn side by side."""
     torch.manual_seed(seed)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
 
@@ -82,12 +83,14 @@ def fit(sizes: Sizes, material: Material, queries: NDArray[np.intp], fitting: Fi
         lr=fitting.rate,
     )
     rng = np.random.default_rng(fitting.seed)
-    steps = fitting.epochs * -(-len(queries) // fitting.queries)
+    batches = -(-len(queries) // fitting.queries)
+    epochs = max(fitting.epochs, -(-fitting.least_steps // batches))
+    steps = epochs * batches
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.rate, total_steps=steps + 1, pct_start=0.1)
     model.train()
     step = 0
-    for _ in range(fitting.epochs):
-        for batch in np.array_split(rng.permutation(queries), -(-len(queries) // fitting.queries)):
+    for _ in range(epochs):
+        for batch in np.array_split(rng.permutation(queries), batches):
             loss = batch_loss(model, material, np.sort(batch), fitting.listwise)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -112,10 +115,12 @@ def standardise(model: Ranker, material: Material, queries: NDArray[np.intp]) ->
 def logits_of(model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Tensor, NDArray[np.intp], NDArray[np.intp]]:
     """(N,) the logit of each example's own head, its row in the examples, its query's position."""
     at, group = material.rows_of(queries)
-    user = model.user(torch.from_numpy(material.examples.request[queries]))[torch.from_numpy(group)]  # (N, H)
+    user = model.user(torch.from_numpy(material.examples.request[queries])).index_select(0, torch.from_numpy(group))  # (N, H)
     items, inverse = np.unique(material.item[at], return_inverse=True)
     halves = model.item(torch.from_numpy(material.items[items]), torch.from_numpy(material.codes[items]).long())
-    both = model.score(user, halves[torch.from_numpy(inverse)], torch.from_numpy(material.examples.cross[at].astype(np.float32)))  # (N, 2)
+    both = model.score(
+        user, halves.index_select(0, torch.from_numpy(inverse)), torch.from_numpy(material.examples.cross[at].astype(np.float32))
+    )  # (N, 2)
     head = torch.from_numpy((~material.examples.seen[at]).astype(np.int64))
     return both.gather(1, head[:, None])[:, 0], at, group
 
