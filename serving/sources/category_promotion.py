@@ -18,7 +18,7 @@ from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
 from serving.query import Floats, Hits, Query
-from serving.sources.history import counts
+from serving.sources.history import counts, positions
 from serving.system import SourceSpec
 
 GROUPINGS = ("category", "type", "brand")  # levels 1 and 2 of the category path, and the brand
@@ -47,31 +47,50 @@ class Offers(ArrayFolder):
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """Distinct combinations of some groupings' codes among the offers: lifts are made once a kind and gathered once an offer."""
+
+    groupings: tuple[int, ...]
+    codes: NDArray[np.int32]  # (groupings, kinds)
+    at: NDArray[np.intp]  # (A,) kind of each offer
+
+    @classmethod
+    def of(cls, codes: NDArray[np.int32], *groupings: int) -> Self:
+        distinct, at = np.unique(codes[list(groupings)], axis=1, return_inverse=True)
+        return cls(groupings, distinct, at.ravel())
+
+
+@dataclass(frozen=True)
 class CategoryPromotion:
     """The user's affinity to what an offer is, times what the offer is worth in the user's store this week."""
 
     spec: SourceSpec
     catalogue: Catalogue = field(repr=False)
     offers: Offers = field(repr=False)
-    codes: NDArray[np.int32] = field(repr=False)  # (G, A) of the offers
+    position_of: NDArray[np.int32] = field(repr=False)  # (I,) of an item among the offers; -1 not on offer
+    kinds: tuple[Kinds, ...] = field(repr=False)
     worth: dict[tuple[int, int], Floats] = field(default_factory=dict, repr=False)  # (place, period) -> (A,)
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
         offers = Offers.load(folder)
+        position_of = np.full(offers.items, -1, np.int32)
+        position_of[offers.rows] = np.arange(len(offers.rows), dtype=np.int32)
         codes = np.stack([grouping_codes(catalogue, name)[offers.rows] for name in GROUPINGS])
-        return cls(spec, catalogue, offers, codes)
+        kinds = (Kinds.of(codes, 0, 1), Kinds.of(codes, 2))  # a type refines its category: together hardly more kinds than types
+        return cls(spec, catalogue, offers, position_of, kinds)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` best offers; `dense` (I,) is 0 for what is not on offer."""
-        offers = self.offers
-        scores = self._worth(query.place, self.catalogue.plan_at(query.request.at_day)).copy()  # (A,)
-        for lift, codes in zip(self.lifts(query), self.codes, strict=True):
-            scores *= lift[codes]
+        offers, lifts = self.offers, self.lifts(query)
+        scores = self._worth(query.place, self.catalogue.plan_at(query.request.at_day))  # (A,)
+        for kinds in self.kinds:
+            lift = np.prod([lifts[g][codes] for g, codes in zip(kinds.groupings, kinds.codes, strict=True)], axis=0)
+            scores = scores * lift.take(kinds.at)
+        best = select(scores, n, positions(query.excluded, self.position_of)[0], floor=0.0)
         dense = np.zeros(offers.items, np.float32)
         dense[offers.rows] = scores
-        rows = select(dense, n, query.excluded, floor=0.0)
-        return Hits(rows, dense[rows], dense)
+        return Hits(offers.rows[best], scores[best], dense)
 
     def lifts(self, query: Query) -> list[Floats]:
         """For every grouping (C,): how much more the user goes for each code than everyone does, to its power. 1 without history."""
@@ -81,11 +100,14 @@ class CategoryPromotion:
         weights = np.concatenate([counts(query, offers.tau_days), session_weights])
         total = float(weights.sum()) + offers.prior_counts
         lifts, begin = [], 0
-        for name, end, power in zip(GROUPINGS, offers.share_ends, offers.powers, strict=True):
+        for name, end, power in zip(GROUPINGS, offers.share_ends.tolist(), offers.powers, strict=True):
             share = offers.shares[begin:end]
             own = np.bincount(grouping_codes(self.catalogue, name)[rows], weights, minlength=len(share))[: len(share)]
-            lifts.append((((own / share + offers.prior_counts) / total) ** power).astype(np.float32))
-            begin = int(end)
+            lift = np.full(len(share), (offers.prior_counts / total) ** power, np.float32)
+            touched = np.flatnonzero(own)
+            lift[touched] = ((own[touched] / share[touched] + offers.prior_counts) / total) ** power
+            lifts.append(lift)
+            begin = end
         return lifts
 
     def _worth(self, place: int, period: int) -> Floats:

@@ -59,6 +59,8 @@ def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Float
 
 
 def positions(rows: Rows, position_of: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Where each row is in a smaller universe, and which of them are in it at all."""
-    at = position_of[rows]
-    return at, at >= 0
+    """Where each row is in a smaller universe, of those that are in it; and which those are. Rows posted after the fit are not."""
+    known = rows < len(position_of)
+    at = position_of[np.where(known, rows, 0)] if len(position_of) else np.full(len(rows), -1, np.int32)
+    inside = known & (at >= 0)
+    return at[inside], inside

@@ -16,7 +16,7 @@ from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
 from serving.query import Floats, Hits, Query, Rows
-from serving.sources.history import interest
+from serving.sources.history import interest, positions
 from serving.system import SourceSpec
 
 HISTORY_LIMIT = 256  # heaviest history items that vote: more changed no metric
@@ -47,12 +47,15 @@ class Linear:
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items with the greatest positive scores; `dense` (I,) holds all, negative ones too."""
-        dense = np.zeros(len(self.table.position_of), np.float32)
+        table = self.table
+        dense = np.zeros(len(table.position_of), np.float32)
         found, weights = self._voters(query)
-        if len(found):
-            dense[self.table.rows] = self._votes(found, weights)
-        rows = select(dense, n, query.excluded, floor=0.0)
-        return Hits(rows, dense[rows], dense)
+        if not len(found):
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32), dense)
+        votes = self._votes(found, weights)
+        best = select(votes, n, positions(query.excluded, table.position_of)[0], floor=0.0)
+        dense[table.rows] = votes
+        return Hits(table.rows[best], votes[best], dense)
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
         """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""
@@ -69,16 +72,14 @@ class Linear:
     def _voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""
         rows, weights = interest(query, self.table.tau_days, HISTORY_LIMIT)
-        found = self.table.position_of[rows]  # (H,)
-        kept = found >= 0
-        found = found[kept]
-        return found, weights[kept] * self.table.scales[found]
+        found, inside = positions(rows, self.table.position_of)
+        return found, weights[inside] * self.table.scales[found]
 
-    def _votes(self, found: NDArray[np.int32], weights: Floats) -> NDArray[np.float64]:
+    def _votes(self, found: NDArray[np.int32], weights: Floats) -> Floats:
         """(M,) summed votes."""
         table = self.table
         parts = table.weights[found] * weights[:, None]  # (H, K)
-        return np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows))
+        return np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
 
 
 load = Linear.load

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
-from serving.index import select
+from serving.index import products, select
 from serving.query import Floats, Hits, Query
 from serving.sources.history import interest
 from serving.system import SourceSpec
@@ -39,12 +39,10 @@ class TwoTower:
 
     spec: SourceSpec
     table: TowerTable = field(repr=False)
-    vectors: Floats = field(repr=False)  # (I, D) the table's, times its scale, over the temperature
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        table = TowerTable.load(folder)
-        return cls(spec, table, table.vectors * (table.scales / table.temperature)[:, None])
+        return cls(spec, TowerTable.load(folder))
 
     def history_bag(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
@@ -60,7 +58,10 @@ class TwoTower:
         """The `n` items nearest to `vector` (D,); nothing without one."""
         if vector is None:
             return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
-        dense = self.vectors @ np.asarray(vector, np.float32).ravel() + self.table.prior  # (I,)
+        table = self.table
+        dense = products(table.vectors, np.asarray(vector, np.float32).ravel() / np.float32(table.temperature))  # (I,)
+        dense *= table.scales
+        dense += table.prior
         rows = select(dense, n, query.excluded)
         return Hits(rows, dense[rows], dense)
 

@@ -136,4 +136,4 @@ def test_another_store_has_another_plan(tmp_path: Path) -> None:
     source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
     here, there = (source.retrieve(query(UserState("nobody"), world.catalogue, place=place), 4).dense[3] for place in ("p0", "p1"))
     assert here > there
-    assert CUT_DAY == world.users.cut_day
+    assert world.users.cut_day == CUT_DAY

@@ -44,7 +44,7 @@ def test_the_dual_form_equals_the_primal_closed_form() -> None:
 
 
 def test_kept_neighbours_are_the_greatest_in_size_of_every_row() -> None:
-    rows, solved, gain = factor(random_world().history, least_users=1)
+    _rows, solved, gain = factor(random_world().history, least_users=1)
     matrix = solved.T @ solved / (1 - gain)
     np.fill_diagonal(matrix, 0)
     positions, values = neighbours_of(solved, gain, 5)

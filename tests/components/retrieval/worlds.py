@@ -21,30 +21,30 @@ def catalogue(item_ids: Sequence[str], category: np.ndarray | None = None, place
     keys = np.array([item_key(item.decode()) for item in ids], np.uint64)
     codes = np.zeros((len(ids), 3), np.int32) if category is None else category.astype(np.int32)
     titles = [b"Item " + item for item in ids]
-    values: dict[str, object] = dict(
-        item_ids=np.array(ids),
-        keys=keys,
-        key_order=np.argsort(keys).astype(np.int32),
-        category=codes,
-        brand=np.zeros(len(ids), np.int32),
-        created_day=np.zeros(len(ids)),
-        price=np.full(len(ids), 2.0, np.float32),
-        flags=np.zeros(len(ids), np.uint8),
-        title_bytes=np.frombuffer(b"".join(titles), np.uint8),
-        title_ends=np.cumsum([len(title) for title in titles]),
-        features=np.zeros((len(ids), 1), np.float32),
-        plan_display=np.zeros((1, len(places), len(ids)), np.uint8),
-        plan_mailer=np.zeros((1, len(places), len(ids)), np.uint8),
-        plan_from=np.array([CUT_DAY]),
-        plan_until=np.array([CUT_DAY + 7]),
-        feature_names=("nothing",),
-        category_names=("unknown", *(f"Part > Shelf > Kind {code}" for code in range(1, int(codes.max(initial=0)) + 1))),
-        brand_names=("unknown",),
-        places=places,
-        display_codes=("", "A"),
-        mailer_codes=("", "A"),
-        cut_day=CUT_DAY,
-    )
+    values: dict[str, object] = {
+        "item_ids": np.array(ids),
+        "keys": keys,
+        "key_order": np.argsort(keys).astype(np.int32),
+        "category": codes,
+        "brand": np.zeros(len(ids), np.int32),
+        "created_day": np.zeros(len(ids)),
+        "price": np.full(len(ids), 2.0, np.float32),
+        "flags": np.zeros(len(ids), np.uint8),
+        "title_bytes": np.frombuffer(b"".join(titles), np.uint8),
+        "title_ends": np.cumsum([len(title) for title in titles]),
+        "features": np.zeros((len(ids), 1), np.float32),
+        "plan_display": np.zeros((1, len(places), len(ids)), np.uint8),
+        "plan_mailer": np.zeros((1, len(places), len(ids)), np.uint8),
+        "plan_from": np.array([CUT_DAY]),
+        "plan_until": np.array([CUT_DAY + 7]),
+        "feature_names": ("nothing",),
+        "category_names": ("unknown", *(f"Part > Shelf > Kind {code}" for code in range(1, int(codes.max(initial=0)) + 1))),
+        "brand_names": ("unknown",),
+        "places": places,
+        "display_codes": ("", "A"),
+        "mailer_codes": ("", "A"),
+        "cut_day": CUT_DAY,
+    }
     return Catalogue(**(values | more))  # type: ignore[arg-type]
 
 
