@@ -84,7 +84,7 @@ def _message_limits() -> dict[str, int]:
 
 
 def _model(kserve: Any, door: Door) -> Any:
-    """The door as a KServe model: what gRPC and v2 binary requests reach."""
+    """The door as a KServe model: what gRPC requests reach, and what KServe describes."""
     from kserve.errors import InvalidInput
 
     from serving import inference, messages
@@ -111,7 +111,9 @@ def _model(kserve: Any, door: Door) -> Any:
                 raise InvalidInput(f"{problem.code}: {problem.message}") from None
             told = inference.inferred(door.model_name, door.digest, answers, payload.id)
             output = kserve.InferOutput(name="response", shape=told.outputs[0].shape, datatype="BYTES", data=_bytes(payload, told))
-            return kserve.InferResponse(payload.id, door.model_name, [output], model_version=door.digest, parameters=told.parameters)
+            return kserve.InferResponse(
+                payload.id or door.service.request_ids(), door.model_name, [output], model_version=door.digest, parameters=told.parameters
+            )
 
     def _plain(answer: Any) -> Any:
         import msgspec

@@ -54,6 +54,7 @@ class App:
         extra: Sequence[tuple[bytes, bytes]] = ()
         try:
             status, kind, body = await self._answer(route, scope, receive)
+            extra = scope.get("reply_headers", ())
         except WireProblem as problem:
             status, kind, body, extra = problem.status, JSON, messages.error(problem), _headers(problem, route)
         except Disconnected:

@@ -4,13 +4,11 @@ POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{reque
 POST /v1/models/{model}:predict   POST /v2/models/{model}/infer   GET /v2/health/{live,ready}   GET /healthz /readyz /metrics
 """
 
-from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
 from serving import inference, messages
-from serving.app import JSON, App, Asgi, Disconnected, Receive, Reply, Route, Scope, Send, reply, whole_body
-from serving.messages import WireProblem
+from serving.app import JSON, App, Asgi, Reply, Route, Scope
 from serving.observe import Metrics, Traces
 from serving.queueing import Turn
 from serving.security import Guard
@@ -72,7 +70,11 @@ class Door(App):
         return 200, JSON, await inference.v1(self, body, scope.get("arrived") or perf_counter())
 
     async def predict_v2(self, scope: Scope, body: bytes) -> Reply:
-        return 200, JSON, await inference.v2(self, body, scope.get("arrived") or perf_counter())
+        length = inference.head_length(scope["headers"], body)
+        told, head = await inference.v2(self, body, length, scope.get("arrived") or perf_counter())
+        if head is not None:
+            scope["reply_headers"] = [(b"inference-header-content-length", b"%d" % head)]
+        return 200, JSON if head is None else b"application/octet-stream", told
 
     async def live_v2(self, _: Scope, __: bytes) -> Reply:
         return 200, JSON, b'{"live":true}'
@@ -90,33 +92,7 @@ class Door(App):
     def with_parameter(self, path: str) -> tuple[str, Route | None]:
         return (_WHY, Route("GET", "why", self.why)) if path.startswith(_WHY) else ("other", None)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.behind is not None and scope["type"] == "http" and _is_binary(scope):
-            return await self._pass_on(scope, receive, send)
-        return await super().__call__(scope, receive, send)
-
     def behind_of(self, scope: Scope) -> Asgi | None:
-        return self._pass_on if self.behind is not None and scope["path"].startswith(_KSERVE) else None
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let KServe answer, within our limits. What changes its repository is refused: a bundle is served until its server stops."""
-        assert self.behind is not None
-        try:
-            if scope["path"].startswith("/v2/repository"):
-                raise WireProblem(403, "forbidden", "models are not loaded or unloaded by request: start a server with the other bundle")
-            self.guard.admit(scope, "recommend" if scope["method"] == "POST" else None)
-            body = await whole_body(receive, self.max_body)
-        except WireProblem as problem:
-            return await reply(scope, send, problem.status, JSON, messages.error(problem))
-        except Disconnected:
-            return None
-
-        async def whole() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        return await self.behind(scope, whole, send)
-
-
-def _is_binary(scope: Scope) -> bool:
-    """A v2 request with tensors in binary after its JSON: KServe's own decoder reads those."""
-    return scope["path"].endswith("/infer") and any(name == b"inference-header-content-length" for name, _ in scope["headers"])
+        """KServe, for what it says of itself and its model; never what would change its repository: a bundle is served to the end."""
+        reads = scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/v2/repository")
+        return self.behind if reads and scope["path"].startswith(_KSERVE) else None

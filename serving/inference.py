@@ -1,10 +1,12 @@
-"""The open inference protocols, answered without KServe's routing: v1 `:predict` and v2 `/infer` with JSON tensors.
+"""The open inference protocols, answered without KServe's routing: v1 `:predict` and v2 `/infer`.
 
 v1: {"instances": [recommendation request, …]} -> {"predictions": [recommendation, …]}.
-v2: one BYTES tensor `request` of shape [n] whose elements are recommendation requests in JSON -> one BYTES tensor `response`, alike.
+v2: one BYTES tensor `request` of shape [n] whose elements are recommendation requests in JSON -> one BYTES tensor `response`, alike;
+its binary tensor extension too.
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,10 +69,64 @@ async def v1(door: "Door", body: bytes, arrived: float) -> bytes:
     return messages.encode(Predictions(await predict(door, asked, arrived)))
 
 
-async def v2(door: "Door", body: bytes, arrived: float) -> bytes:
-    asked = messages.decode(_infer, body)
-    answers = await predict(door, requests_of([(one.name, one.datatype, one.data) for one in asked.inputs]), arrived)
-    return messages.encode(inferred(door.model_name, door.digest, answers, asked.id))
+async def v2(door: "Door", body: bytes, head_length: int | None, arrived: float) -> tuple[bytes, int | None]:
+    """The response and the length of its JSON part, or None when it is JSON alone. `head_length`: the same of the request."""
+    asked = messages.decode(_infer, body if head_length is None else body[:head_length])
+    tail = b"" if head_length is None else body[head_length:]
+    answers = await predict(door, requests_of(_elements(asked.inputs, tail)), arrived)
+    told = inferred(door.model_name, door.digest, answers, asked.id)
+    if not _wants_binary(asked):
+        return messages.encode(told), None
+    raw = b"".join(struct.pack("<I", len(one)) + one for one in (text.encode() for text in told.outputs[0].data or ()))
+    output = Tensor("response", told.outputs[0].shape, "BYTES", None, {"binary_data_size": len(raw)})
+    head = messages.encode(msgspec.structs.replace(told, outputs=[output]))
+    return head + raw, len(head)
+
+
+def head_length(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> int | None:
+    """Length of a v2 request's JSON part when tensors follow it in binary. Raises `WireProblem` when it is not one."""
+    text = next((value for name, value in headers if name == b"inference-header-content-length"), None)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 9 or int(text) > len(body):
+        raise WireProblem(400, "bad_header", "inference-header-content-length is not the length of the body's JSON part: correct it")
+    return int(text)
+
+
+def _elements(inputs: Sequence[Tensor], tail: bytes) -> list[tuple[str, str, Any]]:
+    """(name, datatype, data) of each tensor, those in `tail` read from there."""
+    found: list[tuple[str, str, Any]] = []
+    at = 0
+    for one in inputs:
+        size = (one.parameters or {}).get("binary_data_size")
+        if size is None:
+            found.append((one.name, one.datatype, one.data))
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail) - at:
+            raise WireProblem(422, "bad_value", f"tensor {one.name[:64]!r} does not fit the {len(tail) - at} bytes that are left", "inputs")
+        found.append((one.name, one.datatype, _strings(tail[at : at + size])))
+        at += size
+    if at != len(tail):
+        raise WireProblem(422, "bad_value", f"{len(tail) - at} bytes follow the last tensor", "inputs")
+    return found
+
+
+def _strings(raw: bytes) -> list[bytes]:
+    """Elements of a BYTES tensor: each a little-endian length of four bytes, then its bytes."""
+    found = []
+    at = 0
+    while at < len(raw):
+        if len(raw) - at < 4 or (length := int.from_bytes(raw[at : at + 4], "little")) > len(raw) - at - 4:
+            raise WireProblem(422, "bad_value", "a BYTES tensor ends within an element", "inputs")
+        found.append(raw[at + 4 : at + 4 + length])
+        at += 4 + length
+    return found
+
+
+def _wants_binary(asked: Infer) -> bool:
+    outputs = [one.get("parameters") for one in asked.outputs or () if isinstance(one, dict)]
+    named = [one.get("binary_data") for one in outputs if isinstance(one, dict)]
+    return bool(named[0]) if named and named[0] is not None else bool((asked.parameters or {}).get("binary_data_output"))
 
 
 def requests_of(inputs: Sequence[tuple[str, str, Any]]) -> list[RecommendationRequest]:
