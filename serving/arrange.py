@@ -20,6 +20,7 @@ from serving.system import RuleSpec
 
 Mask = NDArray[np.bool_]
 _FLAG_OF = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
+_NEAR = 128  # of the list that are looked at first for one page
 KINDS = (*_FLAG_OF, "allowed", "not_seen", "pin", "at_most", "at_least", "exposure_floor", "boost", "diverse")
 
 
@@ -75,7 +76,9 @@ class Rules:
         self.page = page
         self._groups = {name: np.ascontiguousarray(catalogue.category[:, level]) for level, name in enumerate(GROUPS[:3])}
         self._groups["brand"] = np.array(catalogue.brand)
-        self._created = np.array(catalogue.created_day)  # (I,)
+        self._created = np.nan_to_num(np.array(catalogue.created_day), nan=-np.inf)  # (I,)
+        self._created_sorted = np.sort(self._created)
+        self._newer: dict[float, tuple[int, Mask]] = {}  # days -> how many are older, which are newer
         self.flags = np.array(catalogue.flags)  # (I,) a copy: an item may be recalled while the bundle serves
         self._hard = [(spec.kind, self._bit(spec)) for spec in specs if spec.kind in _FLAG_OF or spec.kind == "allowed"]
         self._hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))
@@ -195,34 +198,57 @@ class Rules:
         return [(position, index) for position, index in at if keep[index] or self.permits(ranked.rows[index : index + 1])[0]]
 
     def _pages(self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]) -> list[int]:
+        """Page after page. For one page the first of the list and the new items are enough, unless they turn out too few."""
+        near = self._window(ranked, order, asked) if asked.k <= self.page and len(order) > _NEAR else order
+        noted: list[Move] = []
+        chosen = self._turn(ranked, near, pinned, asked, noted)
+        if len(near) < len(order) and (len(chosen) < asked.k or any(move.rule == "at_most" and move.what == "gave way" for move in noted)):
+            noted = []
+            chosen = self._turn(ranked, order, pinned, asked, noted)
+        moves += noted
+        return chosen
+
+    def _window(self, ranked: Ranked, order: NDArray[np.intp], asked: Asked) -> NDArray[np.intp]:
+        """The first of the order, and those after it that a floor may need."""
+        wanted = np.zeros(len(order), bool)
+        for spec in self._floors:
+            wanted |= self._new(ranked.rows[order], float(spec.settings["newer_than_days"]), asked)
+        wanted[:_NEAR] = True
+        return order[wanted]
+
+    def _turn(self, ranked: Ranked, order: NDArray[np.intp], pinned: list[tuple[int, int]], asked: Asked, moves: list[Move]) -> list[int]:
+        """Positions in `ranked` of all pages. Within, an item is known by its place in `local`: the order, then the pins."""
         reserved = [index for _, index in pinned]
-        left = [index for index in order.tolist() if index not in reserved] if reserved else order.tolist()
-        capped = Capped([column[ranked.rows].tolist() for _, column, _ in self._caps], [count for _, _, count in self._caps])
+        local = np.concatenate((order[~np.isin(order, reserved)], reserved)).astype(np.intp) if reserved else order
+        rows = ranked.rows[local]
+        left = list(range(len(local) - len(reserved)))
+        capped = Capped([column[rows].tolist() for _, column, _ in self._caps], [count for _, _, count in self._caps])
+        at = [(position, len(left) + number) for number, (position, _) in enumerate(pinned)]
         chosen: list[int] = []
-        while len(chosen) < asked.k and (left or (pinned and not chosen)):
+        while len(chosen) < asked.k and (left or (at and not chosen)):
             size = min(self.page, asked.k - len(chosen))
-            pins = [] if chosen else [(position, index) for position, index in pinned if position < size]
+            pins = [] if chosen else [(position, index) for position, index in at if position < size]
             beside = [index for _, index in pins]
             page, left, skipped, over = fill_page(left, capped, size, beside)
             if not chosen:
-                moves += self._skips(ranked, skipped, over)
-                page, left = self._meet_floors(ranked, page, left, capped, beside, asked, moves)
+                moves += self._skips(rows, skipped, over)
+                page, left = self._meet_floors(rows, page, left, capped, beside, asked, moves)
             for position, index in pins:
                 page.insert(position, index)
-                moves.append(Move("pin", "moved", (int(ranked.rows[index]),), f"pinned at {position}"))
+                moves.append(Move("pin", "moved", (int(rows[index]),), f"pinned at {position}"))
             chosen += page
-        return chosen
+        return local[chosen].tolist() if chosen else []
 
-    def _skips(self, ranked: Ranked, skipped: list[tuple[int, int]], over: list[int]) -> Iterable[Move]:
+    def _skips(self, rows: Rows, skipped: list[tuple[int, int]], over: list[int]) -> Iterable[Move]:
         for cap, (spec, _, _) in enumerate(self._caps):
-            rows = tuple(int(ranked.rows[index]) for index, by in skipped if by == cap and index not in over)
-            if rows:
-                yield Move("at_most", "moved", rows, f"more than {spec.settings['count']} of one {spec.settings['per']}")
+            gone = tuple(int(rows[index]) for index, by in skipped if by == cap and index not in over)
+            if gone:
+                yield Move("at_most", "moved", gone, f"more than {spec.settings['count']} of one {spec.settings['per']}")
         if over:
-            yield Move("at_most", "gave way", tuple(ranked.rows[over].tolist()), "too few items fit under the caps")
+            yield Move("at_most", "gave way", tuple(rows[over].tolist()), "too few items fit under the caps")
 
     def _meet_floors(
-        self, ranked: Ranked, page: list[int], left: list[int], capped: Capped, pinned: Sequence[int], asked: Asked, moves: list[Move]
+        self, rows: Rows, page: list[int], left: list[int], capped: Capped, pinned: Sequence[int], asked: Asked, moves: list[Move]
     ) -> tuple[list[int], list[int]]:
         """Replace the worst old items of the page by the best new ones that fit under the caps."""
         for spec in self._floors:
@@ -230,21 +256,27 @@ class Rules:
                 continue
             days, count = float(spec.settings["newer_than_days"]), int(spec.settings["count"])
             whole = [*page, *pinned]
-            new = self._new(ranked.rows[whole], days, asked)
+            new = self._new(rows[whole], days, asked)
             lacking = min(count, len(whole)) - int(new.sum())
             if lacking <= 0:
                 continue
             old = [index for index, is_new in zip(page, new.tolist(), strict=False) if not is_new]
-            fresh = [left[at] for at in np.flatnonzero(self._new(ranked.rows[left], days, asked)).tolist()] if left else []
+            fresh = [left[at] for at in np.flatnonzero(self._new(rows[left], days, asked)).tolist()] if left else []
             page, left, added = exchange(page, left, old, fresh, lacking, capped, pinned)
             if added:
-                moves.append(Move(spec.kind, "added", tuple(ranked.rows[added].tolist()), f"newer than {days:g} days"))
+                moves.append(Move(spec.kind, "added", tuple(rows[added].tolist()), f"newer than {days:g} days"))
             if len(added) < lacking:
                 moves.append(Move(spec.kind, "gave way", (), f"{lacking - len(added)} new items short"))
         return page, left
 
     def _new(self, rows: Rows, days: float, asked: Asked) -> Mask:
-        return self._created[rows] > asked.at_day - days  # NaN: not new
+        """Which rows entered the catalogue within the last days."""
+        since = asked.at_day - days
+        older = int(np.searchsorted(self._created_sorted, since, side="right"))
+        kept = self._newer.get(days)
+        if kept is None or kept[0] != older:
+            kept = self._newer[days] = (older, self._created > since)
+        return kept[1][rows]
 
 
 def drawn(request_id: str, every: int) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from serving.exposures import Entry, Record
 from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, TASTE_FEATURES, cross_names
 from serving.query import Answer, Candidates, Query
+from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
 from serving.state import UserState
 
@@ -29,11 +30,11 @@ def replay(recommender: Recommender, record: Record) -> Answer:
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         ranked = recommender.order(pool, scores)
-        trace = Trace(query, pool, scores, (), record.rung, record.pool_day)
+        trace = Trace(query, pool, scores, (), record.rung, record.pool_day, record.side_day)
     else:
         base = np.frombuffer(record.base, "<i4").astype(np.int32)
         ranked = listed(base, query)
-        trace = Trace(query, None, None, (), record.rung, record.pool_day, base)
+        trace = Trace(query, None, None, (), record.rung, base=base)
     arranged = recommender.arrange(query, ranked)
     return recommender.answer(replace(trace, moves=arranged.moves), arranged, record.degraded)
 
@@ -69,9 +70,14 @@ def _ranked(recommender: Recommender, record: Record, query: Query) -> tuple[Can
     """Pool and scores as they were: the pool of its own moment, scored at the request's."""
     pooled = replace(query, request=replace(query.request, at_day=record.pool_day))
     pool = recommender.retrieve(pooled, recommender.request(pooled))
-    side = recommender.request(query)
+    side = _side(recommender, record, query)
     scores = recommender.light(query, side, pool)
     return pool, recommender.heavy(side, pool, scores) if record.heavy else scores
+
+
+def _side(recommender: Recommender, record: Record, query: Query) -> UserSide:
+    """The user's side as it was: of its own moment when it came from the cache."""
+    return recommender.request(replace(query, request=replace(query.request, at_day=record.side_day)))
 
 
 def _propensity(recommender: Recommender, record: Record) -> float:
@@ -158,7 +164,7 @@ def _attributed(recommender: Recommender, record: Record, query: Query, pool: Ca
     others = np.setdiff1d(np.arange(len(names)), np.concatenate(list(columns.values())))
     kept = pool.take(scores.kept)
     cross = scores.cross[scores.kept]
-    side = recommender.request(query)
+    side = _side(recommender, record, query)
     added = recommender.rankers.attribute(side, kept.rows, cross, kept.seen, columns | {"sources": others})
     at = {row: position for position, row in enumerate(kept.rows.tolist())}
     shown = [entry.row for entry in record.items if entry.row in at]

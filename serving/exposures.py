@@ -59,6 +59,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     rung: str
     items: list[Entry]
     pool_day: float = 0.0  # the moment the pool was made for
+    side_day: float = 0.0  # the moment the user's side of the models was made for
     pool: bytes = b""  # (C,) rows
     kept: bytes = b""  # (K,) rows, best light score first
     ranks: bytes = b""  # (K, S)
@@ -105,6 +106,7 @@ def record_of(answer: Answer) -> Record:
         rung=trace.rung,
         items=[Entry(item.row, item.item_id, item.score, item.sources, item.reason) for item in answer.items],
         pool_day=trace.pool_day,
+        side_day=trace.side_day,
         moves=[Moved(move.rule, move.what, list(move.rows), move.why) for move in trace.moves],
         degraded=answer.degraded,
         arm=answer.arm,

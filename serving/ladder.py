@@ -67,6 +67,7 @@ class _Run:
     scores: Scores | None = None
     base: Rows | None = None
     pool_day: float = 0.0
+    side_day: float = 0.0
 
 
 class Ladder:
@@ -86,14 +87,14 @@ class Ladder:
         """A full, rule-abiding list. `reason`: why the online read failed, when it did; `budget_ms`: what is left of the request's time."""
         began = self.clock()
         left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
-        run = _Run(self.recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day)
+        run = _Run(self.recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day, side_day=request.at_day)
         rung, ranked = next((name, found) for name, step in self._rungs() if (found := step(run)) is not None)
         if rung == "full" and run.scores is not None and run.scores.heavy is None:
             rung = "light"
         arranging = self.clock()
         arranged = self.recommender.arrange(run.query, ranked)
         degraded = self._degraded(rung, run.reasons, reason)
-        trace = Trace(run.query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.base)
+        trace = Trace(run.query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
         answer = self.recommender.answer(trace, arranged, degraded)
         ended = self.clock()
         self._measured(run, "arrange", ended - arranging)
@@ -150,6 +151,8 @@ class Ladder:
         kept = self.caches.pool(run.query) if self.caches is not None else None
         if kept is not None:
             run.pool, run.pool_day = kept.pool, kept.day
+            if kept.side is not None:
+                run.side_day = kept.day
             return kept.side
         side = None
         if self._retriever is not None:

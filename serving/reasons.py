@@ -12,6 +12,7 @@ from serving.query import Candidates, Query, Rows
 from serving.sources import Source
 from serving.system import System
 
+_FEW = 32  # items looked up by comparing with all
 Told = tuple[tuple[str, ...], str]  # sources, best rank first; the sentence
 
 
@@ -32,14 +33,12 @@ class Reasons:
         """Sources and sentence of each row, in order: (k,). A row outside the pool was filled up from a popular list."""
         if pool is None or not len(pool):
             return [(("popular",), self._default(query, int(row))) for row in rows]
-        by_row = np.argsort(pool.rows, kind="stable")
-        at = by_row[np.minimum(np.searchsorted(pool.rows, rows, sorter=by_row), len(pool) - 1)]  # (k,)
+        at, inside = _positions(pool.rows, rows)  # (k,)
         ranks = pool.source_ranks[at]  # (k, S)
         orders = np.argsort(ranks, axis=1, kind="stable").tolist()
         counts = np.isfinite(ranks).sum(axis=1).tolist()
-        inside = (pool.rows[at] == rows).tolist()
         told: list[Told] = []
-        for row, order, count, known in zip(rows.tolist(), orders, counts, inside, strict=True):
+        for row, order, count, known in zip(rows.tolist(), orders, counts, inside.tolist(), strict=True):
             kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
             told.append((kinds or ("batch" if known else "popular",), self.sentence(query, row, kinds)))
         return told
@@ -101,6 +100,16 @@ class Reasons:
 
     def _default(self, query: Query, row: int) -> str:
         return "Popular near you" if query.request.region or query.state.region else "Popular right now"
+
+
+def _positions(rows: Rows, asked: Rows) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Where each of `asked` is in `rows`, and whether it is there at all."""
+    if len(asked) <= _FEW:
+        same = asked[:, None] == rows  # (k, C)
+        return same.argmax(axis=1), same.any(axis=1)
+    order = np.argsort(rows)
+    at = order[np.minimum(np.searchsorted(rows, asked, sorter=order), len(rows) - 1)]
+    return at, rows[at] == asked
 
 
 def _position(rows: NDArray[np.int32], row: int) -> int:

@@ -33,6 +33,7 @@ class Scores:
     kept: Rows  # (K,) positions in the candidates
     heavy: Floats | None  # (K,); None: the light ranker alone answers
     cross: Floats | None = field(default=None, repr=False)  # (C, Fx) the features both read
+    order: Rows | None = field(default=None, repr=False)  # (C,) positions, best light score first
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Trace:
     moves: tuple[Move, ...]
     rung: str = "full"
     pool_day: float = 0.0  # the moment the pool was made for; earlier than the request's when it came from the cache
+    side_day: float = 0.0  # the same of the user's side
     base: Rows | None = field(default=None)  # the list a lower rung started from
 
 
@@ -100,7 +102,8 @@ class Recommender:
         """Score all, keep the best `system.light`; ties by row."""
         cross = cross_features(query, pool)
         light = self._worth(self.rankers.light(side, pool.rows, cross), pool)
-        return Scores(light, best(light, pool.rows, self.system.light), None, cross)
+        order = descending(light, pool.rows)
+        return Scores(light, order[: self.system.light], None, cross, order)
 
     def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
         """The heavy ranker's scores of those kept."""
@@ -115,19 +118,15 @@ class Recommender:
 
     def order(self, pool: Candidates, scores: Scores) -> Ranked:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
-        light_order = np.lexsort((pool.rows, -scores.light))
-        if scores.heavy is None:
-            order, values = light_order, scores.light[light_order]
-        else:
-            head = scores.kept[np.lexsort((pool.rows[scores.kept], -scores.heavy))]
-            rest = np.ones(len(pool), bool)
-            rest[scores.kept] = False
-            tail = light_order[rest[light_order]]
-            order = np.concatenate((head, tail))
-            first = np.sort(scores.heavy)[::-1]
-            floor = first[-1] if len(first) else np.float32(np.inf)
-            values = np.concatenate((first, np.minimum(scores.light[tail], floor)))
-        return Ranked(pool.rows[order], values.astype(np.float32), pool.seen[order])
+        order = scores.order if scores.order is not None else descending(scores.light, pool.rows)
+        values = scores.light[order]
+        if scores.heavy is not None:
+            head = descending(scores.heavy, pool.rows[scores.kept])
+            kept = len(head)
+            order = np.concatenate((scores.kept[head], order[kept:]))  # those kept are the first of the light order
+            values[:kept] = scores.heavy[head]
+            np.minimum(values[kept:], values[kept - 1 : kept], out=values[kept:])
+        return Ranked(pool.rows[order], values, pool.seen[order])
 
     def arrange(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""
@@ -152,7 +151,7 @@ class Recommender:
         scores = self.rank(query, pool, side)
         at_rank = self.clock()
         arranged = self.arrange(query, self.order(pool, scores))
-        trace = Trace(query, pool, scores, arranged.moves, pool_day=request.at_day)
+        trace = Trace(query, pool, scores, arranged.moves, pool_day=request.at_day, side_day=request.at_day)
         answer = self.answer(trace, arranged)
         ended = self.clock()
         stages = {"request": at_side - began, "retrieve": at_pool - at_side, "rank": at_rank - at_pool, "arrange": ended - at_rank}
@@ -183,12 +182,13 @@ class Recommender:
         return (lambda: fallback.popular(region), fallback.static, lambda: np.arange(len(self.catalogue), dtype=np.int32))
 
 
-def best(scores: Floats, rows: Rows, n: int) -> Rows:
-    """Positions of the `n` greatest scores, best first; ties by row."""
-    if len(scores) > n:
-        near = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
-        return near[np.lexsort((rows[near], -scores[near]))[:n]].astype(np.int32)
-    return np.lexsort((rows, -scores)).astype(np.int32)
+def descending(scores: Floats, rows: Rows) -> Rows:
+    """Positions of the scores, greatest first; ties by row."""
+    order = np.argsort(-scores)  # an unstable sort is many times faster, and ties are rare
+    ordered = scores[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((rows, -scores))
+    return order.astype(np.int32)
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

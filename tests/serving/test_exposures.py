@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.cache import Caches
 from serving.explain import OtherBundle, explain, replay
 from serving.exposures import ExposureLog, record_of
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.state import UserState
+from tests.serving.test_breaker import Clock
 from tests.serving.test_ladder import ladder_of
 from tests.serving.tiny_bundle import DAY, USERS, load_tiny, states, system
 
@@ -38,6 +40,18 @@ def test_every_answer_is_found_and_replayed_to_the_same_list(recommender: Recomm
     assert log.find("r99") is None
     log.close()
     assert (log.written, log.dropped, log.failed) == (USERS, 0, 0)
+
+
+def test_an_answer_from_a_cached_pool_is_replayed_from_the_pool_of_its_own_moment(recommender: Recommender, tmp_path: Path) -> None:
+    log = ExposureLog(tmp_path)
+    ladder = ladder_of(recommender, caches=Caches(recommender.bundle.digest, Clock()), exposures=log)
+    ladder.answer(Request("u03", 10, DAY, "first"), STATES[3])
+    later = ladder.answer(Request("u03", 10, DAY + 0.03, "later"), STATES[3])
+    record = log.find("later")
+    assert record is not None
+    assert record.pool_day == DAY
+    assert replay(recommender, record).items == later.items
+    log.close()
 
 
 @pytest.mark.parametrize("failing", ["retrieve", "heavy"])

@@ -8,7 +8,7 @@ import pytest
 
 from feature_repo.names import USER_FEATURES
 from serving.query import Request
-from serving.recommender import Recommender, best
+from serving.recommender import Recommender, descending
 from serving.state import UserState
 from tests.serving.tiny_bundle import DAY, ITEMS, load_tiny, states, system
 
@@ -100,8 +100,8 @@ def test_a_click_changes_the_next_list(recommender: Recommender) -> None:
 def test_the_best_are_taken_by_score_then_row() -> None:
     scores = np.array([0.5, 0.9, 0.5, 0.5, 0.1], np.float32)
     rows = np.array([40, 30, 20, 10, 0], np.int32)
-    assert rows[best(scores, rows, 3)].tolist() == [30, 10, 20]
-    assert rows[best(scores, rows, 9)].tolist() == [30, 10, 20, 40, 0]
+    assert rows[descending(scores, rows)].tolist() == [30, 10, 20, 40, 0]
+    assert rows[descending(scores[:2], rows[:2])].tolist() == [30, 40]
 
 
 def test_the_trace_holds_what_explains_the_answer(recommender: Recommender, tmp_path: Path) -> None:
