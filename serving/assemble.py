@@ -57,7 +57,8 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
     exposures = ExposureLog(options.exposures or options.home / "exposures")
     caches = Caches(bundle.digest, time.monotonic)
-    ladder = Ladder(recommender, caches=caches, exposures=exposures, **_elsewhere(options, recommender))
+    peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
+    ladder = Ladder(recommender, caches=caches, exposures=exposures, **_elsewhere(recommender, *peers))
     table = StateTable.load(options.users) if options.users is not None else None
 
     def states() -> States:
@@ -71,18 +72,15 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
-    return Parts(door, bundle.digest, [inbox.close, reading.store.close, exposures.close, traces.close])
+    return Parts(door, bundle.digest, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)])
 
 
-def _elsewhere(options: Options, recommender: Recommender) -> dict[str, Any]:
+def _elsewhere(recommender: Recommender, *peers: Peer) -> dict[str, Any]:
     """The halves of a split recommender; nothing for a fused one."""
-    if options.role != "recommender":
+    if not peers:
         return {}
     digest, items, sources = recommender.bundle.digest, len(recommender.catalogue), len(recommender.sources)
-    return {
-        "retriever": RemoteRetrieval(Peer(options.retrieval), digest, items, sources),
-        "ranker": RemoteRanking(Peer(options.ranking), digest),
-    }
+    return {"retriever": RemoteRetrieval(peers[0], digest, items, sources), "ranker": RemoteRanking(peers[1], digest)}
 
 
 def clock_of(options: Options, cut_day: float) -> Clock:

@@ -1,6 +1,7 @@
 """One engine call at a time a worker, the socket read in between; who would wait too long is answered at once from a lower rung."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
@@ -24,25 +25,47 @@ class Turn:
         self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
     ) -> None:
         self._budget_ms, self._on_shed, self._on_wait = budget_ms, on_shed, on_wait
-        self._free = asyncio.Semaphore(self.lanes)
-        self._waiting = 0
+        self._running = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._mean_ms = 1.0  # of a call
 
     async def take(self, arrived: float, call: Callable[[float], T]) -> T:
         """`call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
-        if self._waiting * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
+        if len(self._queue) * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
             self._on_shed()
             return call(self._budget_ms)
-        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        if self._running < self.lanes and not self._queue:
+            self._running += 1
+        else:
+            await self._wait(loop)
         try:
-            async with self._free:
-                began = perf_counter()
-                self._on_wait(began - arrived)
-                answer = await self._run(call, (began - arrived) * 1e3)
-                self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
-                return answer
+            began = perf_counter()
+            self._on_wait(began - arrived)
+            answer = await self._run(call, (began - arrived) * 1e3)
+            self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
+            return answer
         finally:
-            self._waiting -= 1
+            loop.call_soon(self._next)  # not at once: the sockets are read first
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        turn = loop.create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()  # it had been given to this one already
+            raise
+
+    def _next(self) -> None:
+        """Give the turn to who has waited longest."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._running -= 1
 
     async def _run(self, call: Callable[[float], T], waited_ms: float) -> T:
         return call(waited_ms)

@@ -42,8 +42,12 @@ def run_server(options: Options, behind: Behind | None = None) -> int:
     _raise_malloc_thresholds()
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_worker(options, behind))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_worker(options, behind))
+    except (ValueError, OSError) as error:  # a bundle, a keys file, a port: what is wrong is in the message
+        configure_logs(options.log_level).error("cannot start", reason=str(error))
+        return 1
     return 0
 
 
@@ -55,16 +59,16 @@ def command(options: Options) -> list[str]:
 async def _worker(options: Options, behind: Behind | None) -> None:
     log = configure_logs(options.log_level)
     parts = assemble(options, log)
-    door: App = parts.app
+    app: App = parts.app
     listener = bind(options.host, options.port, options.share_port)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    door.ready = True
+    app.ready = True
     log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, pid=os.getpid())
-    joining = asyncio.create_task(behind(door, options)) if behind is not None else None
+    joining = asyncio.create_task(behind(app, options)) if behind is not None else None
     try:
-        await run(door, listener, lambda: setattr(door, "ready", False), options.drain_seconds)
+        await run(app, listener, lambda: setattr(app, "ready", False), options.drain_seconds)
     finally:
         if joining is not None:
             joining.cancel()

@@ -6,6 +6,7 @@ A call has one deadline for connecting, sending and receiving together. Each thr
 
 import socket
 import threading
+from contextlib import suppress
 from time import monotonic
 
 from serving import wire
@@ -29,6 +30,7 @@ class Peer:
             raise ValueError(f"expected HOST:PORT of a server, got {address!r}")
         self.address, self._at = address, (host.strip("[]"), int(port))
         self._local = threading.local()
+        self._kept: set[socket.socket] = set()  # of all threads
 
     def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
         """Raises `PeerError`. A kept connection that the other side has closed meanwhile is made anew once."""
@@ -37,39 +39,43 @@ class Peer:
             f"POST {path} HTTP/1.1\r\nhost: {self.address}\r\ncontent-type: application/octet-stream\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         message = head.encode() + body
-        kept = getattr(self._local, "connection", None)
-        self._local.connection = None  # back in its place only after a whole reply
-        if kept is not None:
-            try:
-                return self._exchange(kept, message, ends)
-            except (ConnectionError, _Stale):
-                kept.close()
+        kept = self._taken()
         try:
+            if kept is not None:
+                with suppress(ConnectionError, _Stale):
+                    return self._exchange(kept, message, ends)
             fresh = socket.create_connection(self._at, max(ends - monotonic(), 0.001))
             fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._exchange(fresh, message, ends)
-        except (OSError, _Stale) as error:
-            raise PeerError(f"{self.address}: {error or type(error).__name__}") from error
+        except TimeoutError as error:
+            raise PeerError(f"{self.address} did not answer in its time") from error
+        except (OSError, ValueError, _Stale) as error:
+            raise PeerError(f"{self.address}: {error}") from error
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        kept = getattr(self._local, "connection", None)
+        """Close the kept connections of all threads."""
+        for connection in tuple(self._kept):
+            connection.close()
+        self._kept.clear()
+
+    def _taken(self) -> socket.socket | None:
+        """This thread's connection, which is put back only after a whole reply."""
+        kept: socket.socket | None = getattr(self._local, "connection", None)
+        self._local.connection = None
         if kept is not None:
-            kept.close()
-            self._local.connection = None
+            self._kept.discard(kept)
+        return kept
 
     def _exchange(self, connection: socket.socket, message: bytes, ends: float) -> bytes:
         try:
             connection.settimeout(max(ends - monotonic(), 0.001))
             connection.sendall(message)
             status, body = _reply(connection, ends)
-        except TimeoutError as error:
+        except BaseException:
             connection.close()
-            raise PeerError(f"{self.address} did not answer in its time") from error
-        except (PeerError, ValueError) as error:
-            connection.close()
-            raise PeerError(f"{self.address}: {error}") from error
+            raise
         self._local.connection = connection
+        self._kept.add(connection)
         if status != 200:
             raise PeerError(f"{self.address} refused with {status}: {body[:300].decode(errors='replace')}")
         return body
@@ -84,21 +90,21 @@ def _reply(connection: socket.socket, ends: float) -> tuple[int, bytes]:
     data = bytearray()
     while (end := data.find(b"\r\n\r\n")) < 0:
         if len(data) > _MAX_HEAD:
-            raise PeerError("the reply's head does not end")
+            raise ValueError("the reply's head does not end")
         data += _received(connection, ends, bool(data))
     lines = bytes(data[:end]).split(b"\r\n")
     parts = lines[0].split(b" ", 2)
     if len(parts) < 2 or not parts[1].isdigit():
-        raise PeerError("the reply does not begin as HTTP does")
+        raise ValueError("the reply does not begin as HTTP does")
     status = int(parts[1])
     lengths = [int(line.partition(b":")[2]) for line in lines[1:] if line[:15].lower() == b"content-length:"]
     if len(lengths) != 1 or not 0 <= lengths[0] <= wire.MAX_FRAME + _MAX_HEAD:
-        raise PeerError("the reply has no usable content-length")
+        raise ValueError("the reply has no usable content-length")
     total = end + 4 + lengths[0]
     while len(data) < total:
         data += _received(connection, ends, True)
     if len(data) > total:
-        raise PeerError("the reply is longer than it says")
+        raise ValueError("the reply is longer than it says")
     return status, bytes(data[end + 4 :])
 
 
@@ -109,7 +115,7 @@ def _received(connection: socket.socket, ends: float, begun: bool) -> bytes:
     connection.settimeout(left)
     part = connection.recv(_CHUNK)
     if not part:
-        raise PeerError("the connection was closed within a reply") if begun else _Stale("the connection was closed")
+        raise ValueError("the connection was closed within a reply") if begun else _Stale("the connection was closed")
     return part
 
 
