@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
 from serving.catalogue import Catalogue
+from serving.diversity import marginal_order
 from serving.pages import Capped, exchange, fill_page
 from serving.query import Floats, Rows
 from serving.rules import GROUPS
@@ -168,29 +169,16 @@ class Rules:
             before, order = order, order[np.argsort(-scores[order], kind="stable")]
             moves += _moved("boost", ranked, before, order, asked.k, "its score was multiplied")
         for spec in self._diverse:
-            before, order = order, self._marginal(ranked.rows, scores, order, spec, asked.k)
+            before, order = order, self._diversified(ranked.rows, scores, order, spec, asked.k)
             moves += _moved("diverse", ranked, before, order, asked.k, "too like a better one")
         return order
 
-    def _marginal(self, rows: Rows, scores: Floats, order: NDArray[np.intp], spec: RuleSpec, k: int) -> NDArray[np.intp]:
-        """Greedy maximal marginal relevance over the first `among`: (1 - strength) x score - strength x likeness to the likest chosen."""
-        head, strength = order[: int(spec.settings["among"])], float(spec.settings["strength"])
+    def _diversified(self, rows: Rows, scores: Floats, order: NDArray[np.intp], spec: RuleSpec, k: int) -> NDArray[np.intp]:
+        head = order[: int(spec.settings["among"])]
         if len(head) < 2:
             return order
         codes = np.stack([self._groups[name][rows[head]] for name in GROUPS])  # (4, M)
-        like = ((codes[:, :, None] == codes[:, None, :]) & (codes > 0)[:, :, None]).mean(0)  # (M, M)
-        span = float(scores[head].max() - scores[head].min()) or 1.0
-        worth = (scores[head] - scores[head].min()) / span * (1 - strength)  # (M,)
-        likest = np.zeros(len(head))
-        taken = []
-        for _ in range(min(k, len(head))):
-            at = int(np.argmax(worth - strength * likest))
-            taken.append(at)
-            worth[at] = -np.inf
-            np.maximum(likest, like[at], out=likest)
-        rest = np.ones(len(head), bool)
-        rest[taken] = False
-        return np.concatenate((head[taken], head[rest], order[len(head) :]))
+        return np.concatenate((head[marginal_order(scores[head], codes, float(spec.settings["strength"]), k)], order[len(head) :]))
 
     def _pinned(self, ranked: Ranked, keep: Mask) -> list[tuple[int, int]]:
         """(position, position in `ranked`) of each pin that no hard rule bars. A pin outranks `not_seen`."""

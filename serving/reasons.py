@@ -13,6 +13,7 @@ from serving.sources import Source
 from serving.system import System
 
 _FEW = 32  # items looked up by comparing with all
+_NAMED = 50  # items of a list whose nearest item of the history is looked for and named
 Told = tuple[tuple[str, ...], str]  # sources, best rank first; the sentence
 
 
@@ -38,17 +39,19 @@ class Reasons:
         orders = np.argsort(ranks, axis=1, kind="stable").tolist()
         counts = np.isfinite(ranks).sum(axis=1).tolist()
         told: list[Told] = []
-        for row, order, count, known in zip(rows.tolist(), orders, counts, inside.tolist(), strict=True):
+        for position, (row, order, count, known) in enumerate(zip(rows.tolist(), orders, counts, inside.tolist(), strict=True)):
             kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
-            told.append((kinds or ("batch" if known else "popular",), self.sentence(query, row, kinds)))
+            told.append((kinds or ("batch" if known else "popular",), self.sentence(query, row, kinds, position < _NAMED)))
         return told
 
-    def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:
-        """What a user may read. What they had before is said first, whatever source brought it."""
+    def sentence(self, query: Query, row: int, kinds: tuple[str, ...], named: bool = True) -> str:
+        """What a user may read. What they had before is said first, whatever source brought it. `named`: look for the nearest item."""
         had = self._had(query, row)
         if had:
             return had
         for kind in kinds:
+            if kind == "linear" and not named:
+                return f"Often {self.system.verb} with what you {self.system.verb}"
             told = self._sentences[kind](query, row) if kind in self._sentences else ""
             if told:
                 return told
