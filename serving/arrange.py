@@ -5,7 +5,6 @@ Shapes: N ranked candidates, I items, k answer length.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -17,9 +16,9 @@ from serving.diversity import marginal_order
 from serving.pages import Capped, exchange, fill_page
 from serving.query import Floats, Rows
 from serving.rules import GROUPS
+from serving.slate import Arranged, Asked, Mask, Move, Ranked
 from serving.system import RuleSpec
 
-Mask = NDArray[np.bool_]
 _FLAG_OF = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
 _NEAR = 128  # of the list that are looked at first for one page
 KINDS = (*_FLAG_OF, "allowed", "not_seen", "pin", "at_most", "at_least", "exposure_floor", "boost", "diverse")
@@ -27,44 +26,6 @@ KINDS = (*_FLAG_OF, "allowed", "not_seen", "pin", "at_most", "at_least", "exposu
 
 class BadRule(ValueError):
     """A rule of the system file is unknown or names what the catalogue lacks."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """What one rule did to some items of one list."""
-
-    rule: str
-    what: str  # removed, moved, added, gave way
-    rows: tuple[int, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Candidates in the order of the rankers, best first."""
-
-    rows: Rows  # (N,)
-    scores: Floats  # (N,) never rising
-    seen: Mask  # (N,)
-
-
-@dataclass(frozen=True)
-class Arranged:
-    """The answer's items in order, and what the rules did."""
-
-    rows: Rows  # (<= k,)
-    scores: Floats  # (<= k,)
-    moves: tuple[Move, ...]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the rules need to know of the request."""
-
-    k: int
-    at_day: float
-    request_id: str = ""
-    discover: bool = False
 
 
 class Rules:

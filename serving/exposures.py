@@ -22,8 +22,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from serving.arrange import Move
 from serving.query import Answer, Request
+from serving.slate import Move
 
 _HEADER = struct.Struct("<IIQ")  # body length, CRC-32 of the body, name of the request
 _BATCH = 64  # records written at once

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from serving.arrange import Ranked
 from serving.breaker import Breaker, Unavailable
 from serving.cache import Caches, Pooled
 from serving.explain import explain
 from serving.exposures import Record
 from serving.query import Answer, Candidates, Query, Request, Rows
 from serving.recommender import Recommender, Scores, Trace, listed
+from serving.slate import Ranked
 from serving.state import UserState
 
 COSTS = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from serving.arrange import Arranged, Asked, Move, Ranked, Rules
+from serving.arrange import Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
 from serving.features import cross_features, request_features
@@ -20,6 +20,7 @@ from serving.fusion import RANK_OFFSET, retrieve
 from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
 from serving.rankers import Rankers, UserSide, final_scores
 from serving.reasons import Reasons
+from serving.slate import Arranged, Asked, Move, Ranked
 from serving.sources import Source, load_sources
 from serving.state import UserState, schema_key
 from serving.system import System

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.schema import POLICY_FLAGS
-from serving.arrange import Arranged, Asked, BadRule, Ranked, Rules, drawn
+from serving.arrange import BadRule, Rules, drawn
 from serving.rules import allowed, at_least, at_most, boost, diverse, exposure_floor, in_stock, not_recalled, not_seen, pin
+from serving.slate import Arranged, Asked, Ranked
 from serving.system import RuleSpec
 from tests.serving.tiny_bundle import DAY, ITEMS, catalogue
 

@@ -1,0 +1,51 @@
+"""What goes into the rules and comes out of them.
+
+Shapes: N ranked candidates, k answer length.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.query import Floats, Rows
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one rule did to some items of one list."""
+
+    rule: str
+    what: str  # removed, moved, added, gave way
+    rows: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates in the order of the rankers, best first."""
+
+    rows: Rows  # (N,)
+    scores: Floats  # (N,) never rising
+    seen: Mask  # (N,)
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The answer's items in order, and what the rules did."""
+
+    rows: Rows  # (<= k,)
+    scores: Floats  # (<= k,)
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the rules need to know of the request."""
+
+    k: int
+    at_day: float
+    request_id: str = ""
+    discover: bool = False
