@@ -15,16 +15,30 @@ UNSCALED: Scaling = ((1.0, 0.0),) * len(HEADS)
 
 
 def platt(logits: NDArray[np.float32], label: NDArray[np.bool_], weight: NDArray[np.float32], rounds: int = 25) -> tuple[float, float]:
-    """(a, b) of the weighted log-loss' minimum, by Newton's method; (1, 0) where a class is missing."""
+    """(a, b) of the weighted log-loss' minimum, by Newton's method with halved steps; (1, 0) where a class is missing.
+
+    One example's worth of belief in (1, 0) keeps the answer finite where the classes can be told apart without a mistake.
+    """
     if label.all() or not label.any():
         return 1.0, 0.0
     features = np.column_stack((logits, np.ones(len(logits)))).astype(np.float64)
-    solution = np.array([1.0, 0.0])
+    start = np.array([1.0, 0.0])
+
+    def loss(solution: NDArray[np.float64]) -> float:
+        margin = np.where(label, 1.0, -1.0) * (features @ solution)
+        return float(weight @ np.logaddexp(0.0, -margin) + 0.5 * ((solution - start) ** 2).sum())
+
+    solution, reached = start, loss(start)
     for _ in range(rounds):
-        chance = 1 / (1 + np.exp(-features @ solution))
-        gradient = features.T @ (weight * (chance - label))
-        curve = (features * (weight * chance * (1 - chance))[:, None]).T @ features + 1e-6 * np.eye(2)
-        solution = solution - np.linalg.solve(curve, gradient)
+        chance = np.exp(-np.logaddexp(0.0, -(features @ solution)))
+        gradient = features.T @ (weight * (chance - label)) + solution - start
+        curve = (features * (weight * chance * (1 - chance))[:, None]).T @ features + np.eye(2)
+        step = np.linalg.solve(curve, gradient)
+        while (tried := loss(solution - step)) > reached and np.abs(step).max() > 1e-9:
+            step = step / 2
+        if tried > reached:
+            break
+        solution, reached = solution - step, tried
     return float(np.clip(solution[0], 0.1, 10.0)), float(solution[1])
 
 
