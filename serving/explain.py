@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from serving.exposures import Entry, Record
 from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, TASTE_FEATURES, cross_names
 from serving.query import Answer, Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
+from serving.records import Entry, Record
 from serving.state import UserState
 
 _PARTS = 5  # contributions named of each item

@@ -16,9 +16,9 @@ import numpy as np
 from serving.breaker import Breaker, Unavailable
 from serving.cache import Caches, Pooled
 from serving.explain import explain
-from serving.exposures import Record
 from serving.query import Answer, Candidates, Query, Request, Rows
 from serving.recommender import Recommender, Scores, Trace, listed
+from serving.records import Record
 from serving.slate import Ranked
 from serving.state import UserState
 

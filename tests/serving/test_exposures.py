@@ -9,9 +9,10 @@ import pytest
 
 from serving.cache import Caches
 from serving.explain import OtherBundle, explain, replay
-from serving.exposures import ExposureLog, record_of
+from serving.exposures import ExposureLog
 from serving.query import Request
 from serving.recommender import Recommender
+from serving.records import record_of
 from serving.state import UserState
 from tests.serving.test_breaker import Clock
 from tests.serving.test_ladder import ladder_of
