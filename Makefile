@@ -21,8 +21,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list with reasons, before and after a click
 	$(BIN)/python -m pipelines.demo
 
-test: $(STAMP) ## every test but those that need a Docker engine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker"
+test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not slow"
 
 lint: $(STAMP) ## style, format, types
 	$(BIN)/ruff check .

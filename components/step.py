@@ -99,7 +99,11 @@ def _work(name: str, function: Callable[..., object], inputs: Mapping[str, Path 
     """Call the function and count the rows it read, wrote and set aside."""
     settings = {kind: value for kind, value in config.items() if kind != "system"}
     started = time.monotonic()
-    function(load_system(config["system"]), **inputs, out=out, **settings)
+    print(f"step={name} state=working", flush=True)
+    try:
+        function(load_system(config["system"]), **inputs, out=out, **settings)
+    except SystemExit as problem:  # a library's idea (pyspark under `python -c`): half a step must not look like a whole one
+        raise RuntimeError(f"step {name} tried to end the process with {problem.code}") from problem
     seconds = round(time.monotonic() - started, 1)
     return {"step": name, "rows": _rows(inputs, out), "seconds": seconds, "resumed": False}
 

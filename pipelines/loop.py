@@ -54,19 +54,20 @@ def _watched(pipeline: object, arguments: dict[str, str | int | bool], runner: R
 
         def show(line: str) -> None:
             event = dict(field.partition("=")[::2] for field in line.split())
-            started = event["state"] == "started"
-            progress.update(bar, description=event["step"], advance=0 if started else 1)
+            ended = event["state"] in ("done", "resumed")
+            progress.update(bar, description=event["step"], advance=1 if ended else 0)
 
         return run_pipeline(pipeline, arguments, runner, home, show)
 
 
 def _print_steps(run: Run) -> None:
-    table = Table("step", "rows in", "rows out", "set aside", "seconds", title=f"log: {run.folder / 'log.txt'}", title_justify="left")
+    table = Table("step", "rows in", "rows out", "set aside", "seconds")
     for step in run.steps:
         rows = step["rows"]
         seconds = "kept" if step["resumed"] else f"{step['seconds']:.1f}"
         table.add_row(step["step"], *(f"{rows[kind]:,}" for kind in ("in", "out", "set_aside")), seconds)
     Console().print(table)
+    Console().print(f"Log: {run.folder / 'log.txt'}", soft_wrap=True, highlight=False)
 
 
 def _print_verdict(verdict: dict[str, object], version: dict[str, object], home: Path) -> None:

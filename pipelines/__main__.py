@@ -1,0 +1,5 @@
+"""`python -m pipelines`: the same as `shortlist`."""
+
+from pipelines.cli import main
+
+main()
