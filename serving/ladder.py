@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from serving.breaker import Breaker, Unavailable
+from serving.breaker import Breaker, Unavailable, attempt
 from serving.cache import Caches, Pooled
 from serving.explain import explain
 from serving.query import Answer, Candidates, Query, Request, Rows
@@ -80,7 +80,8 @@ class Ladder:
         self.recommender, self.caches, self.exposures = recommender, caches, exposures
         self.system, self.digest, self.clock = recommender.system, recommender.bundle.digest, clock
         self._retriever, self._ranker = retriever, ranker
-        self.breakers: Mapping[str, Breaker] = {name: Breaker(name, clock) for name in ("retrieval", "ranking", "linear")}
+        elsewhere = {"retrieval": retriever, "ranking": ranker}
+        self.breakers: Mapping[str, Breaker] = {name: Breaker(name, clock) for name, given in elsewhere.items() if given is not None}
         self.expected_ms: dict[str, float] = {}  # moving average of each stage
 
     def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
@@ -128,20 +129,19 @@ class Ladder:
             side = self._retrieved(run)
             assert run.pool is not None
             if self._ranker is not None:
-                run.scores = self._stage(
-                    run, "ranking", "ranking", self._ranker, run.query, run.pool, self._timeout(run, self.system.budget.models_ms)
-                )
+                timeout = self._timeout(run, self.system.budget.models_ms)
+                run.scores = self._stage(run, "ranking", self._ranker, run.query, run.pool, timeout)
                 if run.scores.heavy is None:
                     run.reasons.append("ranking answered with the light ranker alone")
             else:
-                side = side or self._stage(run, "request", "ranking", self.recommender.request, run.query)
-                run.scores = self._stage(run, "light", "ranking", self.recommender.light, run.query, side, run.pool)
+                side = side or self._stage(run, "request", self.recommender.request, run.query)
+                run.scores = self._stage(run, "light", self.recommender.light, run.query, side, run.pool)
         except Unavailable as error:
             run.reasons.append(str(error))
             return None
         if run.scores.heavy is None and self._ranker is None:
             try:
-                run.scores = self._stage(run, "heavy", "ranking", self.recommender.heavy, side, run.pool, run.scores)
+                run.scores = self._stage(run, "heavy", self.recommender.heavy, side, run.pool, run.scores)
             except Unavailable as error:
                 run.reasons.append(str(error))
         return self.recommender.order(run.pool, run.scores)
@@ -157,10 +157,10 @@ class Ladder:
         side = None
         if self._retriever is not None:
             timeout = self._timeout(run, self.system.budget.retrieval_ms)
-            run.pool = self._stage(run, "retrieve", "retrieval", self._retriever, run.query, timeout)
+            run.pool = self._stage(run, "retrieval", self._retriever, run.query, timeout)
         else:
-            side = self._stage(run, "request", "ranking", self.recommender.request, run.query)
-            run.pool = self._stage(run, "retrieve", "retrieval", self.recommender.retrieve, run.query, side)
+            side = self._stage(run, "request", self.recommender.request, run.query)
+            run.pool = self._stage(run, "retrieve", self.recommender.retrieve, run.query, side)
         if self.caches is not None:
             self.caches.keep_pool(run.query, Pooled(run.pool, side, run.query.request.at_day))
         return side
@@ -182,7 +182,7 @@ class Ladder:
         if source is None or run.query.state.is_cold:
             return None
         try:
-            hits = self._stage(run, "linear", "linear", source.retrieve, run.query, self.recommender.system.light)
+            hits = self._stage(run, "linear", source.retrieve, run.query, self.recommender.system.light)
         except Unavailable as error:
             run.reasons.append(str(error))
             return None
@@ -198,15 +198,19 @@ class Ladder:
         run.base = self.recommender.bundle.fallback.static()
         return listed(run.base, run.query)
 
-    def _stage(self, run: _Run, name: str, dependency: str, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a stage through its breaker. Raises `Unavailable` when there is no time for it, or it fails."""
+    def _stage(self, run: _Run, name: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a stage, one that is elsewhere through its breaker. Raises `Unavailable` when there is no time for it, or it fails.
+
+        A stage of this process has no breaker: one user's broken state must not cost the others their rung.
+        """
         needed_ms = _CAUTION * (self.expected_ms.get(name, 0.0) + self.expected_ms.get("arrange", 0.0))
         began = self.clock()
         left_ms = (run.ends_at - began) * 1e3
         if left_ms <= needed_ms:
             self.expected_ms[name] = self.expected_ms.get(name, 0.0) * (1 - _MEMORY)  # so that it is tried again
             raise Unavailable(f"{name}: {max(left_ms, 0):.1f} ms left, it takes about {needed_ms:.1f}")
-        result = self.breakers[dependency].call(function, *args)
+        breaker = self.breakers.get(name)
+        result = breaker.call(function, *args) if breaker is not None else attempt(name, function, *args)
         self._measured(run, name, self.clock() - began)
         return result
 

@@ -167,21 +167,36 @@ def test_a_spent_budget_answers_from_the_list_at_once(recommender: Recommender) 
 
 def test_a_dead_dependency_is_left_alone_and_found_again_within_ten_seconds(recommender: Recommender) -> None:
     clock, calls = Clock(), []
-    retrieve = recommender.retrieve
+    down = True
 
-    def dead(*_: Any) -> Any:
+    def retriever(query: Query, timeout_seconds: float) -> Candidates:
         calls.append(clock.now)
-        raise OSError("gone")
+        if down:
+            raise OSError("gone")
+        return recommender.retrieve(query)
 
-    recommender.retrieve = dead  # type: ignore[method-assign]
-    ladder = ladder_of(recommender, clock=clock)
+    ladder = ladder_of(recommender, clock=clock, retriever=retriever)
     for _ in range(50):
         check(ladder.answer(REQUEST, USERS[3]), recommender)
     assert len(calls) == 3  # then the circuit is open
-    recommender.retrieve = retrieve  # type: ignore[method-assign]
+    down = False
     clock.now += 2
     assert ladder.answer(REQUEST, USERS[3]).degraded is None
     assert ladder.breakers["retrieval"].state == "closed"
+
+
+def test_one_users_failure_costs_nobody_else_the_rung(recommender: Recommender) -> None:
+    ladder, retrieve = ladder_of(recommender), recommender.retrieve
+
+    def picky(query: Query, side: Any) -> Candidates:
+        if query.request.user_id == "u03":
+            raise ValueError("broken state")
+        return retrieve(query, side)
+
+    recommender.retrieve = picky  # type: ignore[method-assign]
+    for _ in range(10):
+        assert ladder.answer(REQUEST, USERS[3]).degraded is not None
+        assert ladder.answer(Request("u04", 10, DAY), USERS[4]).degraded is None
 
 
 def test_the_stages_elsewhere_give_the_same_list(recommender: Recommender, folder: Path) -> None:

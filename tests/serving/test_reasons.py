@@ -71,6 +71,13 @@ def test_sources_are_told_best_rank_first_and_a_row_outside_the_pool_is_popular(
     assert told[1][0] == ("popular",)
 
 
+def test_a_long_list_names_the_nearest_item_of_its_first_entries_only(recommender: Recommender) -> None:
+    reasons = [item.reason for item in recommender.recommend(Request("u03", 100, DAY), STATES[3]).items]
+    assert any(reason.startswith("Often bought with Thing") for reason in reasons[:50])
+    assert not any("Thing" in reason for reason in reasons[50:])
+    assert all(reasons)
+
+
 def test_another_system_speaks_in_its_own_words(recommender: Recommender) -> None:
     reasons = Reasons(replace(system(), verb="watched"), recommender.sources)
     assert reasons.sentence(query(recommender, STATES[3]), 15, ()) == "You watched it 30 days ago"
