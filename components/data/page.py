@@ -22,9 +22,8 @@ def write_page(report: dict[str, Any], path: Path) -> None:
     parts += [_table(name, table) for name, table in report["tables"].items()]
     title = f"Data of {escape(report['system'])}"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
-    path.write_text(
-        f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}: {_outcome(report["passed"])}</h1>{"".join(parts)}</body></html>\n'
-    )
+    body = f"<h1>{title}: {_outcome(report['passed'])}</h1>{''.join(parts)}"
+    path.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n')
 
 
 def _row_counts(tables: dict[str, Any]) -> str:

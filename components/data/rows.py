@@ -85,7 +85,7 @@ def _extra_checks(table: Table) -> list[tuple[str, str]]:
     if table.name == "context":
         return [("valid_until <= valid_from", "valid_until: not after valid_from")]
     if table.name == "items":
-        flags = f"list_transform(string_split(policy_flags, ','), lambda flag: trim(flag))"
+        flags = "list_transform(string_split(policy_flags, ','), lambda flag: trim(flag))"
         known = f"[{', '.join(map(_text, ('', *POLICY_FLAGS)))}]"
         return [
             (f"policy_flags IS NOT NULL AND NOT list_has_all({known}, {flags})", "policy_flags: not of the known flags"),
@@ -114,13 +114,11 @@ def _write(connection: "duckdb.DuckDBPyConnection", table: Table, source: Path, 
     options = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
     columns = ", ".join(map(_name, table.names))
     quarantine.parent.mkdir(parents=True, exist_ok=True)
-    connection.execute(
-        f"COPY (SELECT {columns}, reason FROM raw JOIN bad ON n = file_row_number ORDER BY n) TO {_text(str(quarantine))} {options}"
-    )
+    aside = f"SELECT {columns}, reason FROM raw JOIN bad ON n = file_row_number ORDER BY n"
+    connection.execute(f"COPY ({aside}) TO {_text(str(quarantine))} {options}")
     if any_bad:
-        connection.execute(
-            f"COPY (SELECT {columns} FROM raw ANTI JOIN bad ON n = file_row_number ORDER BY file_row_number) TO {_text(str(accepted))} {options}"
-        )
+        good = f"SELECT {columns} FROM raw ANTI JOIN bad ON n = file_row_number ORDER BY file_row_number"
+        connection.execute(f"COPY ({good}) TO {_text(str(accepted))} {options}")
     else:
         shutil.copyfile(source, accepted)  # nothing to take out: the same bytes
 

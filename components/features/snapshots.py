@@ -11,6 +11,7 @@ from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES
 
 ENGINES = ("duckdb", "spark")
+SPARK = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC"}
 
 
 def write_snapshots(
@@ -66,14 +67,16 @@ def _sources(tables: Tables, folder: Path, positives: tuple[str, ...], engine: s
 
 
 @contextmanager
-def spark_tables(folder: Path) -> Iterator[dict[str, Any]]:
-    """The four tables of a folder as Ibis tables of a local Spark session, stopped at the end."""
+def spark_tables(folder: Path, **settings: str) -> Iterator[dict[str, Any]]:
+    """The four tables of a folder as Ibis tables of a Spark session, stopped at the end.
+
+    A session that is there already (a cluster's) is used; else a local one is made. `settings`: of Spark, dots as underscores.
+    """
     import ibis
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.master("local[1]").appName("features")
-    settings = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "1"}
-    session = builder.config(map=settings).getOrCreate()
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+    session = SparkSession.builder.appName("features").config(map={**SPARK, **given}).getOrCreate()
     try:
         backend = ibis.pyspark.connect(session)
         yield {name: backend.read_parquet(str(folder / f"{name}.parquet"), table_name=name) for name in TABLES}

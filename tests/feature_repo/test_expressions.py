@@ -11,6 +11,12 @@ from components.data.ingest import arrow_schema
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES
 
+# one thread, and no code generation: nine rows are not worth compiling for
+SMALL_SPARK = {
+    "spark_master": "local[1]", "spark_sql_shuffle_partitions": "1", "spark_sql_codegen_wholeStage": "false",
+    "spark_sql_codegen_factoryMode": "NO_CODEGEN", "spark_sql_adaptive_enabled": "false",
+}  # fmt: skip
+
 CUT = datetime(2024, 3, 4, tzinfo=UTC)
 
 
@@ -138,7 +144,7 @@ def test_events_at_or_after_the_cut_change_no_feature(by_duckdb, tmp_path):
 def test_spark_makes_the_same_table(by_duckdb, tmp_path):
     from components.features.snapshots import spark_tables
 
-    with spark_tables(write(tmp_path)) as tables:
+    with spark_tables(write(tmp_path), **SMALL_SPARK) as tables:
         by_spark = stats(tables)
     for mine, theirs in zip(by_spark, by_duckdb, strict=True):
         assert set(mine) == set(theirs)
