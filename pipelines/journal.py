@@ -11,7 +11,7 @@ class Journal(io.TextIOBase):
     """A text stream that keeps every line in `path` and hands lines beginning with `step=` to `show`."""
 
     def __init__(self, path: Path, show: Callable[[str], None] | None = None) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._show = show
         self._line = ""
 
