@@ -23,8 +23,9 @@ class Journal(io.TextIOBase):
         self._line += text
         *whole, self._line = self._line.split("\n")
         for line in whole:
-            if self._show and line.startswith("step="):
-                self._show(line)
+            event = line.strip()  # kfp indents what a step prints
+            if self._show and event.startswith("step="):
+                self._show(event)
         return len(text)
 
     def flush(self) -> None:
