@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -13,9 +13,11 @@ from serving.cache import Caches
 from serving.door import Door
 from serving.eventlog import Inbox, open_log
 from serving.exposures import ExposureLog
+from serving.item_store import open_items
 from serving.ladder import Ladder
 from serving.observe import Metrics, Traces
 from serving.options import Options
+from serving.posted import Shelf
 from serving.query import Request
 from serving.queueing import Lanes, Turn
 from serving.recommender import Recommender
@@ -37,6 +39,7 @@ class Parts:
 
     app: App
     digest: str
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)  # run beside the server until it stops
     closers: list[Callable[[], None]] = field(default_factory=list)  # in the order they are to be called
 
 
@@ -65,14 +68,28 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
         return States(open_store(options.state_url, system.budget.features_ms), table, system.learning)
 
     reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
-    service = Service(ladder, reading, clock, request_ids(), inbox)
+    shelf = Shelf(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
+    service = Service(ladder, reading, clock, request_ids(), inbox, shelf)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
     turn = (Turn if options.role == "fused" else Lanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
-    return Parts(door, bundle.digest, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)])
+    background = [lambda: shelf.follow(log)] if shelf is not None else []
+    return Parts(
+        door, bundle.digest, background, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)]
+    )
+
+
+def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:
+    """Puts another recommender of the same bundle into the ladder; pools made without its items are forgotten."""
+
+    def use(recommender: Recommender) -> None:
+        ladder.recommender = recommender
+        caches.pools.clear()
+
+    return use
 
 
 def _elsewhere(recommender: Recommender, *peers: Peer) -> dict[str, Any]:

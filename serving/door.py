@@ -30,6 +30,7 @@ class Door(App):
         self.routes |= {
             "/v1/recommendations": Route("POST", "recommend", self.recommend),
             "/v1/events": Route("POST", "events", self.events),
+            "/v1/items": Route("POST", "items", self.items),
             "/openapi.json": Route("GET", None, self.document),
             f"/v1/models/{self.model_name}:predict": Route("POST", "recommend", self.predict_v1),
             f"/v2/models/{self.model_name}/infer": Route("POST", "recommend", self.predict_v2),
@@ -55,6 +56,9 @@ class Door(App):
         for outcome, count in (("accepted", response.accepted), ("duplicate", response.duplicates), ("refused", len(refused))):
             self.metrics.events(outcome, count)
         return 200, JSON, messages.encode(response)
+
+    async def items(self, _: Scope, body: bytes) -> Reply:
+        return 200, JSON, messages.encode(await self.service.post_items(messages.decode(messages.item_batch, body).items))
 
     async def why(self, scope: Scope, _: bytes) -> Reply:
         return 200, JSON, messages.encode(self.service.why(scope["path"].removeprefix(_WHY)))

@@ -66,13 +66,15 @@ async def _worker(options: Options, behind: Behind | None) -> None:
     gc.set_threshold(50_000, 20, 100)
     app.ready = True
     log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, pid=os.getpid())
-    joining = asyncio.create_task(behind(app, options)) if behind is not None else None
+    beside = [asyncio.create_task(work()) for work in parts.background]
+    if behind is not None:
+        beside.append(asyncio.create_task(behind(app, options)))
     try:
         await run(app, listener, lambda: setattr(app, "ready", False), options.drain_seconds)
     finally:
-        if joining is not None:
-            joining.cancel()
-            await asyncio.gather(joining, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         _close(parts)
         log.info("stopped")
 

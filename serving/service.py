@@ -1,5 +1,6 @@
 """One request's way through the server: who asks, what is known of them, the ladder, the answer; and events' way in."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,10 +8,11 @@ from typing import Any, Protocol
 
 from serving.breaker import Breaker, Unavailable
 from serving.eventlog import Inbox, LogUnavailable, event_day
-from serving.messages import Event, EventsResponse, RecommendationRequest, Refusal, WireProblem
+from serving.messages import Event, EventsResponse, ItemsResponse, NewItem, RecommendationRequest, Refusal, WireProblem
+from serving.posted import Shelf
 from serving.query import Answer, Request
 from serving.state import UserState
-from serving.stores import States
+from serving.stores import States, StoreUnavailable
 from serving.system import System
 
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
@@ -62,6 +64,7 @@ class Service:
     clock: Clock
     request_ids: Callable[[], str]
     inbox: Inbox | None = None
+    shelf: Shelf | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
 
     def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
@@ -107,6 +110,17 @@ class Service:
             self.engine.user_changed(event.user_id)
             self.clock.saw(event_day(event))
         return EventsResponse(sum(new), len(new) - sum(new), refused)
+
+    async def post_items(self, items: list[NewItem]) -> ItemsResponse:
+        """Make items retrievable: here when this returns, in the other workers within `serving.posted.POLL_SECONDS`."""
+        if self.shelf is None:
+            raise WireProblem(404, "no_items_here", "a split recommender takes no items: release a bundle that has them")
+        distinct = list({item.item_id: item for item in items}.values())
+        try:
+            new, version = await asyncio.to_thread(self.shelf.post, distinct)
+        except StoreUnavailable as error:
+            raise WireProblem(503, "items_unavailable", str(error), retry_after=1) from None
+        return ItemsResponse(new, len(items) - new, [], version)
 
     def why(self, request_id: str) -> dict[str, Any]:
         """Raises `WireProblem` 404 when the request is not in the exposure log."""
