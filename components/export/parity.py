@@ -51,7 +51,7 @@ def torch_logits(model: Ranker, asked: Asked) -> Floats:
     """The whole network at once, nothing precomputed: (C, 2)."""
     with torch.no_grad():
         given = (asked.request[None], asked.features, asked.codes.astype(np.int64), asked.cross)
-        return model(*(torch.from_numpy(np.ascontiguousarray(part)) for part in given)).numpy()
+        return model(*(torch.from_numpy(np.array(part)) for part in given)).numpy()
 
 
 def halves(model: Ranker, asked: Asked) -> tuple[Floats, Floats]:
@@ -63,7 +63,7 @@ def halves(model: Ranker, asked: Asked) -> tuple[Floats, Floats]:
 def item_halves(model: Ranker, features: Floats, codes: NDArray[np.int32]) -> Floats:
     """(n, H) of items with these features (n, Fi) and codes (n, 4)."""
     with torch.no_grad():
-        given = (torch.from_numpy(np.ascontiguousarray(features)), torch.from_numpy(codes.astype(np.int64)))
+        given = (torch.from_numpy(np.array(features)), torch.from_numpy(codes.astype(np.int64)))
         return np.asarray(model.item(*given).numpy())
 
 

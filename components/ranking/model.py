@@ -7,6 +7,7 @@ U and V may be deep (they cost nothing while ranking); splitting the first layer
 Shapes: C candidates, Fr request features, Fi item features, Fx cross features, H hidden, L code columns.
 """
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,7 +137,9 @@ class Beside(nn.Module):
 
 def save(model: Ranker, file: Path) -> None:
     """Sizes and weights in one file, the same bytes for the same weights."""
-    torch.save({"sizes": asdict(model.sizes), "weights": model.state_dict()}, file)
+    buffer = io.BytesIO()  # straight to a file, its name would be among the bytes
+    torch.save({"sizes": asdict(model.sizes), "weights": model.state_dict()}, buffer)
+    file.write_bytes(buffer.getvalue())
 
 
 def load(file: Path) -> Ranker:

@@ -1,0 +1,103 @@
+"""What is served answers like what was learnt."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from components.export.export import export
+from components.export.graphs import candidate_graph
+from components.export.onnx import to_int8
+from components.export.parity import Drift, choose
+from components.ranking.cuts import item_codes
+from components.ranking.model import Ranker, Sizes, load
+from serving.bundle import Bundle
+from serving.catalogue import Catalogue
+from serving.content import catalogue_content
+from serving.rankers import Rankers, open_session, score
+
+HARMLESS = Drift(overlap=1.0, ndcg_before=0.3, ndcg_after=0.3, largest=0.01)
+
+
+def random_ranker() -> Ranker:
+    torch.manual_seed(0)
+    model = Ranker(Sizes(request=3, item=4, cross=6, codes=(5, 5, 5, 5), hidden=(64, 32)))
+    for norm, columns in ((model.request_norm, 3), (model.item_norm, 4), (model.cross_norm, 6)):
+        norm.fit(np.random.default_rng(1).normal(size=(50, columns)))
+    return model.eval()
+
+
+def test_the_graph_answers_like_the_network():
+    model = random_ranker()
+    user, item, cross = torch.randn(1, 64), torch.randn(9, 64), torch.randn(9, 6)
+    with torch.no_grad():
+        expected = model.score(user, item, cross).numpy()
+    graph = candidate_graph(model)
+    assert score(open_session(graph), user.numpy(), item.numpy(), cross.numpy()) == pytest.approx(expected, abs=1e-5)
+    int8 = score(open_session(to_int8(graph)), user.numpy(), item.numpy(), cross.numpy())
+    assert int8 == pytest.approx(expected, abs=0.1)
+    assert not np.array_equal(int8, expected)  # it is another arithmetic
+
+
+def test_the_same_weights_give_the_same_bytes():
+    assert candidate_graph(random_ranker()) == candidate_graph(random_ranker())
+    assert to_int8(candidate_graph(random_ranker())) == to_int8(candidate_graph(random_ranker()))
+
+
+@pytest.mark.parametrize(
+    ("drift", "int8_us", "served", "why"),
+    [
+        (HARMLESS, 50.0, "int8", "harmless"),
+        (HARMLESS, 99.0, "fp32", "times as fast"),
+        (Drift(0.95, 0.3, 0.3, 0.5), 10.0, "fp32", "keeps 0.9500 of the same items"),
+        (Drift(0.999, 0.3, 0.29, 0.5), 10.0, "fp32", "loses 0.0100 of NDCG"),
+    ],
+)
+def test_int8_is_served_only_where_it_is_harmless_and_faster(drift: Drift, int8_us: float, served: str, why: str):
+    form, reason = choose(drift, {"fp32": 100.0, "int8": int8_us})
+    assert form == served
+    assert why in reason
+
+
+def test_the_served_models_are_those_that_were_learnt(trained):
+    rankers = Rankers.load(trained.bundle)
+    catalogue = Catalogue.load(trained.bundle / "item_table")
+    codes = item_codes(catalogue, catalogue)
+    rows, rng = np.arange(20, dtype=np.int32), np.random.default_rng(0)
+    bag = np.zeros(rankers.sessions["request"].get_inputs()[1].shape[1], np.float32)
+    side = rankers.request(rng.normal(size=rankers.request_width).astype(np.float32), bag)
+    again = rankers.request(rng.normal(size=rankers.request_width).astype(np.float32), bag)
+    assert not np.array_equal(side.heavy, again.heavy)
+    for name, half in (("light", side.light), ("heavy", side.heavy)):
+        model = load(trained.ranking / f"{name}.pt")
+        cross = rng.normal(size=(len(rows), model.sizes.cross)).astype(np.float32)
+        with torch.no_grad():
+            items = model.item(torch.from_numpy(np.array(catalogue.features)[rows]), torch.from_numpy(codes[rows]).long())
+            expected = model.score(torch.from_numpy(half), items, torch.from_numpy(cross)).numpy()
+        served = getattr(rankers, name)(side, rows, cross)
+        assert served == pytest.approx(expected, abs=0.2)  # float16 halves, INT8 where it won
+
+
+def test_an_item_posted_later_gets_the_halves_it_would_have_had(trained):
+    rankers, bundle = Rankers.load(trained.bundle), Bundle.load(trained.bundle)
+    catalogue = bundle.catalogue
+    content = catalogue_content(catalogue)
+    side = rankers.item(np.array(catalogue.features), item_codes(catalogue, catalogue), content)
+    for name, made in (("light", side.light), ("heavy", side.heavy)):
+        assert made == pytest.approx(rankers.item_halves(name, np.arange(len(catalogue))), rel=2e-3, abs=2e-3)
+    assert np.linalg.norm(side.vector, axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_record_says_what_is_served_and_why(trained):
+    record = json.loads((trained.export / "parity.json").read_text())
+    for name in ("light", "heavy"):
+        assert record[name]["served"] in ("fp32", "int8")
+        assert record[name]["fp32"]["largest_logit_difference"] < 1e-3
+        assert record[name]["fp32"]["overlap"] == 1
+
+
+def test_exporting_again_gives_the_same_bytes(trained, tmp_path):
+    export(trained.system, trained.features, trained.retrieval, trained.ranking, tmp_path)
+    for name in ("request.onnx", "item.onnx", "halves/light.npy", "halves/heavy.npy"):
+        assert (tmp_path / name).read_bytes() == (trained.export / name).read_bytes(), name

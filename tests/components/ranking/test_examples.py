@@ -1,0 +1,79 @@
+"""Examples are what the server would have seen, and nothing after the cut but the labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.ranking.cuts import Cut, load_cut, training_cuts
+from components.ranking.examples import Examples, Sampling, candidates_of, chosen_users, make_examples, queries_of
+from serving.features import cross_features, request_features
+from serving.query import Query
+from serving.state import UserState
+
+FEW = Sampling(users=12, top=5, rest=5, near=20)
+
+
+@pytest.fixture(scope="module")
+def cut(trained) -> Cut:
+    return load_cut(trained.system, trained.features, trained.retrieval, training_cuts(trained.features, 2)[0])
+
+
+@pytest.fixture(scope="module")
+def examples(trained, cut: Cut) -> Examples:
+    return make_examples(trained.system, cut, FEW, seed=0)
+
+
+def test_the_last_cuts_labels_are_not_learnt_from(trained):
+    cuts = sorted(path.name for path in (trained.features / "cuts").iterdir())
+    assert training_cuts(trained.features, 100) == cuts[:-1]
+
+
+def test_labels_change_nothing_but_which_examples_are_right(trained, cut: Cut):
+    """A perfect signal planted in the labels, everything being wanted, must not reach a feature."""
+    everything = np.arange(len(cut.catalogue), dtype=np.int32)
+    planted = replace(cut, labels=dict.fromkeys(cut.labels, everything))
+    user = chosen_users(cut, 1, seed=0)[0]
+    for query, other in zip(queries_of(trained.system, cut, user), queries_of(trained.system, planted, user), strict=True):
+        pools = candidates_of(query, cut, trained.system, user), candidates_of(other, planted, trained.system, user)
+        assert np.array_equal(cross_features(query, pools[0]), cross_features(other, pools[1]))
+        assert np.array_equal(request_features(query), request_features(other))
+
+
+def test_no_history_reaches_beyond_the_cut(cut: Cut):
+    assert cut.users.last_day.max() < cut.users.cut_day == cut.catalogue.cut_day
+
+
+def test_features_online_and_offline_are_the_same_bytes(trained, cut: Cut):
+    """Online: the user's state comes packed from the store. Offline: from the cut's table."""
+    user = chosen_users(cut, 1, seed=0)[0]
+    for query in queries_of(trained.system, cut, user):
+        online = Query(query.request, UserState.unpack(cut.users[user].pack()), cut.catalogue, trained.system.learning)
+        pool = candidates_of(query, cut, trained.system, user)
+        assert cross_features(query, pool).tobytes() == cross_features(online, pool).tobytes()
+        assert request_features(query).tobytes() == request_features(online).tobytes()
+
+
+def test_all_history_and_all_labels_in_the_pool_are_kept(trained, cut: Cut, examples: Examples):
+    begin = 0
+    users = chosen_users(cut, FEW.users, seed=0)
+    questions = [(user, query) for user in users for query in queries_of(trained.system, cut, user)]
+    for user, query in questions:
+        pool = candidates_of(query, cut, trained.system, user)
+        wanted = np.intersect1d(pool.rows, np.setdiff1d(cut.wanted(query.state.user_id), query.excluded))
+        if not len(wanted):
+            continue  # nothing to learn from: no example
+        number = int(np.searchsorted(np.cumsum(examples.size), begin, side="right"))
+        rows = slice(begin, begin + int(examples.size[number]))
+        assert np.isin(np.union1d(wanted, pool.rows[pool.seen]), examples.item[rows]).all()
+        assert np.array_equal(np.sort(examples.item[rows][examples.label[rows]]), wanted)
+        assert examples.weight[rows].sum() == pytest.approx(len(pool))
+        begin = rows.stop
+    assert begin == len(examples.item)
+
+
+def test_the_same_cut_and_seed_give_the_same_bytes(trained, cut: Cut, examples: Examples):
+    again = make_examples(trained.system, cut, FEW, seed=0)
+    other = make_examples(trained.system, cut, FEW, seed=1)
+    assert again.cross.tobytes() == examples.cross.tobytes()
+    assert other.cross.tobytes() != examples.cross.tobytes()
