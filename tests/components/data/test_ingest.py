@@ -11,7 +11,7 @@ from components.data.ingest import BadData, arrow_schema, ingest
 from feature_repo.schema import TABLES
 
 
-@pytest.fixture()
+@pytest.fixture
 def data(world, tmp_path):
     """A copy of the world's tables that a test may spoil."""
     folder = tmp_path / "data"

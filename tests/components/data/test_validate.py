@@ -13,7 +13,7 @@ from components.data.validate import BadTable, validate
 from feature_repo.schema import TABLES
 
 
-@pytest.fixture()
+@pytest.fixture
 def data(world, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(world.folder, folder)
@@ -93,7 +93,7 @@ def test_each_kind_of_bad_row_is_set_aside_with_its_reason(data, world_system, t
 
 
 def test_of_rows_with_one_key_the_first_good_one_stays(data, world_system, tmp_path):
-    edit(data, "events", event_id={row: "twin" for row in (10, 20, 30)}, value={10: -3.0, 20: 7.0, 30: 8.0})
+    edit(data, "events", event_id=dict.fromkeys((10, 20, 30), "twin"), value={10: -3.0, 20: 7.0, 30: 8.0})
     validate(world_system, data, tmp_path / "out")
     twins = [row for row in pq.read_table(tmp_path / "out" / "events.parquet").to_pylist() if row["event_id"] == "twin"]
     assert [row["value"] for row in twins] == [7.0]
@@ -110,7 +110,7 @@ def test_a_plan_that_ends_before_it_begins_is_set_aside(data, world_system, tmp_
 def test_too_many_bad_rows_stop_the_run_with_what_how_many_and_an_example(data, world_system, tmp_path):
     rows = pq.read_metadata(data / "events.parquet").num_rows
     many = rows // 10
-    edit(data, "events", value={row: -1.0 for row in range(many)})
+    edit(data, "events", value=dict.fromkeys(range(many), -1.0))
     with pytest.raises(BadTable) as caught:
         validate(world_system, data, tmp_path / "out")
     message = str(caught.value)
@@ -124,7 +124,7 @@ def test_too_many_bad_rows_stop_the_run_with_what_how_many_and_an_example(data, 
 
 def test_a_table_of_bad_rows_only_is_refused(data, world_system, tmp_path):
     rows = pq.read_metadata(data / "users.parquet").num_rows
-    edit(data, "users", consent={row: "maybe" for row in range(rows)})
+    edit(data, "users", consent=dict.fromkeys(range(rows), "maybe"))
     with pytest.raises(BadTable, match="The table users is refused: rows accepted is 0, expected at least 1; share set aside"):
         validate(world_system, data, tmp_path / "out")
 

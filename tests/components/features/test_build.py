@@ -1,0 +1,214 @@
+"""What was known at a cut: nothing from after it, the same by Feast online and offline, the same bytes each time."""
+
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.features.build import build
+from components.features.cuts import cut_name, parse_moment, weekly_cuts
+from components.features.online import last_states, materialize, online_features, packed_states
+from components.features.store import LostRows, features_at, open_store
+from feature_repo.names import ITEM_FEATURES, USER_FEATURES
+from serving.catalogue import Catalogue
+from serving.state import StateTable, UserState
+
+
+@pytest.fixture(scope="module")
+def built(world, world_system, tmp_path_factory):
+    """The world at its last cut and one week before."""
+    out = tmp_path_factory.mktemp("built")
+    build(world_system, world.folder, out, world.until, 1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def last(world):
+    return cut_name(world.until)
+
+
+def test_a_planted_future_signal_changes_no_byte_of_what_is_known_at_the_last_cut(world, world_system, built, last, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.folder, data)
+    events = pq.read_table(data / "events.parquet")
+    template = events.slice(0, 1).to_pylist()[0]
+    users = pq.read_table(data / "users.parquet")["user_id"].to_pylist()
+    planted = [  # every user buys one and the same never-sold item right after the cut, dear and in a place of its own
+        {**template, "event_id": f"leak{n}", "user_id": user, "item_id": world.never_sold[0], "session_id": f"leak{n}",
+         "timestamp": world.until + timedelta(seconds=n), "price": 999.0, "value": 50.0, "context_store": "nowhere else"}
+        for n, user in enumerate(users)
+    ]  # fmt: skip
+    pq.write_table(pa.concat_tables([events, pa.Table.from_pylist(planted, schema=events.schema)]), data / "events.parquet")
+
+    build(world_system, data, tmp_path / "out", world.until, 1)
+    seen = [path.relative_to(built) for path in built.rglob("*") if path.is_file()]
+    differing = {str(path) for path in seen if (built / path).read_bytes() != (tmp_path / "out" / path).read_bytes()}
+    # the week that is there to be judged on shows that the plant was really there, and so do the counts of rows
+    assert differing == {f"cuts/{last}/labels.parquet", "features.json"}
+    counted = [json.loads((folder / "features.json").read_text())["cuts"] for folder in (built, tmp_path / "out")]
+    assert counted[1][-1].pop("labels") - counted[0][-1].pop("labels") == len(users)
+    assert counted[0] == counted[1]
+
+
+def test_an_item_that_enters_after_the_cut_has_neither_day_nor_list_price_yet(world, world_system, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.folder, data)
+    items = pq.read_table(data / "items.parquet").to_pylist()
+    for row in items[:2]:
+        row.update(price=7.0, created_at=world.until + timedelta(seconds=-1 if row is items[0] else 0))
+    pq.write_table(pa.Table.from_pylist(items, schema=pq.read_schema(data / "items.parquet")), data / "items.parquet")
+    build(world_system, data, tmp_path / "out", world.until, 0)
+    table = Catalogue.load(tmp_path / "out" / "cuts" / cut_name(world.until) / "item_table")
+    before, at = (table.row_of(row["item_id"]) for row in items[:2])
+    assert table.price[before] == 7.0
+    assert table.created_day[before] == pytest.approx(table.cut_day, abs=1e-3)
+    assert table.price[at] != 7.0
+    assert np.isnan(table.created_day[at])
+
+
+def test_the_same_tables_leave_the_same_bytes(world, world_system, built, tmp_path):
+    build(world_system, world.folder, tmp_path, world.until, 1)
+    files = sorted(path.relative_to(built) for path in built.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    for file in files:
+        assert (built / file).read_bytes() == (tmp_path / file).read_bytes(), file
+
+
+def test_our_offline_store_answers_as_feasts_own_does(world_system, world, built, monkeypatch):
+    import pandas as pd
+    from feast import FeatureStore
+
+    users = pq.read_table(world.folder / "users.parquet")["user_id"].to_pylist()
+    moments = [world.until + timedelta(days=days) for days in (-8, -7, -1, 0, 3, 8, 9)]  # before all, on, between, stale
+    asked = pd.DataFrame([{"user_id": user, "event_timestamp": moment} for user in [*users[:9], "nobody"] for moment in moments])
+    asked["event_timestamp"] = asked["event_timestamp"].astype("datetime64[us, UTC]")
+    asked["row"] = range(len(asked))
+    ours = open_store(world_system, built)
+    theirs_config = ours.config.model_copy(deep=True)
+    monkeypatch.chdir(built)  # Feast's own reads source paths from the working folder
+    theirs = FeatureStore(repo_path=str(built), config=_with_stock_store(theirs_config))
+    frames = []
+    for store in (ours, theirs):
+        answer = store.get_historical_features(entity_df=asked, features=store.get_feature_service("users")).to_df()
+        frames.append(answer.sort_values("row")[["row", "user_id", *USER_FEATURES]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(*frames)
+    known = frames[0]["user_tenure_days"].notna().to_numpy().reshape(10, len(moments))
+    assert known[0].tolist() == [False, True, True, True, True, True, False]  # nothing yet; fresh for eight days; then stale
+    assert not known[9].any()
+
+
+def _with_stock_store(config):
+    from feast import RepoConfig
+
+    return RepoConfig(
+        project=config.project,
+        provider="local",
+        registry=config.registry.model_dump(),
+        offline_store={"type": "duckdb"},
+        online_store={"type": "sqlite", "path": "feast/unused.db"},
+        entity_key_serialization_version=3,
+    )
+
+
+def test_the_frames_in_a_cut_are_the_snapshots_row_for_row(built, world, last):
+    items = Catalogue.load(built / "cuts" / last / "item_table")
+    states = StateTable.load(built / "cuts" / last / "users")
+    for table, ids, key, view, names in (
+        (items.features, items.item_ids, "item_id", "item_stats", ITEM_FEATURES),
+        (states.features, states.user_ids, "user_id", "user_stats", USER_FEATURES),
+    ):
+        rows = {row[key]: row for row in pq.read_table(built / f"{view}.parquet").to_pylist() if row["event_timestamp"] == world.until}
+        for index, entity in enumerate(ids.tolist()):
+            expected = [rows.get(entity.decode(), {}).get(name) for name in names]
+            np.testing.assert_array_equal(table[index], np.array([np.nan if value is None else value for value in expected], np.float32))
+
+
+def test_the_online_row_is_the_row_the_server_holds(world_system, built, world, last, tmp_path):
+    first, second = (materialize(world_system, built, tmp_path) for _ in range(2))  # the second takes the first's place
+    states = last_states(built, last)
+    packed = dict(packed_states(states))
+    assert first == second == {"user_stats": sum(len(states[index].keys) > 0 for index in range(len(states)))}
+    for index in (0, 7, len(states) - 1):
+        user = states[index].user_id
+        online = online_features(world_system, tmp_path, user)
+        row = np.array([np.nan if online[name] is None else online[name] for name in USER_FEATURES], np.float32)
+        np.testing.assert_array_equal(row, UserState.unpack(packed[user]).features)
+    assert set(online_features(world_system, tmp_path, "nobody").values()) == {None}
+
+
+def test_items_go_online_when_asked_for(world_system, built, world, tmp_path):
+    assert materialize(world_system, built, tmp_path, views=("item_stats",)) == {"item_stats": 120}
+
+
+def test_labels_are_the_positives_of_the_days_after_the_cut(built, world):
+    events = [row for row in pq.read_table(world.folder / "events.parquet").to_pylist() if row["event_type"] == "purchase"]
+    for begin in (world.until - timedelta(days=7), world.until):
+        expected: dict[tuple[str, str], int] = {}
+        for row in events:
+            if begin <= row["timestamp"] < begin + timedelta(days=7):
+                pair = (row["user_id"], row["item_id"])
+                expected[pair] = expected.get(pair, 0) + 1
+        labels = pq.read_table(built / "cuts" / cut_name(begin) / "labels.parquet").to_pylist()
+        assert {(row["user_id"], row["item_id"]): row["count"] for row in labels} == expected
+
+
+def test_the_plan_in_the_item_table_is_the_context_of_its_weeks(built, world, last):
+    items = Catalogue.load(built / "cuts" / last / "item_table")
+    begin = items.plan_at(items.cut_day)
+    assert begin == 0
+    planned = {
+        (row["item_id"], row["place"]): row
+        for row in pq.read_table(world.folder / "context.parquet").to_pylist()
+        if row["valid_from"] <= world.until < row["valid_until"]
+    }
+    assert planned
+    found = {}
+    for place, row in np.argwhere((items.plan_display[begin] > 0) | (items.plan_mailer[begin] > 0)):
+        codes = (
+            items.display_codes[items.plan_display[begin, place, row]] or None,
+            items.mailer_codes[items.plan_mailer[begin, place, row]] or None,
+        )
+        found[items.item_id(int(row)), items.places[place]] = codes
+    assert found == {pair: (row["display"], row["mailer"]) for pair, row in planned.items()}
+
+
+def test_a_cut_before_all_events_is_refused(world, world_system, tmp_path):
+    with pytest.raises(ValueError, match="no purchase event lies before 2020-01-01"):
+        build(world_system, world.folder, tmp_path, "2020-01-01", 1)
+
+
+def test_a_store_that_loses_rows_is_noticed(built, world, world_system):
+    class Losing:
+        def __init__(self, store):
+            self.store, self.get_feature_service = store, store.get_feature_service
+
+        def get_historical_features(self, entity_df, features):
+            return self.store.get_historical_features(entity_df=entity_df.head(1), features=features)
+
+    store = open_store(world_system, built)
+    with pytest.raises(LostRows, match="asked the service items for 2 rows, got 1"):
+        features_at(Losing(store), "items", "item_id", ["i000", "i001"], world.until, ITEM_FEATURES)
+
+
+def test_weekly_cuts_leave_every_label_before_the_last_cut():
+    until = parse_moment("2024-03-18")
+    assert [cut_name(cut) for cut in weekly_cuts(until, 2, 7)] == ["2024-03-04", "2024-03-11", "2024-03-18"]
+    assert weekly_cuts(until, 2, 10)[1] == until - timedelta(days=10)
+    assert weekly_cuts(until, 2, 1)[1] == until - timedelta(days=7)  # weekly plans keep their weekday
+
+
+def test_a_moment_without_an_offset_is_refused_unless_it_is_a_day():
+    assert parse_moment("2024-03-18") == parse_moment("2024-03-18T00:00:00+00:00") == parse_moment("2024-03-18T01:00:00+01:00")
+    assert cut_name(parse_moment("2024-03-18T10:30:00Z")) == "2024-03-18T103000"
+    with pytest.raises(ValueError, match="has no offset"):
+        parse_moment("2024-03-18T10:30:00")
+
+
+def test_nothing_is_written_into_the_repo(world_system):
+    repo = Path(__file__).parents[3] / world_system.feature_repo
+    assert sorted(path.name for path in repo.iterdir() if path.name != "__pycache__") == ["feature_store.yaml", "features.py"]
