@@ -138,9 +138,9 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Pat
     raise RuntimeError(f"the server is not ready after {READY_SECONDS} s: {log} ends with\n{log.read_text()[-2000:]}")
 
 
-def click_once(address: str, user: str, now: datetime) -> Clicked:
-    """Ask, click the best new thing that the answer does not hold, and ask again."""
-    before = ask(address, "recommendations", {"user_id": user})
+def click_once(address: str, user: str, now: datetime, k: int | None = None) -> Clicked:
+    """Ask for `k` items (none: the system's own number), click the best new thing that the answer does not hold, and ask again."""
+    before = ask(address, "recommendations", {"user_id": user, "k": k})
     listed = {item["item_id"] for item in before["items"]}
     offers = ask(address, "recommendations", {"user_id": user, "discover": True, "k": 4 * len(listed)})["items"]
     item_id = next((offer["item_id"] for offer in offers if offer["item_id"] not in listed), before["items"][-1]["item_id"])
@@ -154,7 +154,7 @@ def click_once(address: str, user: str, now: datetime) -> Clicked:
     }
     sent = time.perf_counter()
     ask(address, "events", {"events": [event]})
-    after = ask(address, "recommendations", {"user_id": user})
+    after = ask(address, "recommendations", {"user_id": user, "k": k})
     return Clicked(item_id, before, after, time.perf_counter() - sent)
 
 

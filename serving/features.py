@@ -16,6 +16,7 @@ from serving.system import SourceSpec
 
 RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 NEVER_DAYS = 400.0  # stands for "longer ago than we know"
+RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
 DUE_LIMIT = 8.0  # gaps overdue beyond which nothing more is said
 TASTE_TAU = TAUS_DAYS.index(60.0)  # the decay at which shares of the history are taken
 RECENT_TAU = TAUS_DAYS.index(15.0)
@@ -29,15 +30,16 @@ OWN_FEATURES = (
     "own_log_count", "own_log_days_since_last", "own_log_mean_gap", "own_due", "own_once", "seen",
 )  # fmt: skip
 TASTE_FEATURES = (
-    "share_category_0", "share_category_1", "share_category_2", "recent_category_0", "recent_category_1", "recent_category_2",
-    "log_items_category_0", "log_items_category_1", "log_items_category_2",
-    "log_events_category_2", "log_days_since_category_2", "due_category_2",
+    "share_category_2", "recent_category_2", "log_items_category_2", "share_category_1", "recent_category_1", "log_items_category_1",
+    "share_category_0", "log_events_category_2", "log_days_since_category_2", "due_category_2",
     "share_brand", "brand_within_category", "price_relative", "price_known",
 )  # fmt: skip
 PLAN_FEATURES = ("display_here", "mailer_here")  # elsewhere: item features
 SESSION_FEATURES = ("session_item", "session_category_2", "session_brand")
 FUSION_FEATURES = ("fused", "fused_relative", "sources")
+SESSION_LIFT = np.array([5.0, 1.2, 0.3], np.float32)  # a unit of each of SESSION_FEATURES; a fresh click is log1p(.6) = .47
 CROSS_FEATURES = (*OWN_FEATURES, *TASTE_FEATURES, *PLAN_FEATURES, *SESSION_FEATURES, *FUSION_FEATURES)
+_SESSION = slice(CROSS_FEATURES.index(SESSION_FEATURES[0]), CROSS_FEATURES.index(SESSION_FEATURES[-1]) + 1)
 
 
 def request_names(user_features: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,14 +143,18 @@ def _write_taste(out: Floats, query: Query, history: _History, candidates: Candi
     taste = np.concatenate((history.decayed[:, TASTE_TAU], session_weights))
     recent = np.concatenate((history.decayed[:, RECENT_TAU], session_weights))
     size, had = len(catalogue.category_names), len(history.rows)
-    shares = np.column_stack((_share(codes, taste, size), _share(codes, recent, size), _items(codes[:had], size)))  # (K, 3)
-    out[0:9] = shares[wanted.T].transpose(2, 0, 1).reshape(9, -1)
-    out[9:12] = _rhythm(codes[:had, 2], history, size)[wanted[:, 2]].T
+    shares = _share(codes, taste, size)
+    table = np.stack((shares, _share(codes, recent, size), _items(codes[:had], size)), axis=1)  # (K, 3)
+    out[0:3] = table.take(wanted[:, 2], axis=0).T
+    out[3:6] = table.take(wanted[:, 1], axis=0).T
+    out[6] = shares.take(wanted[:, 0])
+    out[7:10] = _rhythm(codes[:had, 2], history, size).take(wanted[:, 2], axis=0).T
     brand = np.asarray(catalogue.brand)
     liked, offered = brand.take(rows), brand.take(candidates.rows)
-    out[12] = _share(liked[:, None], taste, len(catalogue.brand_names))[offered]
-    out[13] = _within(liked, codes[:, 1], taste, offered, wanted[:, 1], size, len(catalogue.brand_names))
-    out[14:16] = _price(query, rows, codes[:, 1], taste, candidates.rows, wanted[:, 1])
+    out[10] = _share(liked[:, None], taste, len(catalogue.brand_names)).take(offered)
+    both = np.flatnonzero((out[10] > 0) & (out[3] > 0))  # candidates of a brand and of a category the user has had
+    out[11, both] = _within(liked, codes[:, 1], taste, offered[both], wanted[both, 1], size)
+    out[12:14] = _price(query, rows, codes[:, 1], taste, candidates.rows, wanted[:, 1])
 
 
 def _share(codes: NDArray[np.int32], weights: Floats, size: int) -> Floats:
@@ -181,22 +187,18 @@ def _rhythm(codes: NDArray[np.int32], history: _History, size: int) -> Floats:
 
 
 def _within(
-    liked: NDArray[np.int32], codes: NDArray[np.int32], weights: Floats,
-    offered: NDArray[np.int32], wanted: NDArray[np.int32], categories: int, brands: int,
-) -> Floats:  # fmt: skip
+    liked: NDArray[np.int32], codes: NDArray[np.int32], weights: Floats, offered: NDArray[np.int32], wanted: NDArray[np.int32], size: int
+) -> NDArray[np.float64]:
     """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
-    place_of_brand, place_of_category = np.zeros(brands, np.int32), np.zeros(categories, np.int32)
-    known_brands, brand_at = np.unique(liked, return_inverse=True)
-    known_categories, category_at = np.unique(codes, return_inverse=True)
-    place_of_brand[known_brands] = np.arange(1, len(known_brands) + 1)
-    place_of_category[known_categories] = np.arange(1, len(known_categories) + 1)
-    place_of_brand[0] = place_of_category[0] = 0  # unknown is no brand and no category
-    wide = len(known_categories) + 1
-    table = np.bincount((brand_at + 1) * wide + category_at + 1, weights, minlength=(len(known_brands) + 1) * wide)
-    total = np.bincount(category_at + 1, weights, minlength=wide).astype(np.float32)
-    brand, category = place_of_brand[offered], place_of_category[wanted]
-    share: Floats = table[brand * wide + category].astype(np.float32) / np.maximum(total[category], np.float32(1e-6))
-    return np.where((brand > 0) & (category > 0), share, np.float32(0))
+    pairs = liked.astype(np.int64) * size + codes
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    begins = np.flatnonzero(np.diff(pairs, prepend=-1))
+    of_pair, pairs = np.add.reduceat(weights[order], begins), pairs[begins]
+    asked = offered.astype(np.int64) * size + wanted
+    at = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    of_category = np.bincount(codes, weights, minlength=size)[wanted]
+    return np.where(pairs[at] == asked, of_pair[at], 0) / np.maximum(of_category, 1e-6)
 
 
 def _price(
@@ -240,8 +242,17 @@ def _write_session(out: Floats, query: Query, history: _History, candidates: Can
         out[line] = np.log1p(((offered[:, None] == codes[rows][None, :]) & (offered[:, None] > 0)) @ weights)
 
 
+def session_lift(cross: Floats) -> Floats:
+    """(C,) log-odds that the present session adds to each candidate: a fresh click makes the odds of the item tenfold, of its type 1.8.
+
+    A stated belief: rankers learnt from cuts see no session, its features never vary there, so they ignore them.
+    """
+    lift: Floats = cross[:, _SESSION] @ SESSION_LIFT
+    return lift
+
+
 def _write_sources(out: Floats, candidates: Candidates) -> None:
-    """Fused score, how many sources returned the item; and of each source its score, the score beside its best, its rank."""
+    """Fused score, how many sources returned the item; and of each source its score, the log of the score beside its best, its rank."""
     scores, ranks = (np.ascontiguousarray(part.T) for part in (candidates.source_scores, candidates.source_ranks))  # (S, C)
     sources = len(scores)
     out[0] = candidates.fused * RANK_OFFSET
@@ -250,5 +261,6 @@ def _write_sources(out: Floats, candidates: Candidates) -> None:
     at = len(FUSION_FEATURES)
     sizes = np.abs(scores)
     out[at : at + sources] = np.copysign(_log(sizes), scores)
-    out[at + sources : at + 2 * sources] = scores / np.maximum(sizes.max(axis=1, keepdims=True), np.float32(1e-9))
+    best = np.maximum(sizes.max(axis=1, keepdims=True), np.float32(1e-9))
+    out[at + sources : at + 2 * sources] = np.copysign(_log(sizes * (np.float32(RELATIVE) / best)), scores)
     out[at + 2 * sources :] = np.float32(RANK_OFFSET) / (ranks + np.float32(RANK_OFFSET))  # 0 where the source did not return it

@@ -15,7 +15,7 @@ import numpy as np
 from serving.arrange import Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
-from serving.features import cross_features, request_features
+from serving.features import cross_features, request_features, session_lift
 from serving.fusion import RANK_OFFSET, retrieve
 from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
 from serving.rankers import Rankers, UserSide, final_scores
@@ -102,15 +102,15 @@ class Recommender:
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best `system.light`; ties by row."""
         cross = cross_features(query, pool)
-        light = self._worth(self.rankers.light(side, pool.rows, cross), pool)
+        light = self._worth(self.rankers.light(side, pool.rows, cross), pool, cross)
         order = descending(light, pool.rows)
         return Scores(light, order[: self.system.light], None, cross, order)
 
     def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
         """The heavy ranker's scores of those kept."""
         assert scores.cross is not None
-        kept = pool.take(scores.kept)
-        return replace(scores, heavy=self._worth(self.rankers.heavy(side, kept.rows, scores.cross[scores.kept]), kept))
+        kept, cross = pool.take(scores.kept), scores.cross[scores.kept]
+        return replace(scores, heavy=self._worth(self.rankers.heavy(side, kept.rows, cross), kept, cross))
 
     def rank(self, query: Query, pool: Candidates, side: UserSide | None = None) -> Scores:
         """Light over the pool, heavy over what it keeps."""
@@ -174,7 +174,9 @@ class Recommender:
         ranks = np.full(shape, np.inf, np.float32)
         return Candidates(rows, np.zeros(shape, np.float32), ranks, fused, np.isin(rows, query.history_rows))
 
-    def _worth(self, logits: Floats, pool: Candidates) -> Floats:
+    def _worth(self, logits: Floats, pool: Candidates, cross: Floats | None = None) -> Floats:
+        if cross is not None:
+            logits = logits + session_lift(cross)[:, None]
         return final_scores(logits, pool.seen, self.system.objectives).astype(np.float32)
 
     def _more(self, query: Query) -> tuple[Callable[[], Rows], ...]:

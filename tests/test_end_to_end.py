@@ -13,6 +13,7 @@ from components.evaluation.evaluate import evaluate
 from components.evaluation.gate import decide
 from components.evaluation.judge import Known
 from components.release import shelf
+from serving.catalogue import item_key
 from serving.query import Request
 from serving.state import UserState
 from tests.conftest import WORLD_SYSTEM
@@ -68,13 +69,15 @@ def test_an_answer_holds_one_of_the_new_items(desk, world):
     assert all(set(items) & set(world.new_items) for items in answers.values())
 
 
-def test_items_nobody_ever_bought_are_among_somebodys_candidates(desk, world):
-    found = set()
+def test_new_items_are_among_the_candidates_of_their_group_even_when_nobody_bought_them_yet(desk, world):
+    found = {item: set() for item in world.new_items}
     for user in range(len(desk.states)):
         state = desk.states[user]
         query = desk.full.query(Request(state.user_id, 5, desk.states.cut_day), state)
-        found |= {desk.full.catalogue.item_id(row) for row in desk.full.retrieve(query).rows}
-    assert len(found & set(world.never_sold)) > len(world.never_sold) / 2
+        rows = desk.full.retrieve(query, desk.full.request(query)).rows
+        for item in found.keys() & {desk.full.catalogue.item_id(row) for row in rows}:
+            found[item].add(world.user_group[state.user_id] == world.item_group[item])
+    assert all(True in groups for groups in found.values()), found
 
 
 def test_strangers_get_full_answers(desk, world):
@@ -92,11 +95,12 @@ def test_one_click_changes_the_next_answer(desk, world):
     user = sorted(world.staples)[0]
     state = desk.states[desk.states.index(user)]
     now = desk.states.cut_day + 0.01
-    before = [item.item_id for item in desk.full.recommend(Request(user, 5, now), state).items]
-    offers = [item for item in lists(desk, 40, discover=True)[user] if item not in before]
-    clicked = state.with_session_event(int(desk.full.catalogue.keys[desk.full.catalogue.row_of(offers[0])]), "click", now)
-    after = [item.item_id for item in desk.full.recommend(Request(user, 5, now), clicked).items]
-    assert after != before
+    before = [item.item_id for item in desk.full.recommend(Request(user, 10, now), state).items]
+    offer = next(item for item in lists(desk, 40, discover=True)[user] if item not in before)
+    clicked = state.with_session_event(item_key(offer), "click", now)
+    after = [item.item_id for item in desk.full.recommend(Request(user, 10, now), clicked).items]
+    assert offer in after  # a click made its odds tenfold
+    assert set(world.staples[user]) <= set(after)  # and took nothing from what the user lives on
 
 
 def test_the_evaluation_finds_the_bundle_far_ahead_of_popularity_and_the_gate_passes_it(trained, judged, tmp_path):
@@ -192,10 +196,10 @@ def test_a_click_posted_to_a_running_server_changes_its_next_answer(home, traine
     assert cut == world.until
     user = sorted(world.staples)[0]
     with serving(WORLD_SYSTEM, trained.bundle, trained.users, tmp_path, cut) as address:
-        clicked = click_once(address, user, cut)
+        clicked = click_once(address, user, cut, k=10)
     before, after = ([item["item_id"] for item in answer["items"]] for answer in (clicked.before, clicked.after))
     state = desk.states[desk.states.index(user)]
-    offline = [item.item_id for item in desk.full.recommend(Request(user, 5, desk.states.cut_day), state).items]
+    offline = [item.item_id for item in desk.full.recommend(Request(user, 10, desk.states.cut_day), state).items]
     assert before == offline  # the server answers as the evaluation did
-    assert after != before
-    assert click_table(desk.full.catalogue, clicked).row_count == 5
+    assert clicked.item_id in set(after) - set(before)
+    assert click_table(desk.full.catalogue, clicked).row_count == 10
