@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from serving.index import descending
 from serving.query import Candidates, Floats, Hits, Query
 from serving.sources import Source
 from serving.system import SourceSpec
@@ -32,17 +33,20 @@ def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Qu
     scores = np.zeros_like(ranks)
     fused = np.zeros(len(rows), np.float32)
     promised = np.zeros(len(rows), bool)
+    steps = np.arange(max((len(hit.rows) for hit in hits), default=0), dtype=np.float32)
     begin = 0
     for s, (hit, spec) in enumerate(zip(hits, specs, strict=True)):
         own = at[begin : begin + len(hit.rows)]
         begin += len(hit.rows)
-        ranks[s, own] = np.arange(len(own), dtype=np.float32)
-        scores[s] = _scores(hit, rows, own)
-        fused += weight(spec, query.request.discover) / (RANK_OFFSET + ranks[s])
+        ranks[s, own] = steps[: len(own)]
+        fused[own] += weight(spec, query.request.discover) / (RANK_OFFSET + steps[: len(own)])
         promised[own[: int(spec.share * pool)]] = True
+        scores[s] = _scores(hit, rows, own)
     kept = _fill(fused, promised, pool)
     seen = np.isin(rows[kept], query.history_rows, assume_unique=True)
-    return Candidates(rows[kept], scores.T[kept], ranks.T[kept], fused[kept], seen)
+    return Candidates(
+        rows[kept], np.ascontiguousarray(scores[:, kept].T), np.ascontiguousarray(ranks[:, kept].T), fused[kept], seen
+    )  # fmt: skip
 
 
 def weight(spec: SourceSpec, discover: bool) -> float:
@@ -66,7 +70,7 @@ def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:
 
 def _fill(fused: Floats, promised: np.ndarray, pool: int) -> np.ndarray:
     """Positions of the pool, best fused first: all promised ones, then the best of the others."""
-    order = np.argsort(-fused, kind="stable")
+    order = descending(fused)
     if len(order) <= pool:
         return order
     first = promised[order]

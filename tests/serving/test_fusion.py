@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.fusion import RANK_OFFSET, fuse
@@ -44,6 +44,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[list[int]], list[float], int]:
     return lists, (parts / parts.sum()).tolist(), draw(st.integers(1, 150))
 
 
+@settings(deadline=None)
 @given(worlds())
 def test_shares_are_kept_and_the_rest_is_the_best_of_the_fused_ranks(world: tuple[list[list[int]], list[float], int]) -> None:
     lists, shares, pool = world
