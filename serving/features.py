@@ -243,7 +243,7 @@ def _write_session(out: Floats, query: Query, history: _History, candidates: Can
 
 
 def session_lift(cross: Floats) -> Floats:
-    """(C,) log-odds that the present session adds to each candidate: a fresh click makes the odds of the item tenfold, of its type 1.8.
+    """(C,) log-odds that the present session adds to each candidate: a fresh click makes the item's odds tenfold, its type's 1.8.
 
     A stated belief: rankers learnt from cuts see no session, its features never vary there, so they ignore them.
     """

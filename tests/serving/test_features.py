@@ -66,7 +66,7 @@ def test_shares_of_the_history_are_told_at_every_level_of_the_category():
     assert column(asked, "share_category_0") ** 2 == pytest.approx([3 / 4, 3 / 4, 3 / 4, 1 / 4])
     assert column(asked, "share_category_1") ** 2 == pytest.approx([1 / 4, 1 / 4, 2 / 4, 1 / 4])
     assert column(asked, "share_category_2") ** 2 == pytest.approx([1 / 4, 0, 2 / 4, 1 / 4])
-    assert column(asked, "log_items_category_0") == pytest.approx(np.log([3, 3, 3, 2]))
+    assert column(asked, "log_items_category_1") == pytest.approx(np.log([2, 2, 2, 2]))
     assert column(asked, "share_brand") ** 2 == pytest.approx([1 / 4, 1 / 4, 2 / 4, 0])  # d has no known brand
 
 
