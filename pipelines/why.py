@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.exposures import Record
+    from serving.records import Record
 
 
 class NoSuchAnswer(ValueError):
