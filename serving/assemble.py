@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from serving.app import App
 from serving.bundle import Bundle
 from serving.cache import Caches
 from serving.door import Door
-from serving.eventlog import Inbox, open_log
+from serving.eventlog import Inbox, fold_log, open_log
 from serving.exposures import ExposureLog
 from serving.item_store import open_items
 from serving.ladder import Ladder
@@ -26,10 +27,10 @@ from serving.security import Guard, load_keys
 from serving.service import Clock, Service
 from serving.split import Peer, RemoteRanking, RemoteRetrieval
 from serving.state import StateTable, UserState
-from serving.stores import States, open_store
+from serving.stores import SqliteStore, States, StoreUnavailable, open_store
 from serving.system import System, load_system
 
-_WARM_REQUESTS = 20
+_WARM_REQUESTS = 10
 _STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
 
 
@@ -68,6 +69,7 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
         return States(open_store(options.state_url, system.budget.features_ms), table, system.learning)
 
     reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
+    _refill(options, states, log)
     shelf = Shelf(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
     service = Service(ladder, reading, clock, request_ids(), inbox, shelf)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None)
@@ -80,6 +82,19 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     return Parts(
         door, bundle.digest, background, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)]
     )
+
+
+def _refill(options: Options, states: Callable[[], States], log: Any) -> None:
+    """Fold the embedded event log into embedded states that were lost, or never made."""
+    folder = Path(options.events_url.removeprefix("dir:"))
+    made = states()
+    try:
+        if isinstance(made.store, SqliteStore) and (folder / "events.sqlite").is_file() and made.store.is_empty():
+            log.info("states made from the event log", events=fold_log(folder, made))
+    except StoreUnavailable as error:
+        log.warning("states cannot be made from the event log", reason=str(error))
+    finally:
+        made.store.close()
 
 
 def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import msgspec
@@ -87,6 +88,19 @@ def read_log(folder: Path, after_seq: int = 0) -> Iterator[tuple[int, Event]]:
         db.close()
 
 
+def fold_log(folder: Path, states: States) -> int:
+    """Fold a whole embedded log into states that are new and empty, as after the store was lost; how many events."""
+    count, part = 0, []
+    for _, event in read_log(folder):
+        part.append(state_event(event))
+        count += 1
+        if len(part) == _TOGETHER:
+            states.apply(part)
+            part = []
+    states.apply(part)
+    return count
+
+
 def open_log(url: str) -> EventLog:
     """The log an `--events` option names."""
     scheme, _, rest = url.partition(":")
@@ -115,6 +129,7 @@ class Inbox:
         self._open_log, self._open_states = log, states
         self._queue: queue.Queue[tuple[list[Event], Future[list[bool]]] | None] = queue.Queue(_WAITING)
         self._pending: deque[StateEvent] = deque(maxlen=_PENDING)
+        self._retry_at = 0.0
         self._log: EventLog | None = None
         self._states: States | None = None
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
@@ -147,6 +162,7 @@ class Inbox:
             if batch:
                 self._write(batch)
             self._catch_up()
+        self._retry_at = 0.0
         self._catch_up()
         for part in (self._log, self._states.store if self._states else None):
             if part is not None:
@@ -189,11 +205,12 @@ class Inbox:
 
     def _catch_up(self) -> None:
         """Fold the pending events into the states, or keep them for the next try. Folding one twice changes nothing."""
-        if not self._pending:
+        if not self._pending or monotonic() < self._retry_at:
             return
         try:
             self._states = self._states or self._open_states()
             self._states.apply(list(self._pending))
         except StoreUnavailable:
+            self._retry_at = monotonic() + _RETRY_SECONDS  # so that acknowledging does not wait for a store that is down
             return
         self._pending.clear()

@@ -72,10 +72,14 @@ class SqliteStore:
         if found is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             found = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+            try:
+                found.execute("PRAGMA journal_mode=WAL")
+                found.execute("PRAGMA synchronous=NORMAL")  # folded again from the event log; survives SIGKILL as it is
+                found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB) WITHOUT ROWID")
+            except sqlite3.Error:
+                found.close()
+                raise
             self._opened.append(found)
-            found.execute("PRAGMA journal_mode=WAL")
-            found.execute("PRAGMA synchronous=NORMAL")  # folded again from the event log; survives SIGKILL as it is
-            found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB) WITHOUT ROWID")
             self._local.db = found
         return found
 
@@ -85,6 +89,12 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"user states cannot be read ({error})") from error
         return row[0] if row else None
+
+    def is_empty(self) -> bool:
+        try:
+            return self._db.execute("SELECT 1 FROM states LIMIT 1").fetchone() is None
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"user states cannot be read ({error})") from error
 
     def change(self, user_ids: Sequence[str], fold: Change) -> None:
         try:
