@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -147,6 +148,17 @@ def test_a_worse_champion_is_beaten_and_a_better_one_keeps_its_place(trained, de
     found = json.loads((tmp_path / "worse" / "metrics.json").read_text())
     assert found["champion"] == f"sha256:{trained.bundle.name}"
     assert found["protocols"]["all"]["against"]["champion"]["ndcg@10"]["value"] < -0.2
+
+
+def test_a_champion_that_this_code_cannot_ask_is_said_so_and_does_not_stop_its_successor(trained, tmp_path):
+    broken = tmp_path / "champion"
+    shutil.copytree(trained.bundle, broken)
+    (broken / "light.onnx").unlink()
+    evaluate(trained.system, trained.bundle, trained.features, tmp_path / "judged", champion=broken)
+    metrics = json.loads((tmp_path / "judged" / "metrics.json").read_text())
+    assert metrics["champion"] is None
+    assert "light.onnx is missing" in metrics["champion_unreadable"]
+    assert decide(trained.system, tmp_path / "judged", tmp_path / "gate")
 
 
 @pytest.fixture(scope="module")

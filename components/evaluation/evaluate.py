@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.asking import HARD_RULES, Question, Told, ask
+from components.evaluation.asking import HARD_RULES, Question, Told, ask, open_recommender
 from components.evaluation.judge import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
 from components.evaluation.metrics import NOTHING, Lists, Target
 from components.evaluation.slices import COLD_BASKETS
 from components.evaluation.truth import Truth, new_target, read_truth
-from serving.bundle import show
+from serving.arrays import BadFolder
+from serving.bundle import BadBundle, show
 from serving.catalogue import Catalogue
+from serving.rankers import BadModels
 from serving.system import System
 
 LIST = 1000  # quality.md: lists are cut here
@@ -35,6 +37,7 @@ def evaluate(
     `advance` is told users done and users in all. Raises `ValueError` when the days after the cut hold no events.
     """
     truth = read_truth(features)
+    champion, unreadable = _readable(system, champion)
     questions = _questions(truth, system.answer)
     done = _Counter(sum(len(q.users) for q in questions) + (2 * len(truth.users) if champion else 0), advance)
     told = dict(zip(("all", "new", "answer", *_cold_names()), ask(system, bundle, truth.folder / "users", questions, done), strict=True))
@@ -55,6 +58,16 @@ def evaluate(
     (out / "metrics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
     (out / "latency.json").write_text(json.dumps(_latency(told["answer"]), indent=1, sort_keys=True) + "\n")
     _write_lists(truth, {protocol: told[protocol].rows for protocol in ("all", "new")}, out / "lists.parquet")
+
+
+def _readable(system: System, champion: Path | None) -> tuple[Path | None, str | None]:
+    """The champion, or why this code cannot ask it: one learnt under other features is not comparable, and must not stop its successor."""
+    if champion is not None:
+        try:
+            open_recommender(system, champion)
+        except (BadBundle, BadFolder, BadModels) as problem:
+            return None, str(problem)
+    return champion, None
 
 
 def _cold_names() -> list[str]:

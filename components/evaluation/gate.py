@@ -46,6 +46,7 @@ def decide(system: System, metrics: Path, out: Path) -> bool:
         "sentence": ("Refused: " if failed else "Passed: ") + decided.sentence,
         "bundle": found["bundle"],
         "champion": found["champion"],
+        "champion_unreadable": found.get("champion_unreadable"),
         "checks": [asdict(check) for check in checks],
     }
     out.mkdir(parents=True, exist_ok=True)
