@@ -52,6 +52,7 @@ def evaluate(
     numbers |= {
         "bundle": show(bundle)["digest"],
         "champion": show(champion)["digest"] if champion else None,
+        "champion_unreadable": unreadable,
         "bundle_bytes": _bytes(bundle),
     }
     out.mkdir(parents=True, exist_ok=True)
