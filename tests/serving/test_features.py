@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from serving.features import CROSS_FEATURES, DUE_LIMIT, NEVER_DAYS, cross_features, cross_names, request_features, request_names
+from serving.features import CROSS_FEATURES, cross_features, cross_names, request_features, request_names
 from serving.query import Candidates, Query, Request
 from serving.sources import buy_again, linear
 from serving.state import TAUS_DAYS, UserState
 from serving.system import Learning
+from serving.taste import DUE_LIMIT, NEVER_DAYS
 from tests.components.retrieval.worlds import CUT_DAY, catalogue
 
 SOURCES = (buy_again(share=0.5), linear(share=0.5))
