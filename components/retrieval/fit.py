@@ -1,9 +1,11 @@
 """Candidate sources fitted at every cut of a features folder, the two towers learnt along the cuts, and what each source is worth."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.retrieval import buy_again, category_promotion, linear, trending, two_tower
 from components.retrieval.cuts import Cut
@@ -23,21 +25,41 @@ def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int
 
     With a tower also `cuts/<cut>/user_vectors.npy` (U, D). `fast` learns less. Measured on the last cut that has labels.
     """
+    import torch
+
     names = sorted(path.name for path in (features / "cuts").iterdir() if path.is_dir())
-    towers = _towers(system, fast, seed)
-    measured: dict[str, object] = {}
-    for name in names:
-        cut = Cut.load(features / "cuts" / name)
-        folder = out / "cuts" / name / "sources"
-        for spec in system.sources:
-            _fit(spec, cut, folder / spec.kind, fast)
-        vectors = None
-        if towers is not None:
-            vectors = towers.advance(cut, folder / "two_tower", out / "towers" / f"{name}.pt")
-            np.save(folder.parent / "user_vectors.npy", vectors, allow_pickle=False)
-        if len(cut.labels[0]) and name in names[-2:]:
-            measured = measure(system, cut, load_sources(system.sources, folder, cut.catalogue), vectors)
+    cuts = {name: Cut.load(features / "cuts" / name) for name in names}
+    torch.set_num_threads(1)  # two kinds of work side by side, a core each; threads that spin cost more than they bring
+    vectors: NDArray[np.float32] | None = None
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        linear_fits = [beside.submit(_counted, system, cut, _sources(out, cut), fast) for cut in cuts.values()]
+        towers = _towers(system, fast, seed)
+        for name, cut in cuts.items() if towers is not None else ():
+            vectors = towers.advance(cut, _sources(out, cut) / "two_tower", out / "towers" / f"{name}.pt")
+            np.save(out / "cuts" / name / "user_vectors.npy", vectors, allow_pickle=False)
+        for fitted in linear_fits:
+            fitted.result()
+    measured = _measured(system, list(cuts.values()), out)
     (out / "retrieval.json").write_text(json.dumps({"fast": fast, "seed": seed, "cuts": names, "recall": measured}, indent=1) + "\n")
+
+
+def _sources(out: Path, cut: Cut) -> Path:
+    return out / "cuts" / cut.name / "sources"
+
+
+def _measured(system: System, cuts: list[Cut], out: Path) -> dict[str, object]:
+    """What the sources are worth at the newest cut with labels; nothing where none has any."""
+    for cut in reversed(cuts):
+        if len(cut.labels[0]):
+            file = out / "cuts" / cut.name / "user_vectors.npy"
+            vectors = np.load(file) if file.is_file() else None
+            return measure(system, cut, load_sources(system.sources, _sources(out, cut), cut.catalogue), vectors)
+    return {}
+
+
+def _counted(system: System, cut: Cut, folder: Path, fast: bool) -> None:
+    for spec in system.sources:
+        _fit(spec, cut, folder / spec.kind, fast)
 
 
 def _fit(spec: SourceSpec, cut: Cut, folder: Path, fast: bool) -> None:

@@ -28,11 +28,14 @@ class Training:
     later_epochs: int  # at every later one, from the weights of the one before
     users_a_batch: int = 32
     examples_a_user: int = 32
-    rate: float = 3e-3
-    drop_own: float = 0.3  # share of items whose own row is hidden, so that content learns to stand alone
+    rate: float = 2e-3
+    drop_own: float = 0.5  # share of items whose own row is hidden, so that content learns to stand alone
 
 
-FULL, FAST = Training(first_epochs=6, later_epochs=2), Training(first_epochs=2, later_epochs=1)
+FULL, FAST = (
+    Training(first_epochs=3, later_epochs=1),
+    Training(first_epochs=2, later_epochs=1, examples_a_user=16),
+)  # more epochs forget the new items
 _START_TAU_DAYS = 150.0
 _OVERSAMPLING, _POWER_ITERATIONS = 16, 3
 
@@ -43,7 +46,8 @@ class Trainer:
     def __init__(self, cut: Cut, content: Content, dimensions: int, training: Training, seed: int) -> None:
         self.training = training
         self.random = np.random.default_rng(seed)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # of the first weights
+        self.chance = torch.Generator().manual_seed(seed)
         self.towers = Towers(TowerConfig(dimensions, cut.users.features.shape[1], len(cut.catalogue)))
         self.tokens = torch.from_numpy(content.tokens).long()
         self.numbers = torch.from_numpy(content.numbers)
@@ -70,7 +74,7 @@ class Trainer:
         rest = bags[batch.user] - batch.target_weight[:, None] * embedding(batch.target, towers.history.weight, sparse=True)
         bag = rest / (batch.total[batch.user] - batch.target_weight).clamp_min(1e-6)[:, None]  # (B, D)
         user = towers.user(batch.features[batch.user], bag)
-        kept = (torch.rand(len(batch.target)) >= self.training.drop_own).float()[:, None]
+        kept = (torch.rand(len(batch.target), generator=self.chance) >= self.training.drop_own).float()[:, None]
         item = towers.item(self.tokens[batch.target], self.numbers[batch.target], towers.own(batch.target) * kept)
         logits = user @ item.T / TEMPERATURE + (prior - examples.log_q)[batch.target]  # (B, B)
         same = (batch.user[:, None] == batch.user[None, :]) | (batch.target[:, None] == batch.target[None, :])

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from serving.content import BUCKETS, NUMBERS
 
-TEMPERATURE = 0.1
+TEMPERATURE = 0.15  # new R@1000 on the choosing week: .303 at .1, .3075 at .2, repeats a little better at .1
 
 
 @dataclass(frozen=True)

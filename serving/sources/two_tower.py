@@ -6,6 +6,7 @@ Shapes: I items, D dimensions, H history items.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import products, select
-from serving.query import Floats, Hits, Query
+from serving.query import Floats, Hits, Query, Rows
 from serving.sources.history import interest
 from serving.system import SourceSpec
 
 BAG_TAU_DAYS = 60.0
+NEW_DAYS = 14.0  # an item counts as new that long, and while nobody is known to have had it
+FRESH_EVERY = 25  # of the list's places, one for a new item
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class TwoTower:
 
     spec: SourceSpec
     table: TowerTable = field(repr=False)
+    new: NDArray[np.bool_] | None = field(default=None, repr=False)  # (I,) at the cut; rows beyond were posted since. None: none is
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        return cls(spec, TowerTable.load(folder))
+        created = catalogue.created_day
+        return cls(spec, TowerTable.load(folder), np.isnan(created) | (created >= catalogue.cut_day - NEW_DAYS))
 
     def history_bag(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
@@ -63,7 +68,26 @@ class TwoTower:
         dense *= table.scales
         dense += table.prior
         rows = select(dense, n, query.excluded)
+        if len(self.fresh):
+            rows = self._with_fresh(rows, dense, n, query.excluded)
         return Hits(rows, dense[rows], dense)
+
+    @cached_property
+    def fresh(self) -> Rows:
+        """Rows of new items, ascending: those new at the cut, and all posted since."""
+        if self.new is None:
+            return np.empty(0, np.int32)
+        return np.concatenate([np.flatnonzero(self.new), np.arange(len(self.new), len(self.table.vectors))]).astype(np.int32)
+
+    def _with_fresh(self, rows: Rows, dense: Floats, n: int, excluded: Rows) -> Rows:
+        """Every `FRESH_EVERY`-th place for the best new item: without a prior it would never be shown, and never earn one."""
+        slots = np.arange(FRESH_EVERY - 1, n, FRESH_EVERY)
+        worth = dense[self.fresh]
+        at = np.minimum(np.searchsorted(self.fresh, excluded), max(len(self.fresh) - 1, 0))
+        worth[at[self.fresh[at] == excluded]] = -np.inf
+        best = self.fresh[select(worth, len(slots))]
+        others = rows[np.isin(rows, best, invert=True)][: n - len(best)]
+        return np.insert(others, np.minimum(slots[: len(best)] - np.arange(len(best)), len(others)), best)
 
 
 load = TwoTower.load
