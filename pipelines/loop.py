@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.runner import Run, Runner, run_pipeline
+from pipelines.runner import Arguments, Run, Runner, run_pipeline
 from serving.system import load_system
 
 
@@ -26,7 +27,7 @@ def run_loop(
     if data is not None and not data.is_dir():
         raise NoData(f"--data {data} is no folder: give one with events.parquet, items.parquet, users.parquet and context.parquet")
     load_system(system)  # refuses a system that is not there before anything starts
-    arguments: dict[str, str | int | bool] = {
+    arguments: Arguments = {
         "system": str(Path(system).resolve()) if system.endswith(".py") else system,
         "data": str(data.resolve()) if data else "",
         "until": until,
@@ -37,13 +38,25 @@ def run_loop(
     _print_steps(run)
     version = json.loads((run.output("register") / "version.json").read_text())
     verdict = json.loads((run.output("gate") / "gate.json").read_text())
-    _print_verdict(verdict, version, home)
+    Console().print(verdict["sentence"], soft_wrap=True, highlight=False)
+    _print_version(version, home)
     if not verdict["passed"]:
         raise typer.Exit(1)
+    if refit:
+        _refit({**arguments, "judged": version["bundle"]}, runner, home)
     return run
 
 
-def _watched(pipeline: object, arguments: dict[str, str | int | bool], runner: Runner, home: Path) -> Run:
+def _refit(arguments: Arguments, runner: Runner, home: Path) -> None:
+    """Learn once more from all rows, and let that take the judged bundle's place."""
+    from pipelines.training import refit
+
+    run = _watched(refit, {name: value for name, value in arguments.items() if name != "until"}, runner, home)
+    _print_steps(run)
+    _print_version(json.loads((run.output("adopt") / "version.json").read_text()), home)
+
+
+def _watched(pipeline: object, arguments: Arguments, runner: Runner, home: Path) -> Run:
     """Run it under a progress bar: which step, how many of how many, since when. Where stderr is no terminal: a line an event."""
     console = Console(file=sys.stderr)  # this very stream: the steps' own output goes to the log
     if not console.is_terminal:
@@ -70,10 +83,9 @@ def _print_steps(run: Run) -> None:
     Console().print(f"Log: {run.folder / 'log.txt'}", soft_wrap=True, highlight=False)
 
 
-def _print_verdict(verdict: dict[str, object], version: dict[str, object], home: Path) -> None:
+def _print_version(version: dict[str, Any], home: Path) -> None:
     console = Console()
-    console.print(str(verdict["sentence"]), soft_wrap=True)
     if version["version"]:
-        aliases = ", ".join(version["aliases"]) or "no alias"  # type: ignore[arg-type]
-        console.print(f"Registered as {version['name']} version {version['version']} ({aliases}).", soft_wrap=True)
-    console.print(f"Bundle: {home / 'bundles' / str(version['bundle'])}", soft_wrap=True)
+        aliases = ", ".join(version["aliases"]) or "no alias"
+        console.print(f"Registered as {version['name']} version {version['version']} ({aliases}).", soft_wrap=True, highlight=False)
+    console.print(f"Bundle: {home / 'bundles' / str(version['bundle'])}", soft_wrap=True, highlight=False)

@@ -11,7 +11,7 @@ from components.evaluation.component import evaluate, gate
 from components.export.component import export, pack
 from components.features.component import features
 from components.ranking.component import ranking
-from components.release.component import register
+from components.release.component import adopt, register
 from components.retrieval.component import retrieval
 
 
@@ -36,4 +36,18 @@ def training(system: str, data: str = "", until: str = "", fast: bool = False, s
     version.set_caching_options(False)
 
 
-STEPS = {step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, evaluate, gate, register)}
+@dsl.pipeline(name="shortlist-refit", description="The judged loop once more, from all rows.")  # type: ignore[untyped-decorator]
+def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
+    """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry."""
+    raw = ingest(system=system, data=data, home=home)
+    tables = validate(system=system, home=home, tables=raw.output)
+    known = features(system=system, until="end", fast=fast, home=home, tables=tables.output)
+    sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
+    rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
+    graphs = export(system=system, home=home, features=known.output, retrieval=sources.output, ranking=rankers.output)
+    bundle = pack(system=system, home=home, features=known.output, retrieval=sources.output, export=graphs.output)
+    version = adopt(system=system, home=home, tracking=tracking, judged=judged, features=known.output, bundle=bundle.output)
+    version.set_caching_options(False)
+
+
+STEPS = {step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, evaluate, gate, register, adopt)}

@@ -14,13 +14,15 @@ class BadMoment(ValueError):
 
 
 def moment(system: str, tables: Path | str, until: str) -> str:
-    """The cut as an ISO timestamp in UTC: `until`, or the midnight a target's length before the last row.
+    """The cut as an ISO timestamp in UTC: `until`; "end": the midnight after the last row; empty: a target's length before that.
 
     Raises `BadMoment` when `until` is not a timestamp, or no event lies before it.
     """
     first, last = span(Path(tables))
+    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    if until == "end":
+        return midnight.isoformat()
     if not until:
-        midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         return (midnight - timedelta(days=load_system(system).learning.horizon_days)).isoformat()
     try:
         cut = parse_moment(until)

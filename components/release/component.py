@@ -1,4 +1,4 @@
-"""The step `register`, as Kubeflow sees it."""
+"""The steps `register` and `adopt`, as Kubeflow sees them."""
 
 from kfp.dsl import Artifact, Input, Output
 
@@ -23,3 +23,16 @@ def register(
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
     config = {"system": system, "home": home, "tracking": tracking}
     out.metadata.update(run_step("register", work, inputs, out.path, config, home=None))
+
+
+@component
+def adopt(
+    system: str, home: str, tracking: str, judged: str, features: Input[Artifact], bundle: Input[Artifact], out: Output[Artifact]
+) -> None:
+    """The bundle learnt again from all rows, in the place of the one that was judged."""
+    from components.release.adopt import adopt as work
+    from components.step import bundle_in, run_step, users_of
+
+    inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path)}
+    config = {"system": system, "judged": judged, "home": home, "tracking": tracking}
+    out.metadata.update(run_step("adopt", work, inputs, out.path, config, home=None))

@@ -30,21 +30,19 @@ def register(
     verdict = json.loads((gate / "gate.json").read_text())
     digest = bundle.name
     where = Path(home) if home else None
-    with _mlflow(where, tracking) as client:
+    with open_registry(where, tracking) as client:
         name = model_name(system)
         kept = shelf.put(bundle, users, where) if where else None
-        found = _version_of(client, name, digest)
-        if found is None:
-            run = track(client, system, bundle, metrics, verdict, where)
-            found = _new_version(client, name, digest, run, kept.bundle if kept else bundle) if verdict["passed"] else None
-        else:
-            run = str(found.run_id)
-        aliases = _point(client, name, found)
+        found = version_of(client, name, digest)
+        run = str(found.run_id) if found else track(client, system, bundle, metrics, verdict, where)
+        if found is None and verdict["passed"]:
+            found = new_version(client, name, digest, run, kept.bundle if kept else bundle)
+        aliases = _point(client, name, found) if verdict["passed"] else []
         if where and "champion" in aliases:
             shelf.choose(system.name, digest, where)
     record = {
         "name": name,
-        "version": found.version if found else None,
+        "version": str(found.version) if found else None,
         "aliases": aliases,
         "bundle": digest,
         "run": run,
@@ -56,14 +54,15 @@ def register(
 
 
 def champion(system: str, home: str, tracking: str = "", other_than: str = "") -> Path | None:
-    """The champion's bundle; None when there is none yet, or when it is the bundle named `other_than` (nothing is judged against itself).
+    """What a candidate has to beat: the champion's bundle, or the one judged in its place if it was learnt again from all rows.
 
+    None when there is no champion yet, or when it is the bundle named `other_than`: nothing is judged against itself.
     Raises `UnknownBundle` when the registry names a bundle whose folder is not under `home`.
     """
     if not tracking and not (home and _store(Path(home)).is_file()):
         return None  # nothing was ever registered: spares the 4 seconds of importing MLflow
-    with _mlflow(Path(home) if home else None, tracking) as client:
-        digest = _digest_of(client, model_name(load_system(system)), "champion")
+    with open_registry(Path(home) if home else None, tracking) as client:
+        digest = _digest_of(client, model_name(load_system(system)), "champion", tag="judged")
     if digest in (None, other_than):
         return None
     bundle = Path(home) / "bundles" / str(digest)
@@ -88,7 +87,7 @@ def _store(home: Path) -> Path:
 
 
 @contextmanager
-def _mlflow(home: Path | None, tracking: str) -> Iterator["MlflowClient"]:
+def open_registry(home: Path | None, tracking: str) -> Iterator["MlflowClient"]:
     """A client of the tracking server, or of the SQLite file under `home`. MLflow's own news stays at home."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -102,26 +101,27 @@ def _mlflow(home: Path | None, tracking: str) -> Iterator["MlflowClient"]:
     yield MlflowClient(tracking_uri=tracking, registry_uri=tracking)
 
 
-def _version_of(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
+def version_of(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
     found = client.search_model_versions(f"name = '{name}' and tags.bundle = '{digest}'")
     return found[0] if found else None
 
 
-def _digest_of(client: "MlflowClient", name: str, alias: str) -> str | None:
+def _digest_of(client: "MlflowClient", name: str, alias: str, tag: str = "bundle") -> str | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, alias).tags["bundle"]
+        return client.get_model_version_by_alias(name, alias).tags[tag]
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None  # no such model yet, or no such alias
         raise
 
 
-def _new_version(client: "MlflowClient", name: str, digest: str, run: str, source: Path) -> "ModelVersion":
+def new_version(client: "MlflowClient", name: str, digest: str, run: str, source: Path, judged: str = "") -> "ModelVersion":
+    """A version of the model that is the bundle at `source`; `judged`: the bundle that was judged in its place."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    return client.create_model_version(name, source=str(source), run_id=run, tags={"bundle": digest})
+    return client.create_model_version(name, source=str(source), run_id=run, tags={"bundle": digest, "judged": judged or digest})
 
 
 def _point(client: "MlflowClient", name: str, version: "ModelVersion | None") -> list[str]:

@@ -16,17 +16,24 @@ SHOWN = ("ndcg@10", "recall@100", "recall@1000")  # in the plot, where the evalu
 
 
 def track(client: "MlflowClient", system: System, bundle: Path, metrics: Path, verdict: Mapping[str, Any], home: Path | None) -> str:
-    """Write one finished run and return its id. Files go under `home`, or where the tracking server keeps them when that is None."""
+    """Write one finished run, or find the one of the same bundle and verdict, and return its id.
+
+    Files go under `home`, or where the tracking server keeps them when that is None.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     manifest = json.loads((bundle / "bundle.json").read_text())
     found = json.loads((metrics / "metrics.json").read_text())
-    run = client.create_run(_experiment(client, system, home), run_name=bundle.name[:12])
+    experiment = _experiment(client, system, home)
+    known = client.search_runs([experiment], f"tags.bundle = '{bundle.name}' and tags.gate = '{verdict_word(verdict)}'", max_results=1)
+    if known:
+        return str(known[0].info.run_id)
+    run = client.create_run(experiment, run_name=bundle.name[:12])
     created_ms = run.info.start_time
     numbers = dict(_leaves(found))
     tags = {
         "bundle": bundle.name,
-        "gate": "passed" if verdict["passed"] else "refused",
+        "gate": verdict_word(verdict),
         "gate.sentence": verdict["sentence"],
         "data.span": json.dumps(manifest.get("span")),
     }
@@ -40,6 +47,11 @@ def track(client: "MlflowClient", system: System, bundle: Path, metrics: Path, v
     client.log_artifacts(run.info.run_id, str(metrics), "evaluation")
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
+
+
+def verdict_word(verdict: Mapping[str, Any]) -> str:
+    """What the gate said, as a tag."""
+    return "passed" if verdict["passed"] else "refused"
 
 
 def _experiment(client: "MlflowClient", system: System, home: Path | None) -> str:

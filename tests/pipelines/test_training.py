@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from components.step import IMAGE
 from pipelines.cli import app
-from pipelines.training import STEPS, training
+from pipelines.training import STEPS, refit, training
 
 ORDER = ["ingest", "validate", "features", "retrieval", "ranking", "export", "pack", "evaluate", "gate", "register"]
 
@@ -26,7 +26,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_the_steps_come_in_the_order_of_the_design() -> None:
     tasks = training.pipeline_spec.root.dag.tasks
     order = list(TopologicalSorter({name: sorted(task.dependent_tasks) for name, task in tasks.items()}).static_order())
-    assert order == ORDER == list(STEPS)
+    assert order == ORDER
+    assert list(STEPS) == [*ORDER, "adopt"]
+
+
+def test_learning_again_skips_the_judgement_and_ends_in_adopting() -> None:
+    assert set(refit.pipeline_spec.root.dag.tasks) == {*ORDER[:7], "adopt"}
 
 
 def test_every_step_runs_in_our_image_and_installs_nothing(compiled: dict) -> None:
