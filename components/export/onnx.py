@@ -1,6 +1,7 @@
 """Torch modules to ONNX graphs: a fixed opset, the same bytes for the same weights, INT8 weights on demand."""
 
 import io
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,5 +41,9 @@ def to_int8(graph: bytes) -> bytes:
     with TemporaryDirectory() as folder:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         before.write_bytes(graph)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
+        logging.disable(logging.WARNING)  # it recommends shape inference, which these graphs carry, through the root logger
+        try:
+            quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
+        finally:
+            logging.disable(logging.NOTSET)
         return after.read_bytes()
