@@ -187,10 +187,13 @@ class Recommender:
 
 def descending(scores: Floats, rows: Rows) -> Rows:
     """Positions of the scores, greatest first; ties by row."""
-    order = np.argsort(-scores)  # an unstable sort is many times faster, and ties are rare
+    order = np.argsort(-scores)  # an unstable sort is many times faster; the few ties are put in order after it
     ordered = scores[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.lexsort((rows, -scores))
+    tied = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(tied):
+        at = np.union1d(tied, tied + 1)
+        members = order[at]
+        order[at] = members[np.lexsort((rows[members], -scores[members]))]
     return order.astype(np.int32)
 
 

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feature_repo.names import USER_FEATURES
 from serving.query import Request
@@ -97,11 +100,12 @@ def test_a_click_changes_the_next_list(recommender: Recommender) -> None:
     assert [item.row for item in before.items] != [item.row for item in after.items]
 
 
-def test_the_best_are_taken_by_score_then_row() -> None:
-    scores = np.array([0.5, 0.9, 0.5, 0.5, 0.1], np.float32)
-    rows = np.array([40, 30, 20, 10, 0], np.int32)
-    assert rows[descending(scores, rows)].tolist() == [30, 10, 20, 40, 0]
-    assert rows[descending(scores[:2], rows[:2])].tolist() == [30, 40]
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.1000001, 0.5, 0.9]), max_size=60), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_scores_fall_and_ties_go_by_row(values: list[float], random: Random) -> None:
+    scores, rows = np.array(values, np.float32), np.array(random.sample(range(1000), len(values)), np.int32)
+    expected = sorted(range(len(values)), key=lambda at: (-scores[at], rows[at]))
+    assert descending(scores, rows).tolist() == expected
 
 
 def test_the_trace_holds_what_explains_the_answer(recommender: Recommender, tmp_path: Path) -> None:
