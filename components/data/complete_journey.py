@@ -139,7 +139,8 @@ ORDER BY "timestamp", basket_id, product_id, nth
 # A product with a type but no category (111 of them) keeps its type in the third level.
 _ITEMS = f"""
 SELECT product_id::VARCHAR AS item_id,
-    concat_ws('{PATH_SEPARATOR}', department, coalesce(product_category, '{UNKNOWN}' || left(product_type, 0)), product_type) AS category,
+    concat_ws('{PATH_SEPARATOR}', department,
+        CASE WHEN product_type IS NULL THEN product_category ELSE coalesce(product_category, '{UNKNOWN}') END, product_type) AS category,
     manufacturer_id::VARCHAR AS brand, title, NULL::DOUBLE AS price,
     first_sale AT TIME ZONE 'UTC' AS created_at, attributes, NULL::VARCHAR AS policy_flags
 FROM products

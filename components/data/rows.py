@@ -55,6 +55,8 @@ def _judged(table: Table) -> str:
         (f"{_name(column)} NOT IN (SELECT {_name(TABLES[other].key[0])} FROM good_{other})", f"{column}: not in {other}")
         for column, other in table.references.items()
     ]
+    if not table.references:  # ids of the others are found in these
+        checks += [(f"contains({_name(column)}, chr(0))", f"{column}: holds a zero byte") for column in table.key]
     checks += _extra_checks(table)
     cases = " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in checks)
     return f"SELECT file_row_number AS n, CASE {cases} END AS reason FROM raw"
