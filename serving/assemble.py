@@ -1,5 +1,6 @@
 """Put a server's parts together from its options: bundle, recommender, ladder, states, event log, door; then warm it."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,7 +32,11 @@ from serving.stores import SqliteStore, States, StoreUnavailable, open_store
 from serving.system import System, load_system
 
 _WARM_REQUESTS = 10
+_BETWEEN_PLACES_SECONDS = 0.02
 _STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Parts:
 
     app: App
     digest: str
-    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)  # run beside the server until it stops
+    background: list[Work] = field(default_factory=list)  # run beside the server until it stops
     closers: list[Callable[[], None]] = field(default_factory=list)  # in the order they are to be called
 
 
@@ -52,7 +57,7 @@ def assemble(options: Options, log: Any) -> Parts:
     if options.role in ("retrieval", "ranking"):
         warm(recommender, [])
         inner = Retrieval if options.role == "retrieval" else Ranking
-        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest)
+        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest, [lambda: warm_places(recommender)])
     return _front(options, log, system, recommender, metrics)
 
 
@@ -78,7 +83,9 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
-    background = [lambda: shelf.follow(log)] if shelf is not None else []
+    background: list[Work] = [lambda: warm_places(recommender, clock.day())]
+    if shelf is not None:
+        background.append(lambda: shelf.follow(log))
     return Parts(
         door, bundle.digest, background, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)]
     )
@@ -138,3 +145,12 @@ def warm(recommender: Recommender, states: Sequence[UserState]) -> None:
         request = Request(state.user_id, recommender.system.answer, day)
         recommender.recommend(request, state)
         ladder.answer(request, state, None, 0.0)
+
+
+async def warm_places(recommender: Recommender, day: float | None = None) -> None:
+    """What sources keep for each place, made beside the first requests and not within them: tens of milliseconds a place."""
+    when = recommender.catalogue.cut_day if day is None else day
+    for place in recommender.catalogue.places:
+        query = recommender.query(Request("", recommender.system.answer, when, place=place), UserState(""))
+        await asyncio.to_thread(recommender.retrieve, query)
+        await asyncio.sleep(_BETWEEN_PLACES_SECONDS)

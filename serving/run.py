@@ -23,6 +23,7 @@ from serving.options import Options
 Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MALLOC_BYTES = 256 << 20
+_SWITCH_SECONDS = 0.001  # the loop waits no longer than this for the interpreter while the event writer's thread has it
 
 
 def serve(
@@ -40,6 +41,7 @@ def run_server(options: Options, behind: Behind | None = None) -> int:
     if options.workers > 1:
         return _supervise(options)
     _raise_malloc_thresholds()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     import uvloop
 
     try:
