@@ -103,5 +103,6 @@ class Caches:
 
     def _version(self, query: Query) -> Hashable:
         request, state = query.request, query.state
-        history = (state.updated_day, len(state.keys), len(state.session_keys), state.schema_key)
-        return (self.digest, request.place, request.region, request.discover, request.k, *history)
+        totals = (float(state.counts.sum()), float(state.session_days.sum()))  # a late event changes no length and no latest day
+        history = (state.updated_day, len(state.keys), len(state.session_keys), state.schema_key, *totals)
+        return (self.digest, len(query.catalogue), request.place, request.region, request.discover, request.k, *history)

@@ -59,6 +59,7 @@ class Exposures(Protocol):
 class _Run:
     """One request on its way down."""
 
+    recommender: Recommender
     query: Query
     ends_at: float  # by the ladder's clock
     reasons: list[str] = field(default_factory=list)
@@ -88,15 +89,16 @@ class Ladder:
         """A full, rule-abiding list. `reason`: why the online read failed, when it did; `budget_ms`: what is left of the request's time."""
         began = self.clock()
         left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
-        run = _Run(self.recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day, side_day=request.at_day)
+        recommender = self.recommender  # one for the whole request: posted items may put another in its place meanwhile
+        run = _Run(recommender, recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day, side_day=request.at_day)
         rung, ranked = next((name, found) for name, step in self._rungs() if (found := step(run)) is not None)
         if rung == "full" and run.scores is not None and run.scores.heavy is None:
             rung = "light"
         arranging = self.clock()
-        arranged = self.recommender.arrange(run.query, ranked)
+        arranged = recommender.arrange(run.query, ranked)
         degraded = self._degraded(rung, run.reasons, reason)
         trace = Trace(run.query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
-        answer = self.recommender.answer(trace, arranged, degraded)
+        answer = recommender.answer(trace, arranged, degraded)
         ended = self.clock()
         self._measured(run, "arrange", ended - arranging)
         answer = replace(answer, took_ms=(ended - began) * 1e3, stage_ms=run.stage_ms)
@@ -134,17 +136,17 @@ class Ladder:
                 if run.scores.heavy is None:
                     run.reasons.append("ranking answered with the light ranker alone")
             else:
-                side = side or self._stage(run, "request", self.recommender.request, run.query)
-                run.scores = self._stage(run, "light", self.recommender.light, run.query, side, run.pool)
+                side = side or self._stage(run, "request", run.recommender.request, run.query)
+                run.scores = self._stage(run, "light", run.recommender.light, run.query, side, run.pool)
         except Unavailable as error:
             run.reasons.append(str(error))
             return None
         if run.scores.heavy is None and self._ranker is None:
             try:
-                run.scores = self._stage(run, "heavy", self.recommender.heavy, side, run.pool, run.scores)
+                run.scores = self._stage(run, "heavy", run.recommender.heavy, side, run.pool, run.scores)
             except Unavailable as error:
                 run.reasons.append(str(error))
-        return self.recommender.order(run.pool, run.scores)
+        return run.recommender.order(run.pool, run.scores)
 
     def _retrieved(self, run: _Run) -> Any:
         """Put the pool into `run`; the request side, where this process has made it."""
@@ -159,8 +161,8 @@ class Ladder:
             timeout = self._timeout(run, self.system.budget.retrieval_ms)
             run.pool = self._stage(run, "retrieval", self._retriever, run.query, timeout)
         else:
-            side = self._stage(run, "request", self.recommender.request, run.query)
-            run.pool = self._stage(run, "retrieve", self.recommender.retrieve, run.query, side)
+            side = self._stage(run, "request", run.recommender.request, run.query)
+            run.pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
         if self.caches is not None:
             self.caches.keep_pool(run.query, Pooled(run.pool, side, run.query.request.at_day))
         return side
@@ -169,8 +171,8 @@ class Ladder:
         user_id = run.query.request.user_id
         rows = self.caches.lists.get(user_id) if self.caches is not None else None
         if rows is None:
-            rows = self.recommender.bundle.fallback.user(user_id)
-        fault = _fault(rows, len(self.recommender.catalogue))
+            rows = run.recommender.bundle.fallback.user(user_id)
+        fault = _fault(rows, len(run.recommender.catalogue))
         if fault:
             run.reasons.append(f"cached list: {fault}")
             return None
@@ -178,11 +180,11 @@ class Ladder:
         return listed(rows, run.query) if len(rows) else None
 
     def _linear(self, run: _Run) -> Ranked | None:
-        source = next((source for source in self.recommender.sources if hasattr(source, "contributions")), None)
+        source = next((source for source in run.recommender.sources if hasattr(source, "contributions")), None)
         if source is None or run.query.state.is_cold:
             return None
         try:
-            hits = self._stage(run, "linear", source.retrieve, run.query, self.recommender.system.light)
+            hits = self._stage(run, "linear", source.retrieve, run.query, run.recommender.system.light)
         except Unavailable as error:
             run.reasons.append(str(error))
             return None
@@ -190,12 +192,12 @@ class Ladder:
         return listed(hits.rows, run.query) if len(hits.rows) else None
 
     def _popular(self, run: _Run) -> Ranked | None:
-        rows = self.recommender.bundle.fallback.popular(run.query.request.region or run.query.state.region)
+        rows = run.recommender.bundle.fallback.popular(run.query.request.region or run.query.state.region)
         run.base = rows
         return listed(rows, run.query) if len(rows) else None
 
     def _static(self, run: _Run) -> Ranked:
-        run.base = self.recommender.bundle.fallback.static()
+        run.base = run.recommender.bundle.fallback.static()
         return listed(run.base, run.query)
 
     def _stage(self, run: _Run, name: str, function: Callable[..., Any], *args: Any) -> Any:

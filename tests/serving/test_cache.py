@@ -71,7 +71,14 @@ def test_a_changed_state_or_another_question_never_gets_the_old_pool(recommender
     ladder, plain = ladder_of(recommender, caches=caches), ladder_of(recommender)
     request = Request("u03", 10, DAY)
     clicked = USERS[3].with_session_event(int(recommender.catalogue.keys[100]), "add_to_cart", DAY - 0.001)
-    for asked, state in ((request, USERS[3]), (request, clicked), (Request("u03", 10, DAY, discover=True), USERS[3]), (request, USERS[3])):
+    late = USERS[3].with_positive(int(recommender.catalogue.keys[3]), DAY - 50)  # of an item had since: no length, no latest day changes
+    for asked, state in (
+        (request, USERS[3]),
+        (request, late),
+        (request, clicked),
+        (Request("u03", 10, DAY, discover=True), USERS[3]),
+        (request, USERS[3]),
+    ):
         assert ladder.answer(asked, state).items == plain.answer(asked, state).items
     assert caches.pools.hits == 0
 

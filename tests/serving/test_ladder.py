@@ -229,3 +229,17 @@ def test_a_ranking_server_that_is_gone_costs_the_ranking_only(recommender: Recom
 def test_every_rung_fills_the_list_that_is_asked_for(recommender: Recommender, k: int) -> None:
     recommender.retrieve = fail  # type: ignore[method-assign]
     assert len(ladder_of(recommender).answer(Request("u03", k, DAY), USERS[3]).items) == k
+
+
+def test_a_recommender_put_in_place_within_a_request_serves_from_the_next_one_on(recommender: Recommender, folder: Path) -> None:
+    ladder = ladder_of(recommender)
+    other = Recommender(load_tiny(folder), system())
+    other.arrange = fail  # type: ignore[method-assign]
+    light = recommender.light
+
+    def swapped(*args: Any) -> Any:
+        ladder.recommender = other
+        return light(*args)
+
+    recommender.light = swapped  # type: ignore[method-assign]
+    check(ladder.answer(REQUEST, USERS[3]), recommender)
