@@ -177,6 +177,28 @@ def test_the_plan_in_the_item_table_is_the_context_of_its_weeks(built, world, la
     assert found == {pair: (row["display"], row["mailer"]) for pair, row in planned.items()}
 
 
+def test_a_world_without_any_plan_stores_or_visits_has_features_and_an_empty_plan(world, world_system, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.folder, data)
+    plan, events = pq.read_table(data / "context.parquet"), pq.read_table(data / "events.parquet")
+    pq.write_table(plan.slice(0, 0), data / "context.parquet")
+    for name in ("session_id", "context_store", "price"):
+        column = events.schema.field(name)
+        events = events.set_column(events.schema.get_field_index(name), column, pa.nulls(len(events), column.type))
+    pq.write_table(events, data / "events.parquet")
+    build(world_system, data, tmp_path / "out", world.until, 0)
+    items = Catalogue.load(tmp_path / "out" / "cuts" / cut_name(world.until) / "item_table")
+    assert items.plan_display.shape == items.plan_mailer.shape == (0, 0, 120)
+    assert items.plan_at(items.cut_day) == -1
+    assert not items.features[:, items.feature_names.index("item_planned_mailer")].any()
+    states = last_states(tmp_path / "out", cut_name(world.until))
+    assert set(states.place.tolist()) == {b""}
+    visits = np.expm1(states.features[:, states.feature_names.index("user_baskets_all")])
+    positives = np.diff(np.concatenate([[0], np.cumsum(states.counts)[states.ends - 1]]))  # an event without a visit is one of its own
+    known = np.diff(np.concatenate([[0], states.ends])) > 0
+    np.testing.assert_allclose(visits[known], positives[known], rtol=1e-4)
+
+
 def test_a_cut_before_all_events_is_refused(world, world_system, tmp_path):
     with pytest.raises(ValueError, match="no purchase event lies before 2020-01-01"):
         build(world_system, world.folder, tmp_path, "2020-01-01", 1)
