@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy's idle timeout, so that the proxy closes first
-FIRST_REQUEST_SECONDS = 10.0  # a connection that has sent no request by then is closed
+FIRST_REQUEST_SECONDS = 5.0  # a connection that has sent no request by then is closed
 GRACE_SECONDS = 10  # for requests in flight when the server stops
 
 

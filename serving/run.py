@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from serving.app import App
@@ -23,6 +24,7 @@ from serving.options import Options
 Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MALLOC_BYTES = 256 << 20
+_DEATHS, _WITHIN_SECONDS = 3, 60.0  # of each worker, before the supervisor gives up
 _SWITCH_SECONDS = 0.001  # the loop waits no longer than this for the interpreter while the event writer's thread has it
 
 
@@ -120,17 +122,18 @@ class _Supervisor:
                 child.send_signal(signal.SIGTERM)
 
     def run(self) -> int:
-        """Wait for the workers; the worst exit status. A worker that dies within its first seconds, five times, stops all."""
+        """Wait for the workers; the worst exit status. One that dies is started again, unless workers die faster than they can live."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        restarts = count(1)
+        deaths: deque[float] = deque(maxlen=_DEATHS * len(self._children))
         while not self._stopping:
             pid, status = os.wait()
             place = next((at for at, child in enumerate(self._children) if child.pid == pid), None)
             if place is None or self._stopping:
                 continue
             self._children[place].returncode = os.waitstatus_to_exitcode(status)
-            if next(restarts) > 5 * len(self._children):
+            deaths.append(monotonic())
+            if len(deaths) == deaths.maxlen and deaths[-1] - deaths[0] < _WITHIN_SECONDS:
                 self._stop()
                 return 1
             self._children[place] = self._start()
