@@ -41,7 +41,7 @@ class Plan:
     fitting: Fitting
 
 
-FULL = Plan(6, Sampling(), (64,), (192, 64), Fitting(epochs=3))  # the choosing week: 3 epochs are as good as 6
+FULL = Plan(6, Sampling(), (64,), (128, 64), Fitting(epochs=3))
 FAST = Plan(2, Sampling(users=400, top=40, rest=40), (32,), (128, 32), Fitting(epochs=3))
 
 
