@@ -57,20 +57,13 @@ def load_cut(system: System, features: Path, retrieval: Path, name: str) -> Cut:
     catalogue = Catalogue.load(folder / "item_table")
     users = StateTable.load(folder / "users")
     sources = load_sources(system.sources, fitted / "sources", catalogue)
-    return Cut(name, catalogue, users, sources, load_vectors(features, retrieval, name), load_labels(folder / "labels.parquet", catalogue))
+    return Cut(name, catalogue, users, sources, load_vectors(fitted), load_labels(folder / "labels.parquet", catalogue))
 
 
-def load_vectors(features: Path, retrieval: Path, name: str) -> Floats | None:
+def load_vectors(fitted: Path) -> Floats | None:
     """(U, D) what the user tower says of every user at a cut, if a tower was fitted."""
-    weights = retrieval / "towers" / f"{name}.pt"
-    if not weights.is_file():
-        return None
-    from components.retrieval.cuts import Cut as FittedCut
-    from components.retrieval.towers import Towers
-    from components.retrieval.two_tower import user_vectors
-
-    folder = retrieval / "cuts" / name / "sources" / "two_tower"
-    return user_vectors(FittedCut.load(features / "cuts" / name), Towers.load(weights), folder)
+    file = fitted / "user_vectors.npy"
+    return np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray) if file.is_file() else None
 
 
 def load_labels(file: Path, catalogue: Catalogue) -> dict[str, NDArray[np.int32]]:
