@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.data.duck import connect
 from feature_repo.schema import PATH_SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
@@ -43,12 +44,8 @@ def ingest(out: Path) -> dict[str, dict[str, int]]:
 
 def ingest_from(package: Path, out: Path) -> dict[str, dict[str, int]]:
     """`ingest` of the given folder of the package's Parquet files."""
-    import duckdb
-
-    connection = duckdb.connect()
+    connection = connect()
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET memory_limit = '3GB'")
         read = _open(connection, package)
         idle = _count(connection, f"SELECT count(*) FROM promotions WHERE NOT ({_PLANNED})")
         out.mkdir(parents=True, exist_ok=True)

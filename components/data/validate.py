@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.data.duck import connect
 from components.data.ingest import BadData, check_columns, open_table
 from components.data.page import write_page
 from components.data.rows import EARLIEST, LATEST, Verdict, sort_out
@@ -36,15 +37,12 @@ def validate(system: System, tables: Path, out: Path, last_accepted: Path | None
     `last_accepted`: the output of the last accepted run, to compare volume and freshness with. Raises `BadData` when a table cannot be
     read, `BadTable` when it must not be learnt from; the report and the page are written either way.
     """
-    import duckdb
-
     before = _last_report(last_accepted)
     (out / "quarantine").mkdir(parents=True, exist_ok=True)
     (out / "expectations").mkdir(exist_ok=True)
-    connection = duckdb.connect()
+    connection = connect()
     report: dict[str, Any] = {"system": system.name, "passed": False, "tables": {}}
     try:
-        connection.execute("SET TimeZone = 'UTC'; SET memory_limit = '3GB'")
         for name in ORDER:
             with open_table(TABLES[name], tables) as file:
                 check_columns(TABLES[name], file.schema_arrow)

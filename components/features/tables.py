@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.duck import settings
 from feature_repo.schema import TABLES
 from serving.catalogue import item_key
 
@@ -40,7 +41,7 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
 
     backend = ibis.duckdb.connect()
     try:
-        backend.raw_sql("SET TimeZone = 'UTC'; SET memory_limit = '4GB'; SET preserve_insertion_order = false")
+        backend.raw_sql(f"{settings('4GB')}; SET preserve_insertion_order = false")
         named = {name: backend.read_parquet(str(folder / f"{name}.parquet"), table_name=f"raw_{name}") for name in TABLES}
         end = f"to_timestamp({(until_day + horizon_days) * 86_400.0!r})"
         backend.raw_sql(f'CREATE VIEW events AS SELECT * FROM raw_events WHERE "timestamp" < {end}')
