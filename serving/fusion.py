@@ -1,7 +1,8 @@
 """From several lists to one pool: every source is given its share, the best of the fused ranks fill the rest.
 
-Reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009): fused = sum_s w_s / (k + rank_s), ranks from 0, nothing where a source did not
-return the item. Shapes: S sources, C candidates, M distinct items returned by any source.
+Reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009): fused = sum_s weight_s / (offset_s + rank_s), ranks from 0, nothing where a source
+did not return the item. A small offset makes a source count by its first places.
+Shapes: S sources, C candidates, M distinct items returned by any source.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from serving.query import Candidates, Floats, Hits, Query
 from serving.sources import Source
 from serving.system import SourceSpec
 
-RANK_OFFSET = 60.0  # k of the paper
+RANK_OFFSET = 60.0  # of the paper; a source may set its own
 
 
 def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats | None = None) -> Candidates:
@@ -39,7 +40,8 @@ def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Qu
         own = at[begin : begin + len(hit.rows)]
         begin += len(hit.rows)
         ranks[s, own] = steps[: len(own)]
-        fused[own] += weight(spec, query.request.discover) / (RANK_OFFSET + steps[: len(own)])
+        offset = float(spec.settings.get("offset", RANK_OFFSET))
+        fused[own] += weight(spec, query.request.discover) / (offset + steps[: len(own)])
         promised[own[: int(spec.share * pool)]] = True
         scores[s] = _scores(hit, rows, own)
     kept = _fill(fused, promised, pool)

@@ -1,14 +1,19 @@
 """The best n of many: exact selection from scores, and nearest-item search, in plain numpy.
 
 Selection: a threshold from a sample of the scores, then a sort of the few survivors (serving.md section 2); exact by construction, because
-everything is looked at again whenever fewer than n survive. Shapes: I items, n asked.
+everything is looked at again whenever fewer than n survive. Search: every row of an int8 table up to `EXACT_LIMIT` items; above, the rows
+of the cells nearest to the vector (IVF). Shapes: I items, D dimensions, L cells, n asked.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.arrays import ArrayFolder
 from serving.query import Floats, Rows
 
+EXACT_LIMIT = 250_000  # items; serving.md section 7: exact to about here, cells above
 _SAMPLE = 4096  # scores looked at to set the threshold
 _SLACK = 1.3  # survivors aimed at, over n
 _BLOCK = 2048  # rows turned into float32 at once: 512 KB at 64 dimensions stays in the cache
@@ -72,3 +77,22 @@ def products(table: NDArray[np.int8], vector: Floats) -> Floats:
         np.copyto(block[: end - begin], table[begin:end])
         np.dot(block[: end - begin], vector, out=found[begin:end])
     return found
+
+
+@dataclass(frozen=True)
+class Cells(ArrayFolder):
+    """Item rows grouped by nearest centroid; made by `components/retrieval/cells.py`, which also chooses `probes`."""
+
+    centroids: NDArray[np.float32]  # (L, D)
+    bonus: NDArray[np.float32]  # (L,) what a cell's items add to their product at most usually (their prior)
+    rows: NDArray[np.int32]  # (I,) cell after cell, ascending within a cell
+    ends: NDArray[np.int64]  # (L,) where each cell ends
+    probes: int  # cells looked into
+
+    def near(self, vector: Floats, probes: int = 0) -> Rows:
+        """Rows of the items of the cells most promising for `vector` (D,), ascending."""
+        worth = self.centroids @ vector + self.bonus  # (L,)
+        best = select(worth, probes or self.probes)
+        begins = np.where(best > 0, self.ends[best - 1], 0)
+        spans = [self.rows[begin:end] for begin, end in zip(begins.tolist(), self.ends[best].tolist(), strict=True)]
+        return np.sort(np.concatenate(spans)) if spans else np.empty(0, np.int32)

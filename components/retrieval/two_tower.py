@@ -6,15 +6,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from components.retrieval import cells
 from components.retrieval.cuts import Cut
 from components.retrieval.tower_training import FAST, FULL, Trainer
 from components.retrieval.towers import TEMPERATURE, Towers
 from serving.content import Content, catalogue_content
+from serving.index import EXACT_LIMIT
 from serving.sources.two_tower import BAG_TAU_DAYS, TowerTable
 from serving.system import SourceSpec
 
 PRIOR_DAYS = 28.0
 _BLOCK = 8192
+_TRIALS, _TRIAL_DEPTH = 64, 1000
 
 
 class Advancing:
@@ -36,7 +39,18 @@ class Advancing:
         towers = self.trainer.towers.eval()
         write(cut, towers, content, prior, folder)
         towers.save(snapshot)
-        return user_vectors(cut, towers, folder)
+        vectors = user_vectors(cut, towers, folder)
+        if len(cut.catalogue) > EXACT_LIMIT:
+            write_cells(folder, vectors, self.seed)
+        return vectors
+
+
+def write_cells(folder: Path, users: NDArray[np.float32], seed: int) -> None:
+    """Cells of the written table, tried with some of the users' vectors."""
+    table = TowerTable.load(folder)
+    trials = users[np.random.default_rng(seed).choice(len(users), min(_TRIALS, len(users)), replace=False)]
+    items = table.vectors * table.scales[:, None]
+    cells.build(items, np.asarray(table.prior), trials / np.float32(table.temperature), _TRIAL_DEPTH, seed).save(folder / "cells")
 
 
 def write(cut: Cut, towers: Towers, content: Content, prior: NDArray[np.float32], folder: Path) -> None:

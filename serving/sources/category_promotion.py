@@ -70,6 +70,7 @@ class CategoryPromotion:
     position_of: NDArray[np.int32] = field(repr=False)  # (I,) of an item among the offers; -1 not on offer
     kinds: tuple[Kinds, ...] = field(repr=False)
     worth: dict[tuple[int, int], Floats] = field(default_factory=dict, repr=False)  # (place, period) -> (A,)
+    chain: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)  # period -> (A,), (A,)
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
@@ -129,15 +130,22 @@ class CategoryPromotion:
         return offers.popularity * factor
 
     def _planned(self, place: int, period: int) -> Floats:
+        """(A,) factor of the plan: of the whole chain, and of the place."""
         offers, catalogue = self.offers, self.catalogue
-        factor = np.ones(len(offers.rows), np.float32)
         if period < 0 or not catalogue.places:
-            return factor
-        for plan, own in ((catalogue.plan_display, offers.display_lift), (catalogue.plan_mailer, offers.mailer_lift)):
-            planned = plan[period][:, offers.rows] > 0  # (P, A)
-            chain = planned.mean(axis=0, dtype=np.float32)
-            factor *= (1 + offers.chain_lift * chain) * (1 + own * (chain if place < 0 else planned[place]))
-        return factor
+            return np.ones(len(offers.rows), np.float32)
+        displayed, mailed = self._chain(period)
+        factor = (1 + offers.chain_lift * displayed) * (1 + offers.chain_lift * mailed)
+        if place >= 0:
+            displayed, mailed = (plan[period, place][offers.rows] > 0 for plan in (catalogue.plan_display, catalogue.plan_mailer))
+        return factor * (1 + offers.display_lift * displayed) * (1 + offers.mailer_lift * mailed)
+
+    def _chain(self, period: int) -> tuple[Floats, Floats]:
+        """(A,), (A,) share of all places that plan a display and a mailer of each offer; made once a period."""
+        if period not in self.chain:
+            plans = (self.catalogue.plan_display, self.catalogue.plan_mailer)
+            self.chain[period] = tuple((plan[period] > 0).mean(axis=0, dtype=np.float32)[self.offers.rows] for plan in plans)  # type: ignore[assignment]
+        return self.chain[period]
 
 
 def grouping_codes(catalogue: Catalogue, name: str) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
-from serving.index import products, select
+from serving.index import Cells, products, select
 from serving.query import Floats, Hits, Query, Rows
 from serving.sources.history import interest
 from serving.system import SourceSpec
@@ -38,16 +38,19 @@ class TowerTable(ArrayFolder):
 
 @dataclass(frozen=True)
 class TwoTower:
-    """Exact search of the int8 table."""
+    """Search of the int8 table: of all of it, or of the nearest cells where it has some."""
 
     spec: SourceSpec
     table: TowerTable = field(repr=False)
     new: NDArray[np.bool_] | None = field(default=None, repr=False)  # (I,) at the cut; rows beyond were posted since. None: none is
+    cells: Cells | None = field(default=None, repr=False)  # of a catalogue too large to search whole
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
         created = catalogue.created_day
-        return cls(spec, TowerTable.load(folder), np.isnan(created) | (created >= catalogue.cut_day - NEW_DAYS))
+        new = np.isnan(created) | (created >= catalogue.cut_day - NEW_DAYS)
+        cells = Cells.load(folder / "cells") if (folder / "cells").is_dir() else None
+        return cls(spec, TowerTable.load(folder), new, cells)
 
     def history_bag(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
@@ -64,13 +67,23 @@ class TwoTower:
         if vector is None:
             return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
         table = self.table
-        dense = products(table.vectors, np.asarray(vector, np.float32).ravel() / np.float32(table.temperature))  # (I,)
-        dense *= table.scales
-        dense += table.prior
+        vector = np.asarray(vector, np.float32).ravel() / np.float32(table.temperature)
+        if self.cells is not None:
+            return self._near(self.cells, vector, n, query.excluded)
+        dense = products(table.vectors, vector) * table.scales + table.prior  # (I,)
         rows = select(dense, n, query.excluded)
         if len(self.fresh):
             rows = self._with_fresh(rows, dense, n, query.excluded)
         return Hits(rows, dense[rows], dense)
+
+    def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
+        """From the nearest cells, and whatever was posted since they were made; no dense scores."""
+        table = self.table
+        near = np.concatenate([cells.near(vector), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)])
+        near = near[np.isin(near, excluded, invert=True)]
+        scores = products(table.vectors[near], vector) * table.scales[near] + table.prior[near]
+        best = select(scores, n)
+        return Hits(near[best], scores[best])
 
     @cached_property
     def fresh(self) -> Rows:

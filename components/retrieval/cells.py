@@ -1,0 +1,61 @@
+"""Cells for catalogues too large to search whole: k-means on the item vectors, and as many probes as the asked recall takes.
+
+Shapes: I items, D dimensions, L cells, Q trial vectors.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.index import Cells, select
+
+LEAST_RECALL = 0.97  # of the exact answer
+_ITERATIONS, _POINTS_A_CELL = 8, 64
+_BLOCK = 16_384
+Floats = NDArray[np.float32]
+
+
+def build(vectors: Floats, prior: Floats, trials: Floats, n: int, seed: int) -> Cells:
+    """Cells of item `vectors` (I, D) whose scores are vector . item + prior. `trials` (Q, D): vectors as they will be asked with."""
+    count = max(1, int(2 * np.sqrt(len(vectors))))
+    centroids = _centroids(vectors, count, np.random.default_rng(seed))
+    cell = _nearest(vectors, centroids)  # (I,)
+    rows = np.argsort(cell, kind="stable").astype(np.int32)
+    sizes = np.bincount(cell, minlength=count)
+    mean = np.bincount(cell, prior, minlength=count) / np.maximum(sizes, 1)
+    spread = np.sqrt(np.maximum(np.bincount(cell, prior**2, minlength=count) / np.maximum(sizes, 1) - mean**2, 0))
+    bonus = np.where(sizes > 0, mean + spread, -np.inf).astype(np.float32)
+    cells = Cells(centroids, bonus, rows, np.cumsum(sizes), count)
+    exact = [select(vectors @ trial + prior, n) for trial in trials]
+    probes = 1
+    while probes < count and recall(cells, vectors, prior, trials, exact, probes) < LEAST_RECALL:
+        probes = min(count, probes + max(1, probes // 4))
+    return Cells(centroids, bonus, rows, np.cumsum(sizes), probes)
+
+
+def recall(cells: Cells, vectors: Floats, prior: Floats, trials: Floats, exact: list[NDArray[np.int32]], probes: int) -> float:
+    """Mean share of the exact answers found in that many cells."""
+    found = []
+    for trial, truth in zip(trials, exact, strict=True):
+        near = cells.near(trial, probes)
+        best = near[select(vectors[near] @ trial + prior[near], len(truth))]
+        found.append(np.isin(truth, best).mean())
+    return float(np.mean(found))
+
+
+def _centroids(vectors: Floats, count: int, random: np.random.Generator) -> Floats:
+    sample = vectors[np.sort(random.choice(len(vectors), min(len(vectors), count * _POINTS_A_CELL), replace=False))]
+    centroids = sample[random.choice(len(sample), count, replace=False)]
+    for _ in range(_ITERATIONS):
+        cell = _nearest(sample, centroids)
+        order = np.argsort(cell, kind="stable")
+        present, begins = np.unique(cell[order], return_index=True)
+        centroids = centroids.copy()
+        centroids[present] = np.add.reduceat(sample[order], begins) / np.diff(begins, append=len(cell))[:, None]
+    return np.ascontiguousarray(centroids, np.float32)
+
+
+def _nearest(vectors: Floats, centroids: Floats) -> NDArray[np.int64]:
+    """(I,) the centroid with the least distance."""
+    half = np.square(centroids).sum(axis=1) / 2
+    blocks = [np.argmax(vectors[begin : begin + _BLOCK] @ centroids.T - half, axis=1) for begin in range(0, len(vectors), _BLOCK)]
+    return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
