@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, TASTE_FEATURES, cross_names
+from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names
 from serving.query import Answer, Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
 from serving.records import Entry, Record
 from serving.state import UserState
+from serving.taste import TASTE_FEATURES
 
 _PARTS = 5  # contributions named of each item
 GROUPS = {"had before": OWN_FEATURES, "taste": TASTE_FEATURES, "promotion": PLAN_FEATURES, "session": SESSION_FEATURES}
