@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names
+from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names, session_lift
 from serving.query import Answer, Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
@@ -167,6 +167,8 @@ def _attributed(recommender: Recommender, record: Record, query: Query, pool: Ca
     cross = scores.cross[scores.kept]
     side = _side(recommender, record, query)
     added = recommender.rankers.attribute(side, kept.rows, cross, kept.seen, columns | {"sources": others})
+    lift = session_lift(cross)  # stands outside the network, so it is exact
+    added["session"] = added["session"] + lift - lift.mean()
     at = {row: position for position, row in enumerate(kept.rows.tolist())}
     shown = [entry.row for entry in record.items if entry.row in at]
     return {row: {group: float(parts[at[row]]) for group, parts in added.items()} for row in shown}

@@ -202,3 +202,16 @@ def test_a_story_of_another_bundle_tells_what_the_record_holds(recommender: Reco
     assert "sha256:old" in story["bundle"]
     assert "load it" in story["note"]
     assert len(story["items"]) == 10
+
+
+def test_a_look_of_this_session_is_named_in_what_moved_the_score(recommender: Recommender, tmp_path: Path) -> None:
+    looked = STATES[3].with_session_event(int(recommender.catalogue.keys[4]), "add_to_cart", DAY + 0.29)
+    log = ExposureLog(tmp_path)
+    ladder = ladder_of(recommender, exposures=log)
+    ladder.answer(Request("u03", 10, DAY + 0.3, "r"), looked)
+    story = ladder.why("r")
+    assert story is not None
+    log.close()
+    session = {item["item_id"]: item["ranker"]["session"] for item in story["items"] if item["ranker"]}
+    assert max(session, key=lambda item: session[item]) == "i004"
+    assert session["i004"] > 0.1
