@@ -57,7 +57,7 @@ class Fitting:
     """How a ranker is fitted."""
 
     epochs: int = 6
-    least_steps: int = 400  # more epochs where the examples are few
+    least_steps: int = 150  # more epochs where the examples are few
     queries: int = 24  # in a batch
     rate: float = 2e-3
     decay: float = 1e-4  # of weights
