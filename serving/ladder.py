@@ -32,7 +32,7 @@ COSTS = {
 }
 _LIST_LENGTH = 200  # rows kept of a good answer for the cached rung
 _CAUTION = 1.5  # a stage is expected to take this much of its moving average
-_MEMORY = 0.1  # weight of the newest measurement
+_MEMORY = 0.2  # weight of the newest measurement
 
 
 class Retriever(Protocol):
@@ -224,7 +224,7 @@ class Ladder:
     def _measured(self, run: _Run, name: str, seconds: float) -> None:
         milliseconds = seconds * 1e3
         run.stage_ms[name] = run.stage_ms.get(name, 0.0) + milliseconds
-        before = self.expected_ms.get(name, milliseconds)
+        before = self.expected_ms.get(name, 0.0)  # from nothing: one cold start is no reason to skip a stage
         self.expected_ms[name] = before + _MEMORY * (milliseconds - before)
 
     def _degraded(self, rung: str, reasons: list[str], reason: str | None) -> dict[str, str] | None:
