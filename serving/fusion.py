@@ -28,24 +28,23 @@ def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats 
 
 def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query) -> Candidates:
     """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it."""
-    listed = np.concatenate([hit.rows for hit in hits])
-    rows, at = np.unique(listed, return_inverse=True)  # (M,)
+    rows, at = np.unique(np.concatenate([hit.rows for hit in hits]), return_inverse=True)  # (M,), (listed,)
+    ends = np.cumsum([len(hit.rows) for hit in hits]).tolist()
+    steps = np.concatenate([np.arange(len(hit.rows), dtype=np.float32) for hit in hits])  # (listed,)
+    parts, promised = np.empty_like(steps), np.zeros(len(rows), bool)
     ranks = np.full((len(specs), len(rows)), np.inf, np.float32)  # (S, M)
-    scores = np.zeros_like(ranks)
-    fused = np.zeros(len(rows), np.float32)
-    promised = np.zeros(len(rows), bool)
-    steps = np.arange(max((len(hit.rows) for hit in hits), default=0), dtype=np.float32)
-    begin = 0
+    scores = np.empty_like(ranks)
     for s, (hit, spec) in enumerate(zip(hits, specs, strict=True)):
-        own = at[begin : begin + len(hit.rows)]
-        begin += len(hit.rows)
-        ranks[s, own] = steps[: len(own)]
-        offset = float(spec.settings.get("offset", RANK_OFFSET))
-        fused[own] += weight(spec, query.request.discover) / (offset + steps[: len(own)])
+        listed = slice(ends[s] - len(hit.rows), ends[s])
+        own = at[listed]
+        ranks[s, own] = steps[listed]
+        np.divide(weight(spec, query.request.discover), steps[listed] + float(spec.settings.get("offset", RANK_OFFSET)), out=parts[listed])
         promised[own[: int(spec.share * pool)]] = True
         scores[s] = _scores(hit, rows, own)
+    fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
     kept = _fill(fused, promised, pool)
-    seen = np.isin(rows[kept], query.history_rows, assume_unique=True)
+    had = np.append(query.history_rows, np.int32(-1))  # never empty
+    seen = had[np.searchsorted(had[:-1], rows[kept])] == rows[kept]
     return Candidates(
         rows[kept], np.ascontiguousarray(scores[:, kept].T), np.ascontiguousarray(ranks[:, kept].T), fused[kept], seen
     )  # fmt: skip
