@@ -9,6 +9,7 @@ from typing import Any
 
 from serving import inference, messages
 from serving.app import JSON, App, Asgi, Reply, Route, Scope
+from serving.messages import WireProblem
 from serving.observe import Metrics, Traces
 from serving.queueing import Turn
 from serving.security import Guard
@@ -87,6 +88,11 @@ class Door(App):
         await self.readiness(scope, b"")
         name = b'"name":"%s",' % self.model_name.encode() if "/models/" in scope["path"] else b""
         return 200, JSON, b'{%s"ready":true}' % name
+
+    async def health(self, _: Scope, __: bytes) -> Reply:
+        if self.service.inbox is not None and not self.service.inbox.alive:
+            raise WireProblem(503, "broken", "the event writer stopped: restart this server")
+        return await super().health(_, __)
 
     async def exposition(self, _: Scope, __: bytes) -> Reply:
         if self.service.inbox is not None:

@@ -130,6 +130,7 @@ class Inbox:
         self._queue: queue.Queue[tuple[list[Event], Future[list[bool]]] | None] = queue.Queue(_WAITING)
         self._pending: deque[StateEvent] = deque(maxlen=_PENDING)
         self._retry_at = 0.0
+        self._broken: Exception | None = None
         self._log: EventLog | None = None
         self._states: States | None = None
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
@@ -140,8 +141,15 @@ class Inbox:
         """Acknowledged events not yet in their users' states, because the store was down."""
         return len(self._pending)
 
+    @property
+    def alive(self) -> bool:
+        """False when the writer met what it did not foresee: only a restart helps."""
+        return self._broken is None
+
     async def take(self, events: list[Event]) -> list[bool]:
         """Acknowledge events; for each, was it new? Raises `LogUnavailable` when the log is down or too many requests wait."""
+        if self._broken is not None:
+            raise LogUnavailable(f"the event writer stopped ({self._broken!r}): restart this server")
         done: Future[list[bool]] = Future()
         try:
             self._queue.put_nowait((events, done))
@@ -155,6 +163,17 @@ class Inbox:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self._broken = error  # no request may wait for a writer that is gone
+            while not self._queue.empty():
+                waiting = self._queue.get_nowait()
+                if waiting is not None:
+                    waiting[1].set_exception(LogUnavailable(f"the event writer stopped ({error!r}): restart this server"))
+            raise
+
+    def _work(self) -> None:
         while True:
             batch = self._gather()
             if batch is None:
@@ -198,10 +217,12 @@ class Inbox:
                 done.set_exception(error if isinstance(error, LogUnavailable) else LogUnavailable(f"the event log failed: {error!r}"))
             return
         self._pending.extend(state_event(event) for event in events)
-        self._catch_up()
-        for part, done in batch:
-            done.set_result(new[: len(part)])
-            new = new[len(part) :]
+        try:
+            self._catch_up()
+        finally:  # they are in the log, whatever became of the states
+            for part, done in batch:
+                done.set_result(new[: len(part)])
+                new = new[len(part) :]
 
     def _catch_up(self) -> None:
         """Fold the pending events into the states, or keep them for the next try. Folding one twice changes nothing."""

@@ -93,6 +93,19 @@ async def test_events_are_acknowledged_while_the_store_is_down_and_folded_when_i
     box.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_that_breaks_lets_no_request_wait(tmp_path: Path) -> None:
+    def states() -> States:
+        raise ZeroDivisionError("not foreseen")
+
+    box = Inbox(lambda: SqliteLog(tmp_path), states)
+    assert await box.take([event(1)]) == [True]  # it is in the log
+    until(lambda: not box.alive, 10)
+    with pytest.raises(LogUnavailable, match="not foreseen"):
+        await box.take([event(2)])
+    assert ids(tmp_path) == ["e1"]
+
+
 WRITER = """
 import sys
 from datetime import UTC, datetime
