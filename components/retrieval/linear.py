@@ -28,7 +28,7 @@ class Effort:
     neighbours: int  # kept a row
 
 
-FULL, FAST = Effort(5, 200), Effort(20, 80)  # 27 and 6 seconds of one core at 92 K items; new R@1000 on the choosing week .265 and about .26
+FULL, FAST = Effort(5, 200), Effort(20, 80)  # 27 and 6 seconds of one core at 92 K items; new R@1000 on the choosing week .265 and .26
 
 
 def fit(cut: Cut, spec: SourceSpec, folder: Path, effort: Effort = FULL) -> None:
