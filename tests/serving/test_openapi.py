@@ -35,18 +35,18 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         close()
 
 
+def takes_something(operation: Any) -> bool:
+    return bool(len(operation.path_parameters) or operation.body)
+
+
 def ask_much(app: Any, examples: int) -> int:
     """Send valid and invalid requests to every operation; how many were sent. Raises at the first answer that breaks the document."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [result.ok() for result in schema.get_all_operations()]
+    share = max(examples // sum(map(takes_something, operations)), 1)
     sent = 0
     for operation in operations:
-        share = max(examples // len(operations), 1)
-        modes = (
-            (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-            if len(operation.path_parameters) or operation.body
-            else (GenerationMode.POSITIVE,)
-        )
+        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if takes_something(operation) else (GenerationMode.POSITIVE,)
         for mode in modes:  # a request that takes nothing cannot be wrong
 
             @settings(
