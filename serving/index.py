@@ -16,7 +16,6 @@ from serving.query import Floats, Rows
 EXACT_LIMIT = 250_000  # items; serving.md section 7: exact to about here, cells above
 _SAMPLE = 4096  # scores looked at to set the threshold
 _SLACK = 1.3  # survivors aimed at, over n
-_BLOCK = 2048  # rows turned into float32 at once: 512 KB at 64 dimensions stays in the cache
 
 
 def select(scores: Floats, n: int, excluded: Rows | None = None, floor: float = -np.inf) -> Rows:
@@ -63,20 +62,6 @@ def _threshold(scores: Floats, n: int) -> float:
     wanted = n * _SLACK / stride
     rank = int(wanted + 3 * np.sqrt(wanted)) + 1  # three deviations more: a second look is rare
     return float(np.partition(sample, len(sample) - rank)[len(sample) - rank]) if rank < len(sample) else -np.inf
-
-
-def products(table: NDArray[np.int8], vector: Floats) -> Floats:
-    """(I,) dot products of every row of an int8 `table` (I, D) with `vector` (D,).
-
-    As fast as float32 through BLAS (0.84 ms for 92 K x 64: the time is spent on memory), at a quarter of its memory.
-    """
-    found = np.empty(len(table), np.float32)
-    block = np.empty((min(_BLOCK, len(table)), len(vector)), np.float32)
-    for begin in range(0, len(table), _BLOCK):
-        end = min(begin + _BLOCK, len(table))
-        np.copyto(block[: end - begin], table[begin:end])
-        np.dot(block[: end - begin], vector, out=found[begin:end])
-    return found
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_compiled: ModuleType | None
 try:
-    from serving.native import _kernel as _compiled
+    from serving.native import _kernel as _compiled  # type: ignore[no-redef]
 except ImportError:  # no compiler where it was installed: numpy does the work
-    _compiled = None  # type: ignore[assignment]
+    _compiled = None
 
 _active: ModuleType | None = _compiled
 
@@ -49,4 +50,3 @@ def votes(neighbours: NDArray[Any], weights: NDArray[np.int16], voters: NDArray[
     sums = np.empty(len(weights), np.float64)
     _active.votes(neighbours, weights, np.ascontiguousarray(voters, np.int32), np.ascontiguousarray(strengths, np.float32), sums)
     return sums
-

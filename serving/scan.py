@@ -53,6 +53,11 @@ class Int8Scan:
         return open_session(product_graph(self.table))
 
 
+def scan_once(table: NDArray[np.int8], vector: Floats) -> Floats:
+    """`Int8Scan(table).products(vector)` of a table that is not scanned again."""
+    return Int8Scan(table, "kernel" if kernel.native() else "numpy").products(vector)
+
+
 def product_graph(table: NDArray[np.int8]) -> bytes:
     """An ONNX model: vector (1, D) uint8 around 128 -> products (1, I) int32, the table inside so that the runtime may lay it out once.
 

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
@@ -78,6 +79,9 @@ class Linear:
     def _votes(self, found: NDArray[np.int32], weights: Floats) -> Floats:
         """(M,) summed votes."""
         table = self.table
+        sums = kernel.votes(table.neighbours, table.weights, found, weights)
+        if sums is not None:
+            return np.asarray(sums, np.float32)
         parts = table.weights[found] * weights[:, None]  # (H, K)
         return np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
-from serving.index import Cells, products, select
+from serving.index import Cells, select
 from serving.query import Floats, Hits, Query, Rows
+from serving.scan import Int8Scan, scan_once
 from serving.sources.history import interest
 from serving.system import SourceSpec
 
@@ -70,7 +71,9 @@ class TwoTower:
         vector = np.asarray(vector, np.float32).ravel() / np.float32(table.temperature)
         if self.cells is not None:
             return self._near(self.cells, vector, n, query.excluded)
-        dense = products(table.vectors, vector) * table.scales + table.prior  # (I,)
+        dense = self._scan.products(vector)  # (I,)
+        dense *= table.scales
+        dense += table.prior
         rows = select(dense, n, query.excluded)
         if len(self.fresh):
             rows = self._with_fresh(rows, dense, n, query.excluded)
@@ -81,9 +84,13 @@ class TwoTower:
         table = self.table
         near = np.concatenate([cells.near(vector), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)])
         near = near[np.isin(near, excluded, invert=True)]
-        scores = products(table.vectors[near], vector) * table.scales[near] + table.prior[near]
+        scores = scan_once(table.vectors[near], vector) * table.scales[near] + table.prior[near]
         best = select(scores, n)
         return Hits(near[best], scores[best])
+
+    @cached_property
+    def _scan(self) -> Int8Scan:
+        return Int8Scan(self.table.vectors)
 
     @cached_property
     def fresh(self) -> Rows:

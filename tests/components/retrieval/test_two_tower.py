@@ -9,7 +9,7 @@ import torch
 from components.retrieval import cells, two_tower
 from components.retrieval.tower_training import singular_vectors
 from components.retrieval.towers import Towers
-from serving.index import products, select
+from serving.index import select
 from serving.query import Query
 from serving.sources import two_tower as tower_spec
 from serving.sources.history import interest
@@ -135,12 +135,6 @@ def table_world(items: int, dimensions: int = 16, seed: int = 0) -> TowerTable:
         np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32), random.normal(size=items).astype(np.float32),
         vectors.astype(np.float16), 0.15,
     )  # fmt: skip
-
-
-def test_products_of_the_int8_table_are_exact() -> None:
-    table = table_world(5000).vectors
-    vector = np.random.default_rng(1).normal(size=16).astype(np.float32)
-    np.testing.assert_allclose(products(table, vector), table.astype(np.float64) @ vector, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("asked", ["near", "far"])
