@@ -19,11 +19,10 @@ def known(system: System, world: World, home: Path) -> None:
 
 def learn(system: System, home: Path, into: Path | None = None, seed: int = 0) -> Path:
     """From features to a bundle: `into/{retrieval,ranking,export,pack}`; the bundle's folder."""
-    from components.retrieval.fit import fit as fit_sources
-
     from components.export.export import export
     from components.export.pack import pack
     from components.ranking.fit import fit as fit_rankers
+    from components.retrieval.fit import fit as fit_sources
 
     into, features = into or home, home / "features"
     fit_sources(system, features=features, out=into / "retrieval", fast=True, seed=seed)
