@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from components.evaluation.asking import Told
     from serving.catalogue import Catalogue
-    from serving.exposures import Record
+    from serving.records import Record
 
 RECENT = 8  # past items shown beside a list
 FILLED_UP = "popular"  # source of what filled up a list the pool was too small for

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 _compiled: ModuleType | None
 try:
-    from serving.native import _kernel as _compiled  # type: ignore[no-redef]
+    from serving.native import _kernel as _compiled  # type: ignore[attr-defined, no-redef]
 except ImportError:  # no compiler where it was installed: numpy does the work
     _compiled = None
 

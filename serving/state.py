@@ -66,7 +66,8 @@ class UserState:
         taus = np.asarray(TAUS_DAYS)
         updated = day if np.isnan(self.updated_day) else max(self.updated_day, day)
         if at < len(self.keys) and int(self.keys[at]) == key:
-            last, first, counts, decayed = (a.copy() for a in (self.last_day, self.first_day, self.counts, self.decayed))
+            last, first = self.last_day.copy(), self.first_day.copy()
+            counts, decayed = self.counts.copy(), self.decayed.copy()
             if day >= last[at]:
                 decayed[at] = decayed[at] * np.exp(-(day - last[at]) / taus) + 1
                 last[at] = day

@@ -1,6 +1,6 @@
 """A system: one readable file that says what is asked, from which sources, by which rules, within which time.
 
-`load_system("shop")` reads `serving/systems/shop.py`; `load_system("path/to/file.py")` reads any other. The file holds exactly one `System`.
+`load_system("shop")` reads `serving/systems/shop.py`; `load_system("path/to/file.py")` any other. The file holds exactly one `System`.
 """
 
 import importlib.util

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.export.graphs import candidate_graph, item_graph, request_graph
 from components.export.onnx import to_int8
@@ -130,7 +131,7 @@ def write_halves(models: dict[str, Ranker], catalogue: Catalogue, types: dict[st
     folder.mkdir(parents=True, exist_ok=True)
     codes = item_codes(catalogue, catalogue)
     for name, model in models.items():
-        blocks = [
+        blocks: list[NDArray[Any]] = [
             item_halves(model, np.asarray(catalogue.features)[begin : begin + BLOCK], codes[begin : begin + BLOCK]).astype(types[name])
             for begin in range(0, len(catalogue), BLOCK)
         ]

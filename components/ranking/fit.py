@@ -102,8 +102,8 @@ def learn(
     newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
     catalogues = [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts]
     material = Material.of(Examples.load(examples), catalogues, newest)
-    shapes = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
-    sizes = Sizes(*shapes, code_sizes(newest), hidden)
+    request, item, cross = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
+    sizes = Sizes(request, item, cross, code_sizes(newest), hidden)
     older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
     if final:
         return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting), {}

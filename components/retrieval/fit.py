@@ -34,7 +34,9 @@ def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int
     with ThreadPoolExecutor(max_workers=1) as beside:
         linear_fits = [beside.submit(_counted, system, cut, _sources(out, cut), fast) for cut in cuts.values()]
         towers = _towers(system, fast, seed)
-        for name, cut in cuts.items() if towers is not None else ():
+        for name, cut in cuts.items():
+            if towers is None:
+                break
             vectors = towers.advance(cut, _sources(out, cut) / "two_tower", out / "towers" / f"{name}.pt")
             np.save(out / "cuts" / name / "user_vectors.npy", vectors, allow_pickle=False)
         for fitted in linear_fits:

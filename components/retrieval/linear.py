@@ -43,7 +43,7 @@ def fit(cut: Cut, spec: SourceSpec, folder: Path, effort: Effort = FULL) -> None
     Neighbours(
         rows=rows.astype(np.int32),
         position_of=position_of,
-        neighbours=neighbours.astype(np.uint16 if len(rows) <= 1 << 16 else np.int32),
+        neighbours=neighbours.astype(np.uint16) if len(rows) <= 1 << 16 else neighbours.astype(np.int32),
         weights=np.rint(weights / scales[:, None]).astype(np.int16),
         scales=scales.astype(np.float32),
         tau_days=TAU_DAYS,

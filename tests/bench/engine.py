@@ -1,6 +1,7 @@
-"""What the engine costs without a server: CPU per request in this process, by stage. `python -m tests.bench.engine --bundle DIR --users DIR`.
+"""What the engine costs without a server: CPU a request in this process, by stage.
 
-Prints one JSON object: milliseconds of process CPU a request (median of rounds), and the wall milliseconds of each stage.
+`python -m tests.bench.engine --bundle DIR --users DIR` prints one JSON object: milliseconds of process CPU a request (median of rounds),
+and the wall milliseconds of each stage.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def cost(subject: Subject, users: Sequence[str], rate: float) -> Cost:
 def ours(system: str, bundle: Path, users: Path, *, cores: Sequence[int] = (SERVER_CORE,), workers: int = 1) -> Iterator[Subject]:
     """The fused server."""
     with tempfile.TemporaryDirectory() as home:
-        arguments = _arguments(system, bundle, users, home, "fused") + ["--workers", str(workers)]
+        arguments = [*_arguments(system, bundle, users, home, "fused"), "--workers", str(workers)]
         with _server("ours, fused", arguments, cores, _ask) as subject:
             yield subject
 
