@@ -10,6 +10,8 @@ import sys
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # one process a core: before numpy is imported
     os.environ.setdefault(_threads, "1")
+if "--share-port" not in sys.argv:  # only a supervisor's workers share counters; Feast sets this for whatever it starts
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 import asyncio
 import gc

@@ -104,6 +104,7 @@ async def test_a_writer_that_breaks_lets_no_request_wait(tmp_path: Path) -> None
     with pytest.raises(LogUnavailable, match="not foreseen"):
         await box.take([event(2)])
     assert ids(tmp_path) == ["e1"]
+    box.close()  # until the thread is gone, so that what it raised is this test's and not the next one's
 
 
 WRITER = """
