@@ -40,6 +40,7 @@ class Scores:
     cross: Floats | None = field(default=None, repr=False)  # (C, Fx) the features both read
     order: Rows | None = field(default=None, repr=False)  # (C,) positions, best light score first
     by_fusion: bool = False  # too little is known of the user for the rankers: the fused rank scores
+    prior: Floats | None = field(default=None, repr=False)  # (C,) the fused rank that has an equal say where only new items are asked for
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,13 @@ class Recommender:
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best `system.light`; ties by row."""
         cross, newcomer = cross_features(query, pool), is_newcomer(query.state)
-        if newcomer:
-            light = (pool.fused * np.exp(session_lift(cross))).astype(np.float32)
-        else:
-            light = self._worth(self.rankers.light(side, pool.rows, cross), pool, cross)
+        fused = (pool.fused * np.exp(session_lift(cross))).astype(np.float32)
+        prior = rank_share(fused, pool.rows) if query.request.discover and not newcomer else None
+        light = fused if newcomer else self._worth(self.rankers.light(side, pool.rows, cross), pool, cross)
+        if prior is not None:
+            light = rank_share(light, pool.rows) + prior
         order = descending(light, pool.rows)
-        return Scores(light, order[: self.system.light], None, cross, order, newcomer)
+        return Scores(light, order[: self.system.light], None, cross, order, newcomer, prior)
 
     def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
         """The heavy ranker's scores of those kept."""
@@ -120,7 +122,10 @@ class Recommender:
             return replace(scores, heavy=scores.light[scores.kept])
         assert scores.cross is not None
         kept, cross = pool.take(scores.kept), scores.cross[scores.kept]
-        return replace(scores, heavy=self._worth(self.rankers.heavy(side, kept.rows, cross), kept, cross))
+        heavy = self._worth(self.rankers.heavy(side, kept.rows, cross), kept, cross)
+        if scores.prior is not None:
+            heavy = rank_share(heavy, kept.rows) + scores.prior[scores.kept]
+        return replace(scores, heavy=heavy)
 
     def rank(self, query: Query, pool: Candidates, side: UserSide | None = None) -> Scores:
         """Light over the pool, heavy over what it keeps."""
@@ -205,6 +210,16 @@ def descending(scores: Floats, rows: Rows) -> Rows:
         members = order[at]
         order[at] = members[np.lexsort((rows[members], -scores[members]))]
     return order.astype(np.int32)
+
+
+def rank_share(scores: Floats, rows: Rows) -> Floats:
+    """(C,) what a list adds in reciprocal-rank fusion: 1 / (60 + 0-based rank), ties by row.
+
+    Of discoveries, the rankers' order fused with that of the sources: NDCG@10 .0269 on the choosing week, .0176 and .0251 of either alone.
+    """
+    shares = np.empty(len(rows), np.float32)
+    shares[descending(scores, rows)] = 1 / (RANK_OFFSET + np.arange(len(rows)))
+    return shares
 
 
 def is_newcomer(state: UserState) -> bool:
