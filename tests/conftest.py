@@ -1,8 +1,11 @@
 """The small world every test may use: simulated once a session, trained once a session when first asked for."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: tests share two cores
+if not hasattr(sys.modules["__main__"], "__file__"):  # a worker of pytest-xdist: pyspark takes it for a doctest and ends the process
+    sys.modules["__main__"].__file__ = __file__
 
 from dataclasses import dataclass
 from pathlib import Path
