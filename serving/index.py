@@ -23,6 +23,8 @@ def select(scores: Floats, n: int, excluded: Rows | None = None, floor: float = 
 
     `scores` is written to while it runs and left as it was.
     """
+    if n <= 0:
+        return np.empty(0, np.int32)
     if excluded is not None and len(excluded):
         kept = scores[excluded]
         scores[excluded] = -np.inf
