@@ -49,7 +49,7 @@ def pack(
         "schema": feature_schema(users.feature_names, catalogue.feature_names, system.sources),
         "span": {"cut": cut.name, "cut_day": catalogue.cut_day, "users": len(users), "items": len(catalogue)},
         "code_version": version("shortlist"),
-        "metrics": _metrics(retrieval, export),
+        "metrics": _metrics(export),
         "parents": sorted(parents),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -118,10 +118,13 @@ def _user_lists(catalogue: Catalogue, lists: Path | None) -> tuple[NDArray[np.by
     return user_ids, rows
 
 
-def _metrics(retrieval: Path, export: Path) -> dict[str, Any]:
-    """What the steps before measured, as they wrote it; a number that is not one becomes null."""
-    files = {"retrieval": retrieval / "retrieval.json", "export": export / "parity.json"}
-    return {name: _plain(json.loads(path.read_text())) for name, path in files.items() if path.is_file()}
+def _metrics(export: Path) -> dict[str, Any]:
+    """What the export measured; a number that is not one becomes null.
+
+    Not the sources' recall: it is measured on the week after the cut, and a bundle is named by nothing that came after its cut.
+    """
+    parity = export / "parity.json"
+    return {"export": _plain(json.loads(parity.read_text()))} if parity.is_file() else {}
 
 
 def _plain(value: Any) -> Any:

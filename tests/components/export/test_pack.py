@@ -28,11 +28,12 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
         catalogue().save(home / "features" / "cuts" / cut / "item_table")
         states().save(home / "features" / "cuts" / cut / "users")
     shutil.copytree(parts / "sources", home / "retrieval" / "cuts" / "2024-10-04" / "sources")
-    (home / "retrieval" / "retrieval.json").write_text('{"linear": {"recall": NaN, "own": 0.5}}')
+    (home / "retrieval" / "retrieval.json").write_text('{"linear": {"recall": 0.5}}')  # of the week after the cut: not in the bundle
     for name in MODELS:
         copy = shutil.copytree if (parts / name).is_dir() else shutil.copyfile
         (home / "export").mkdir(exist_ok=True)
         copy(parts / name, home / "export" / name)
+    (home / "export" / "parity.json").write_text('{"light": {"drift": NaN, "overlap": 0.5}}')
     return home
 
 
@@ -44,7 +45,7 @@ def test_the_last_cut_becomes_a_bundle_that_answers(steps: Path, tmp_path: Path)
     folder = packed(steps, tmp_path)
     manifest = show(folder)
     assert manifest["span"] == {"cut": "2024-10-04", "cut_day": DAY, "users": 12, "items": ITEMS}
-    assert manifest["metrics"] == {"retrieval": {"linear": {"own": 0.5, "recall": None}}}
+    assert manifest["metrics"] == {"export": {"light": {"drift": None, "overlap": 0.5}}}
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     answer = Recommender(Bundle.load(folder), system()).recommend(Request("u03", 10, DAY), states()[3])
     assert {item.item_id for item in answer.items[:3]} == {"i003", "i015", "i027"}
