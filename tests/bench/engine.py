@@ -16,6 +16,7 @@ import numpy as np
 from serving.bundle import Bundle
 from serving.query import Request
 from serving.recommender import Recommender
+from serving.run import keep_freed_memory
 from serving.state import StateTable, UserState
 from serving.system import load_system
 
@@ -24,6 +25,7 @@ ROUNDS = 5
 
 def measure(system: str, bundle: Path, users: Path, count: int) -> dict[str, object]:
     """Answer for `count` users, ROUNDS times; the state is unpacked each time, as the server does after its one read."""
+    keep_freed_memory()
     engine = Recommender(Bundle.load(bundle, verify=False), load_system(system))
     table = StateTable.load(users)
     packed = [table[at].pack() for at in np.linspace(0, len(table) - 1, count).astype(int).tolist()]
