@@ -148,12 +148,15 @@ def replay(
 
 @app.command()
 def why(
-    request_id: Annotated[str, typer.Argument(help="as the answer gave it", show_default=False)], home: Home = HOME, bundle: Bundle = None
+    request_id: Annotated[str, typer.Argument(help="as the answer gave it", show_default=False)],
+    system: Annotated[str, typer.Option(help="path of the system's file, where it is one of your own")] = "",
+    home: Home = HOME,
+    bundle: Bundle = None,
 ) -> None:
     """Explain an answer given before: sources, features, rules, bundle."""
     from pipelines.why import why as work
 
-    work(request_id, home=home, bundle=bundle)
+    work(request_id, home=home, bundle=bundle, system=system)
 
 
 @app.command()

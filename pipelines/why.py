@@ -11,7 +11,7 @@ class NoSuchAnswer(ValueError):
     """No exposure log under this home knows the request."""
 
 
-def why(request_id: str, *, home: Path, bundle: Path | None = None) -> dict[str, Any]:
+def why(request_id: str, *, home: Path, bundle: Path | None = None, system: str = "") -> dict[str, Any]:
     """Print the story: sources, what moved each score, rules, bundle. Returns it.
 
     Raises `NoSuchAnswer` when the log does not hold the request, `serving.bundle.BadBundle` when its bundle is gone.
@@ -26,7 +26,7 @@ def why(request_id: str, *, home: Path, bundle: Path | None = None) -> dict[str,
 
     record = recorded(request_id, home)
     folder = bundle or home / "bundles" / record.bundle.removeprefix("sha256:")
-    story = explain(Recommender(Bundle.load(folder), load_system(show(folder)["system"])), record)
+    story = explain(Recommender(Bundle.load(folder), load_system(system or show(folder)["system"])), record)
     screen = Console()
     screen.print({name: value for name, value in story.items() if name not in ("items", "rules")})
     table = Table("", "item", "score", "sources", "because", "moved its score", "rules", title_justify="left", header_style="bold")
