@@ -1,9 +1,12 @@
 """The small world every test may use: simulated once a session, trained once a session when first asked for."""
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: tests share two cores
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what tests start and interrupt would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if not hasattr(sys.modules["__main__"], "__file__"):  # a worker of pytest-xdist: pyspark takes it for a doctest and ends the process
     sys.modules["__main__"].__file__ = __file__
 
