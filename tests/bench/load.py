@@ -4,6 +4,8 @@ A closed loop waits for a slow answer before it asks again and so hides the queu
 """
 
 import asyncio
+import http.client
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,8 +135,6 @@ def run_load(
 
 def cpu_seconds(pids: Sequence[int]) -> float:
     """User and system CPU seconds the processes have used so far (/proc/<pid>/stat fields 14 and 15)."""
-    import os
-
     ticks = os.sysconf("SC_CLK_TCK")
     total = 0
     for pid in pids:
@@ -155,16 +155,20 @@ def shared_rss_mb(pids: Sequence[int]) -> float:
 
 def wait_ready(port: int, path: str = "/readyz", timeout_s: float = 60.0, host: str = "127.0.0.1") -> float:
     """Seconds until GET `path` answers 200. Raises TimeoutError when it does not in time."""
-    import http.client
-
     begin = time.perf_counter()
     while time.perf_counter() - begin < timeout_s:
-        try:
-            connection = http.client.HTTPConnection(host, port, timeout=1)
-            connection.request("GET", path)
-            if connection.getresponse().status == 200:
-                return time.perf_counter() - begin
-        except OSError:
-            pass
+        if _answers(host, port, path):
+            return time.perf_counter() - begin
         time.sleep(0.02)
     raise TimeoutError(f"port {port} did not answer 200 on {path} within {timeout_s} s: read the server's log")
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:  # not listening yet
+        return False
+    finally:
+        connection.close()
