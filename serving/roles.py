@@ -1,5 +1,6 @@
 """The two inner servers of a split recommender: `retrieval` turns a question into candidates, `ranking` candidates into scores."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from serving import wire
@@ -12,7 +13,7 @@ from serving.security import Guard
 _FRAME = b"application/octet-stream"
 
 
-class Inner(App):
+class Inner(App, ABC):
     """A server that speaks the binary protocol. 409: the frame is for another bundle; 422: it is not a message."""
 
     max_body = wire.MAX_FRAME
@@ -21,8 +22,9 @@ class Inner(App):
         super().__init__(metrics, guard, log)
         self.recommender, self.digest = recommender, recommender.bundle.digest
 
+    @abstractmethod
     def answer(self, frame: bytes) -> bytes:
-        raise NotImplementedError
+        """The reply to one frame. Raises `serving.wire.OtherBundle`, or `ValueError` when it cannot be read."""
 
     async def handle(self, _: Scope, body: bytes) -> Reply:
         try:
