@@ -163,6 +163,17 @@ def wait_ready(port: int, path: str = "/readyz", timeout_s: float = 60.0, host: 
     raise TimeoutError(f"port {port} did not answer 200 on {path} within {timeout_s} s: read the server's log")
 
 
+def settle(pids: Sequence[int], timeout_s: float = 60.0) -> None:
+    """Wait until the processes are idle: what a server still does behind its open door is its start, not a request's cost."""
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < timeout_s:
+        before = cpu_seconds(pids)
+        time.sleep(1.0)
+        if cpu_seconds(pids) - before < 0.05:
+            return
+    raise TimeoutError(f"processes {list(pids)} were still busy after {timeout_s} s without a request: look at what they do")
+
+
 def _answers(host: str, port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=1)
     try:

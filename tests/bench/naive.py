@@ -33,7 +33,8 @@ class NaiveRecommender:
         faiss.omp_set_num_threads(1)
         self.engine = engine
         self.place = next(at for at, source in enumerate(engine.sources) if source.spec.kind == "two_tower")
-        vectors = np.ascontiguousarray(engine.sources[self.place].vectors, np.float32)
+        table = engine.sources[self.place].table
+        vectors = np.ascontiguousarray(table.vectors * (table.scales / table.temperature)[:, None], np.float32)
         self.index = faiss.IndexFlatIP(vectors.shape[1])
         self.index.add(vectors)
         self.sessions = {name: open_session(whole / f"{name}.onnx") for name in WHOLE}
@@ -47,10 +48,11 @@ class NaiveRecommender:
         pool = pool.take(permitted)
         features = request_features(query)
         cross = cross_features(query, pool)
-        light = engine._worth(self._score("light", features, pool.rows, cross), pool)
-        kept = np.lexsort((pool.rows, -light))[: engine.system.light]
-        heavy = engine._worth(self._score("heavy", features, pool.rows[kept], cross[kept]), pool.take(kept))
-        scores = Scores(light, kept.astype(np.int32), heavy, cross)
+        light = engine._worth(self._score("light", features, pool.rows, cross), pool, cross)
+        order = np.lexsort((pool.rows, -light)).astype(np.int32)
+        kept = order[: engine.system.light]
+        heavy = engine._worth(self._score("heavy", features, pool.rows[kept], cross[kept]), pool.take(kept), cross[kept])
+        scores = Scores(light, kept, heavy, cross, order)
         arranged = engine.arrange(query, engine.order(pool, scores))
         return engine.answer(Trace(query, pool, scores, arranged.moves), arranged)
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.load import Load, cpu_seconds, http_request, run_load, shared_rss_mb, wait_ready
+from tests.bench.load import Load, cpu_seconds, http_request, run_load, settle, shared_rss_mb, wait_ready
 
 SERVER_CORE = 0
 
@@ -113,6 +113,7 @@ def _server(
             except TimeoutError:
                 log.seek(0)
                 raise RuntimeError(f"{name} did not start: {log.read()[-2000:].decode(errors='replace')}") from None
+            settle(_family(process.pid))
             yield Subject(name, port, _family(process.pid), seconds, request)
         finally:
             process.terminate()
