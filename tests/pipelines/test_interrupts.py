@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.training import STEPS
+from pipelines.training import STEPS, training
 from tests.world.generate import write_world
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,7 +43,8 @@ def bundles(home: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_interrupted_before_and_within_every_step_a_run_ends_in_the_same_bundle(train: list[str], tmp_path: Path) -> None:
-    for place, step in enumerate(STEPS):
+    tasks = training.pipeline_spec.root.dag.tasks
+    for place, step in enumerate(step for step in STEPS if step in tasks):
         before, within = (RUDE, POLITE) if place % 2 else (POLITE, RUDE)
         assert run([*train, str(tmp_path / "often")], (f"step={step} state=started", before)) in (-RUDE, 130), step
         assert run([*train, str(tmp_path / "often")], (f"step={step} state=working", within)) in (-RUDE, 130), step
