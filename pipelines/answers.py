@@ -1,12 +1,11 @@
-"""Lists from a released bundle without a server: one user's on the screen, everybody's in a file; and why a server gave the one it gave."""
+"""Lists from a released bundle without a server: one user's on the screen, everybody's in a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.release.shelf import released
-from serving.bundle import Bundle
 from serving.query import Answer, Request
 from serving.recommender import Recommender
 from serving.state import StateTable, UserState
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from components.evaluation.asking import Told
     from serving.catalogue import Catalogue
-    from serving.records import Record
 
 RECENT = 8  # past items shown beside a list
 FILLED_UP = "popular"  # source of what filled up a list the pool was too small for
@@ -138,59 +136,3 @@ def _coded(codes: np.ndarray, names: list[str]) -> "pa.ChunkedArray":
     import pyarrow as pa
 
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names)).cast(pa.string())
-
-
-class UnknownAnswer(ValueError):
-    """No exposure log under this home holds the answer."""
-
-
-def why(request_id: str, *, home: Path, system: str = "") -> dict[str, Any]:
-    """Print how an answer that a server gave came about, and return the whole story (`serving.explain.explain`).
-
-    `system`: needed only where the bundle's system is a file outside `serving/systems/`. Raises `UnknownAnswer`.
-    """
-    from rich.console import Console
-
-    from serving.bundle import show
-    from serving.explain import explain
-
-    record = _record(request_id, home)
-    bundle = home / "bundles" / record.bundle.removeprefix("sha256:")
-    recommender = Recommender(Bundle.load(bundle), load_system(system or show(bundle)["system"]))
-    story = explain(recommender, record)
-    screen = Console()
-    said = f"Answer {request_id} to user {story['user_id'] or '(not kept)'}: rung {story['rung']}, {story['candidates']} candidates"
-    screen.print(f"{said}, {story['took_ms']:.1f} ms, bundle {record.bundle[:19]}…")
-    screen.print(_story_table(story))
-    for move in story["rules"]:
-        screen.print(f"rule {move['rule']}: {move['what']} {move['count']}, {move['why']}")
-    return story
-
-
-def _record(request_id: str, home: Path) -> "Record":
-    """The record of an answer from any exposure log under `home`."""
-    from serving.exposures import ExposureLog
-
-    for folder in sorted({path.parent for path in home.rglob("*.exposures")}):
-        log = ExposureLog(folder)
-        try:
-            record = log.find(request_id)
-        finally:
-            log.close()
-        if record is not None:
-            return record
-    raise UnknownAnswer(f"no exposure log under {home} holds answer {request_id!r}: check the id, or give the --home of the server")
-
-
-def _story_table(story: dict[str, Any]) -> "RenderableType":
-    """An item a row: where it came from, the history item that speaks most for it, what moved its score."""
-    from rich.table import Table
-
-    table = Table("", "item", "sources (rank)", "nearest in history", "what moved the score", "because", header_style="bold")
-    for item in story["items"]:
-        sources = ", ".join(f"{found['source']} ({found['rank'] + 1})" for found in item["retrieved"]) or FILLED_UP
-        nearest = item["nearest"]["title"] or item["nearest"]["item_id"] if item["nearest"] else ""
-        moved = sorted(item["ranker"].items(), key=lambda part: -abs(part[1]))[:3]
-        parts = ", ".join(f"{name} {value:+.2f}" for name, value in moved)
-        table.add_row(str(item["position"] + 1), item["title"] or item["item_id"], sources, nearest, parts, item["reason"])
-    return table

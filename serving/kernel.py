@@ -1,6 +1,7 @@
-"""The hot loops of a request: in C where the extension was compiled, else in numpy, with the same results to the bit.
+"""The door to the loops compiled from `serving/native/`; without them their callers do the same, to the bit.
 
-`native()` tells which; `use(False)` forces numpy (tests and measurements compare both). Shapes as in `serving/index.py`.
+The callers are `serving/scan.py` and `serving/sources/linear.py`. `native()` tells whether the loops run; `use(False)` switches them off
+(tests and measurements compare both). Shapes: I items, D dimensions, M items with neighbours, K neighbours, H voters.
 """
 
 from types import ModuleType

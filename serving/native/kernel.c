@@ -1,4 +1,5 @@
-/* The hot loops of a request in C, with the same results to the bit as the numpy in serving/kernel.py.
+/* The hot loops of a request in C, with the same results to the bit as numpy beside its callers
+ * (serving/scan.py, serving/sources/linear.py).
  *
  * Nothing here is floating point that numpy would round otherwise: dot products are of integers, sums run in the same order and the same
  * precision, and the file is compiled without contraction of a * b + c. The scan is chosen at run time by what the CPU can do.
