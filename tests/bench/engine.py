@@ -1,7 +1,9 @@
-"""What the engine costs without a server: CPU a request in this process, by stage.
+"""What the engine costs without a server: CPU a request in a process of its own, for the same users in the same order.
 
-`python -m tests.bench.engine --bundle DIR --users DIR` prints one JSON object: milliseconds of process CPU a request (median of rounds),
-and the wall milliseconds of each stage.
+`python -m tests.bench.engine --bundle DIR --users DIR` reads one JSON object a line, `{"users": [...], "rate": 200}` (rate 0: one request
+after the other), and prints one for each: milliseconds of process CPU a request, and the median wall milliseconds of each stage.
+`{"events": [[user, item, day], ...]}` gives users a session first. A request here is the one online read and `Recommender.recommend`: at
+a rate it sleeps between requests as a server does, so that both meet the same cold caches.
 """
 
 import argparse
@@ -9,43 +11,59 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
+from serving import kernel
 from serving.bundle import Bundle
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.run import keep_freed_memory
-from serving.state import StateTable, UserState
+from serving.state import StateTable
+from serving.stores import StateEvent, States, open_store
 from serving.system import load_system
 
-ROUNDS = 5
 
+class Engine:
+    """A recommender with the store its server would read."""
 
-def measure(system: str, bundle: Path, users: Path, count: int) -> dict[str, object]:
-    """Answer for `count` users, ROUNDS times; the state is unpacked each time, as the server does after its one read."""
-    keep_freed_memory()
-    engine = Recommender(Bundle.load(bundle, verify=False), load_system(system))
-    table = StateTable.load(users)
-    packed = [table[at].pack() for at in np.linspace(0, len(table) - 1, count).astype(int).tolist()]
-    day = engine.catalogue.cut_day
+    def __init__(self, system: str, bundle: Path, users: Path, folder: Path) -> None:
+        keep_freed_memory()
+        self.recommender = Recommender(Bundle.load(bundle, verify=False), load_system(system))
+        made = self.recommender.system
+        self.states = States(
+            open_store(f"sqlite:{folder / 'states.sqlite'}", made.budget.features_ms), StateTable.load(users), made.learning
+        )
+        self.day = self.recommender.catalogue.cut_day
+        for state in self.states.some(50):
+            self.answer(state.user_id, "warm")
 
-    def answer(at: int) -> dict[str, float]:
-        state = UserState.unpack(packed[at])
-        return engine.recommend(Request(state.user_id, engine.system.answer, day, str(at)), state).stage_ms
+    def touch(self, events: Sequence[tuple[str, str, float]]) -> None:
+        """Each user looks at an item; the clock moves on to the newest."""
+        self.states.apply(StateEvent(f"touch-{at}", user, item, "product_view", day) for at, (user, item, day) in enumerate(events))
+        self.day = max(self.day, *(day for _, _, day in events))
 
-    for at in range(min(50, count)):
-        answer(at)
-    gc.collect()
-    gc.freeze()
-    cpu, stages = [], []
-    for _ in range(ROUNDS):
-        begin = time.process_time()
-        stages += [answer(at) for at in range(count)]
-        cpu.append(1000 * (time.process_time() - begin) / count)
-    by_stage = {name: round(float(np.median([stage[name] for stage in stages])), 4) for name in stages[0]}
-    return {"cpu_ms": round(float(np.median(cpu)), 4), "cpu_ms_rounds": [round(one, 4) for one in cpu], "stage_ms": by_stage}
+    def answer(self, user: str, request_id: str) -> dict[str, float]:
+        state = self.states.read(user)
+        return self.recommender.recommend(Request(user, self.recommender.system.answer, self.day, request_id), state).stage_ms
+
+    def measure(self, users: Sequence[str], rate: float) -> dict[str, Any]:
+        """Answer once for each user."""
+        gc.collect()
+        gc.freeze()
+        stages = []
+        begin, began = time.perf_counter(), time.process_time()
+        for at, user in enumerate(users):
+            if rate:
+                time.sleep(max(begin + at / rate - time.perf_counter(), 0))
+            stages.append(self.answer(user, str(at)))
+        spent = time.process_time() - began
+        by_stage = {name: round(float(np.median([stage[name] for stage in stages])), 4) for name in stages[0]}
+        return {"cpu_ms": 1000 * spent / len(users), "stage_ms": by_stage}
 
 
 def main() -> None:
@@ -53,9 +71,20 @@ def main() -> None:
     parser.add_argument("--system", default="shop")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--users", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--kernel", choices=("auto", "native", "pure"), default="auto")
     given = parser.parse_args()
-    json.dump(measure(given.system, given.bundle, given.users, given.count), sys.stdout)
+    if given.kernel != "auto":
+        kernel.use(given.kernel == "native")
+    with TemporaryDirectory() as folder:
+        engine = Engine(given.system, given.bundle, given.users, Path(folder))
+        print(json.dumps({"ready": True}), flush=True)
+        for line in sys.stdin:
+            asked = json.loads(line)
+            if "events" in asked:
+                engine.touch(asked["events"])
+                print("{}", flush=True)
+            else:
+                print(json.dumps(engine.measure(asked["users"], asked["rate"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.retrieval.two_tower import write_cells
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.bundle import feature_schema, settings_of, write_bundle
 from serving.catalogue import Catalogue, item_key
 from serving.fallback import Fallback
+from serving.features import request_features
+from serving.index import EXACT_LIMIT
+from serving.query import Query, Request
+from serving.rankers import open_session
 from serving.sources.buy_again import Habits
 from serving.sources.category_promotion import GROUPINGS, Offers, grouping_codes
 from serving.sources.linear import Neighbours
@@ -27,6 +32,7 @@ CUT_DAY = 17_497.0  # 2017-11-27
 SHOP_ITEMS = 92_331
 DEPARTMENTS, CATEGORIES, TYPES, BRANDS, PLACES = 32, 303, 2_378, 6_471, 112
 DIMENSIONS, CLUSTERS = 64, 400
+TRIALS = 64  # users whose vectors cells are tried with
 HISTORY_ITEMS = 350  # the mean household's
 
 
@@ -54,6 +60,8 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
     write_models(system, catalogue, DIMENSIONS, parts, out / "whole")
     states = _states(random, sizes, catalogue)
     states.save(out / "users")
+    if sizes.items > EXACT_LIMIT:
+        write_cells(parts / "sources" / "two_tower", _user_vectors(system, catalogue, states, parts), seed)
     names = ("item_table", "fallback", "halves", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
     manifest = {
         "system": system.name,
@@ -68,6 +76,18 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
     return write_bundle({name: parts / name for name in names} | kinds, manifest, out / "bundles"), out / "users"
 
 
+def _user_vectors(system: System, catalogue: Catalogue, states: StateTable, parts: Path) -> NDArray[np.float32]:
+    """(U, D) vectors of some users as a server would ask with them: what the cells are tried with."""
+    table, session = TowerTable.load(parts / "sources" / "two_tower"), open_session(parts / "request.onnx")
+    vectors = []
+    for at in range(min(TRIALS, len(states))):
+        query = Query(Request(states[at].user_id, system.answer, CUT_DAY), states[at], catalogue, system.learning)
+        bag = np.asarray(table.history[query.history_rows], np.float32).mean(axis=0)
+        given = {"features": request_features(query)[None].astype(np.float32), "bag": bag[None]}
+        vectors.append(session.run(["vector"], given)[0][0])
+    return np.array(vectors)
+
+
 def _catalogue(random: np.random.Generator, sizes: Sizes) -> Catalogue:
     count = sizes.items
     numbers = np.arange(count)
@@ -77,7 +97,7 @@ def _catalogue(random: np.random.Generator, sizes: Sizes) -> Catalogue:
     category, department = kind % CATEGORIES, kind % DEPARTMENTS
     levels = np.stack((1 + department, 1 + DEPARTMENTS + category, 1 + DEPARTMENTS + CATEGORIES + kind), axis=1)
     title = np.frombuffer(b"Made-up product, 12 OZ", np.uint8)
-    planned = (random.random((2, PLACES, count), np.float32) < 0.05).astype(np.uint8)
+    planned = np.stack([random.random((PLACES, count), np.float32) < 0.05 for _ in range(2)]).astype(np.uint8)
     return Catalogue(
         item_ids=ids,
         keys=keys,
