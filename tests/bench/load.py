@@ -100,7 +100,8 @@ class _Run:
         self, address: tuple[str, int], requests: Sequence[bytes], load: Load, connections: int, timeout_s: float, keep: int
     ) -> None:
         self.address, self.requests, self.load, self.timeout = address, requests, load, timeout_s
-        self.idle = [_Connection(address) for _ in range(connections)]
+        self.idle: list[_Connection] = []  # opened as they are needed: a server closes one that sends nothing
+        self.may_open = connections
         self.busy: dict[int, _Connection] = {}
         self.waiting: deque[tuple[int, float]] = deque()
         self.replies: deque[Reply] = deque(maxlen=keep)
@@ -113,7 +114,7 @@ class _Run:
             if load.sent < count and perf_counter() >= next_at:
                 self.waiting.append((load.sent, next_at))
                 load.sent += 1
-            while self.waiting and self.idle:
+            while self.waiting and (self.idle or self.may_open):
                 self._send(*self.waiting.popleft())
             until = self.begin + load.sent / rate if load.sent < count else perf_counter() + 0.05
             ready, _, _ = select.select(self.busy.values(), (), (), max(until - perf_counter(), 0))
@@ -124,7 +125,7 @@ class _Run:
         load.wall_s = perf_counter() - self.begin
 
     def _send(self, index: int, intended: float) -> None:
-        connection = self.idle.pop()
+        connection = self.idle.pop() if self.idle else self._opened()
         connection.index, connection.intended, connection.due = index, intended, intended + self.timeout
         now = perf_counter()
         try:
@@ -166,7 +167,11 @@ class _Run:
         intended = connection.intended
         self.replies.append(Reply(connection.index, intended - self.begin, (perf_counter() - intended) * 1e3, 0, b""))
         connection.socket.close()
-        self.idle.append(_Connection(self.address))
+        self.may_open += 1
+
+    def _opened(self) -> _Connection:
+        self.may_open -= 1
+        return _Connection(self.address)
 
     def close(self) -> None:
         for connection in (*self.idle, *self.busy.values()):

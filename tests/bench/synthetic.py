@@ -1,6 +1,7 @@
 """A bundle of any size with the shapes of the shop's, made from a seed: for measuring speed, never quality.
 
-Popularity falls as 1/rank, histories are drawn from it, vectors lie in clusters, the networks have the real sizes and random weights.
+Popularity falls as 1/rank; vectors lie in clusters; a history is drawn half from popularity, half from the user's favourite clusters, so
+that a user's vector lies among items as a learnt one does; the networks have the real sizes and random weights.
 Shapes: I items, U users, P places, K neighbours, D dimensions.
 """
 
@@ -32,6 +33,7 @@ CUT_DAY = 17_497.0  # 2017-11-27
 SHOP_ITEMS = 92_331
 DEPARTMENTS, CATEGORIES, TYPES, BRANDS, PLACES = 32, 303, 2_378, 6_471, 112
 DIMENSIONS, CLUSTERS = 64, 400
+FAVOURITES, HISTORY_LENGTH = 3, 8.0  # clusters a user likes; length of the rows of the history bag
 TRIALS = 64  # users whose vectors cells are tried with
 HISTORY_ITEMS = 350  # the mean household's
 
@@ -134,6 +136,11 @@ def _popular(random: np.random.Generator, sizes: Sizes, shape: tuple[int, ...]) 
     return np.minimum(np.exp(random.random(shape) * np.log(sizes.items)).astype(np.int64) - 1, sizes.items - 1).clip(0)
 
 
+def _clusters(items: int) -> NDArray[np.int64]:
+    """(I,) the cluster of each item, popular ones in all of them."""
+    return np.random.default_rng(items).integers(CLUSTERS, size=items)
+
+
 def _sources(random: np.random.Generator, sizes: Sizes, catalogue: Catalogue, folder: Path) -> None:
     count = sizes.items
     popularity = (1000.0 / np.arange(1, count + 1)).astype(np.float32)
@@ -150,14 +157,14 @@ def _sources(random: np.random.Generator, sizes: Sizes, catalogue: Catalogue, fo
         tau_days=150.0,
     ).save(folder / "linear")
     centres = random.normal(size=(CLUSTERS, DIMENSIONS)).astype(np.float32)
-    vectors = centres[random.integers(CLUSTERS, size=count)] + 0.6 * random.normal(size=(count, DIMENSIONS)).astype(np.float32)
+    vectors = centres[_clusters(count)] + 0.6 * random.normal(size=(count, DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     scales = np.abs(vectors).max(axis=1) / 127
     TowerTable(
         vectors=np.rint(vectors / scales[:, None]).astype(np.int8),
         scales=scales,
-        prior=np.log(popularity),
-        history=vectors.astype(np.float16),
+        prior=np.log1p(popularity),
+        history=(HISTORY_LENGTH * vectors).astype(np.float16),
         temperature=0.1,
     ).save(folder / "two_tower")
     offers = np.sort(random.choice(count, min(sizes.on_offer, count), replace=False)).astype(np.int32)
@@ -188,8 +195,12 @@ def _states(random: np.random.Generator, sizes: Sizes, catalogue: Catalogue) -> 
     lengths = np.clip(random.gamma(1.4, HISTORY_ITEMS / 1.4, sizes.users).astype(int), 1, 2_000)
     keys, ends = [], []
     total = 0
+    by_cluster = np.argsort(_clusters(sizes.items), kind="stable")  # the most popular first within each
+    begins = np.searchsorted(np.sort(_clusters(sizes.items)), np.arange(CLUSTERS + 1))
     for length in lengths.tolist():
-        rows = np.unique(_popular(random, sizes, (3 * length,)))
+        liked = random.choice(CLUSTERS, FAVOURITES)
+        near = [by_cluster[begins[one] : begins[one + 1]][: max(length // (2 * FAVOURITES), 1)] for one in liked.tolist()]
+        rows = np.unique(np.concatenate((_popular(random, sizes, (length,)), *near)))
         rows = random.permutation(rows)[:length]
         keys.append(np.sort(catalogue.keys[rows]))
         total += len(rows)
