@@ -73,7 +73,7 @@ def _ranked(recommender: Recommender, record: Record, query: Query) -> tuple[Can
     pool = recommender.retrieve(pooled, recommender.request(pooled))
     side = _side(recommender, record, query)
     scores = recommender.light(query, side, pool)
-    return pool, recommender.heavy(side, pool, scores) if record.heavy else scores
+    return pool, scores if record.rung == "light" else recommender.heavy(side, pool, scores)
 
 
 def _side(recommender: Recommender, record: Record, query: Query) -> UserSide:

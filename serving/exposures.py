@@ -2,19 +2,19 @@
 
 Append-only segments in one folder, shared by all workers: each process writes its own files, any process reads all of them. A record is
 length, checksum, name and a MessagePack body; a record cut short by a crash ends its segment and harms nothing before it.
-Writing is not on a request's way: `keep` puts the answer into a bounded queue, a thread writes it. When the queue is full or the
-disk refuses, the answer is counted in `dropped` or `failed` and forgotten; it is never delayed.
+Writing is not on a request's way: `keep` puts the record, made while all of it is in the processor's cache, into a bounded queue; a thread
+writes what has gathered some twenty times a second. When the queue is full or the disk refuses, the answer is counted in `dropped` or
+`failed` and forgotten; it is never delayed.
 Users whose consent is minimal are logged without their id.
 """
 
 import os
-import queue
 import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from serving.query import Answer
 from serving.records import Record, record_of
 
 _HEADER = struct.Struct("<IIQ")  # body length, CRC-32 of the body, name of the request
-_BATCH = 64  # records written at once
+_GATHER_SECONDS = 0.05  # records wait this long for others while they come; the first after a pause does not
+_MANY = 64  # waiting records that wake the writer at once
 _PAUSE_SECONDS = 1.0  # after the disk refused
 
 
@@ -39,7 +40,10 @@ class ExposureLog:
         self.folder = folder
         self.dropped = self.failed = self.written = 0  # answers: queue full, disk refused, in the log
         self._segment_bytes, self._max_bytes = segment_bytes, max_bytes
-        self._queue: queue.Queue[Answer | threading.Event | None] = queue.Queue(waiting)
+        self._room = waiting
+        self._queue: deque[bytes | threading.Event | None] = deque()
+        self._wake = threading.Event()
+        self._asleep = True  # the writer waits until it is woken, not for a moment
         self._file: int | None = None
         self._size = 0
         self._number = 0
@@ -49,13 +53,18 @@ class ExposureLog:
 
     def keep(self, answer: Answer) -> None:
         """Take an answer to be written. Never waits, never fails."""
-        trace = answer.trace
-        if trace is not None and trace.scores is not None:  # the features are made again from the state
-            answer = replace(answer, trace=replace(trace, scores=replace(trace.scores, cross=None)))
-        try:
-            self._queue.put_nowait(answer)
-        except queue.Full:
+        waiting = len(self._queue)
+        if waiting >= self._room:
             self.dropped += 1
+            return
+        try:
+            body = _encode(record_of(answer))
+        except (ValueError, TypeError):
+            self.failed += 1
+            return
+        self._queue.append(_HEADER.pack(len(body), zlib.crc32(body), _name(answer.request_id)) + body)
+        if self._asleep or waiting == _MANY:
+            self._wake.set()
 
     def find(self, request_id: str) -> Record | None:
         """The record of a request, from any process's segments; None when it is not, or no longer, there."""
@@ -71,57 +80,52 @@ class ExposureLog:
     def flush(self, seconds: float = 1.0) -> bool:
         """Wait until what was taken before is written; False when that takes longer."""
         done = threading.Event()
-        try:
-            self._queue.put(done, timeout=seconds)
-        except queue.Full:
-            return False
+        self._queue.append(done)
+        self._wake.set()
         return done.wait(seconds)
 
     def close(self) -> None:
-        """Write what is waiting and stop."""
-        self.flush()
-        try:
-            self._queue.put(None, timeout=1)
-        except queue.Full:
-            return  # the thread is a daemon: it ends with the process
+        """Write what is waiting and stop. A writer that hangs ends with the process."""
+        self._queue.append(None)
+        self._wake.set()
         self._thread.join(2)
 
     def _write(self) -> None:
         while True:
-            batch = [self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get())
-            answers = [entry for entry in batch if isinstance(entry, Answer)]
-            try:
-                self._append(answers)
-            except (OSError, ValueError):
-                self.failed += len(answers)
-                self._refused_at = time.monotonic()
-                self._end_segment()
+            self._wake.wait(None if self._asleep else _GATHER_SECONDS)
+            self._wake.clear()
+            batch = [self._queue.popleft() for _ in range(len(self._queue))]
+            self._append([entry for entry in batch if isinstance(entry, bytes)])
             for entry in batch:
                 if isinstance(entry, threading.Event):
                     entry.set()
             if None in batch:
                 self._end_segment()
                 return
+            self._asleep = not batch
+            if self._asleep and self._queue:  # came before we said that we sleep
+                self._wake.set()
 
-    def _append(self, answers: list[Answer]) -> None:
-        """Write records in one call. Raises `OSError` when the disk refuses, `ValueError` for an answer that is no record."""
-        if not answers:
+    def _append(self, records: list[bytes]) -> None:
+        """Write records in one call, or count them as failed."""
+        if not records:
             return
         if time.monotonic() - self._refused_at < _PAUSE_SECONDS:
-            self.failed += len(answers)
+            self.failed += len(records)
             return
-        chunks = []
-        for answer in answers:
-            body = _encode(record_of(answer))
-            chunks.append(_HEADER.pack(len(body), zlib.crc32(body), _name(answer.request_id)) + body)
-        data = b"".join(chunks)
-        file = self._segment()
-        while data:
-            data = data[os.write(file, data) :]
-        self._size += sum(map(len, chunks))
-        self.written += len(answers)
+        data = b"".join(records)
+        size = len(data)
+        try:
+            file = self._segment()
+            while data:
+                data = data[os.write(file, data) :]
+        except OSError:
+            self.failed += len(records)
+            self._refused_at = time.monotonic()
+            self._end_segment()
+            return
+        self._size += size
+        self.written += len(records)
 
     def _segment(self) -> int:
         """The open segment; a new one when there is none or it is full."""

@@ -50,6 +50,7 @@ class UserState:
     consent: str = "full"
     created_day: float = float("nan")
     updated_day: float = float("nan")  # of the latest event folded in
+    _packed: bytes = field(default=b"", init=False, compare=False, repr=False)  # the bytes it was read from; a changed copy has none
 
     @property
     def is_cold(self) -> bool:
@@ -101,6 +102,8 @@ class UserState:
 
     def pack(self) -> bytes:
         """One value for the online store."""
+        if self._packed:
+            return self._packed
         head = _HEADER.pack(
             _MAGIC, 1, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features),
             self.created_day, self.updated_day, self.schema_key,
@@ -129,10 +132,13 @@ class UserState:
         except (struct.error, ValueError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
         keys, first, last, s_keys, s_days, counts, decayed, features, s_types = parts
-        return cls(
+        state = cls(
             user_id, keys, first, last, counts, decayed.reshape(h, taus), s_keys, s_days, s_types, features,
             schema, place, region, consent, created, updated,
         )  # fmt: skip
+        if at == len(packed):
+            object.__setattr__(state, "_packed", packed)
+        return state
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,12 @@ class StateTable(ArrayFolder):
 
     def index(self, user_id: str) -> int:
         """The user's index, or -1."""
-        at = int(np.searchsorted(self.user_ids, user_id.encode()))
-        return at if at < len(self) and bytes(self.user_ids[at]).decode() == user_id else -1
+        name = user_id.encode()
+        width = self.user_ids.dtype.itemsize
+        if len(name) > width:
+            return -1
+        at = int(self.user_ids.searchsorted(np.array(name, f"S{width}")))  # of another width all ids would be converted
+        return at if at < len(self) and self.user_ids[at] == name else -1
 
     def __getitem__(self, index: int) -> UserState:
         rows = slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))

@@ -136,7 +136,7 @@ def test_an_unwritable_folder_costs_the_log_and_not_the_answer(recommender: Reco
 def test_a_full_queue_is_counted_and_waits_for_nobody(recommender: Recommender, tmp_path: Path) -> None:
     reading, writing = os.pipe()  # the writer waits on this, as on a disk that hangs
     log = ExposureLog(tmp_path, waiting=2)
-    log._append = lambda answers: os.read(reading, 1) if answers else None  # type: ignore[assignment,method-assign]
+    log._append = lambda records: os.read(reading, 1) if records else None  # type: ignore[assignment,method-assign]
     answer = ask(ladder_of(recommender), 3, "r")
     for _ in range(200):
         log.keep(answer)  # type: ignore[arg-type]
