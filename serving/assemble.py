@@ -57,7 +57,8 @@ def assemble(options: Options, log: Any) -> Parts:
     if options.role in ("retrieval", "ranking"):
         warm(recommender, [])
         inner = Retrieval if options.role == "retrieval" else Ranking
-        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest, [lambda: warm_places(recommender)])
+        background: list[Work] = [lambda: warm_places(recommender), metrics.keep_pouring]
+        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest, background, [metrics.pour])
     return _front(options, log, system, recommender, metrics)
 
 
@@ -83,11 +84,14 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.breakers, "state": service.breaker}.items()})
     door = Door(service, turn, metrics, guard, traces, log)
-    background: list[Work] = [lambda: warm_places(recommender, clock.day())]
+    background: list[Work] = [lambda: warm_places(recommender, clock.day()), metrics.keep_pouring]
     if shelf is not None:
         background.append(lambda: shelf.follow(log))
     return Parts(
-        door, bundle.digest, background, [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers)]
+        door,
+        bundle.digest,
+        background,
+        [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers), metrics.pour],
     )
 
 

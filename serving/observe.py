@@ -1,5 +1,6 @@
 """What can be seen from outside: Prometheus metrics named by bundle, traces when an exporter is given, logs without users' data."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,9 +18,11 @@ from prometheus_client import (
 )
 
 from serving.query import Answer
+from serving.tallies import Count, Tally
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SCORES = tuple(step / 10 for step in range(-10, 11))
+_POUR_SECONDS = 1.0  # what one worker gathers is known to the others after this long
 
 
 class Metrics:
@@ -30,18 +33,22 @@ class Metrics:
         self.registry = CollectorRegistry()
         more: dict[str, Any] = {"registry": self.registry, "namespace": "shortlist"}
         label = bundle.removeprefix("sha256:")[:12]
+        self._gathered: list[Count | Tally] = []
         requests = Counter("requests", "answers by route and status", ["bundle", "route", "status"], **more)
         rungs = Counter("rung", "lists by the rung of the ladder that made them", ["bundle", "rung"], **more)
         stages = Histogram("stage_seconds", "time of each stage of a request", ["bundle", "stage"], buckets=_SECONDS, **more)
-        self._requests = _Children(requests, label)
-        self._rungs = _Children(rungs, label)
-        self._stages = _Children(stages, label)
-        self.latency = Histogram("request_seconds", "from arrival to the answer", ["bundle"], buckets=_SECONDS, **more).labels(label)
-        self.waited = Histogram("queue_seconds", "from arrival to the engine", ["bundle"], buckets=_SECONDS, **more).labels(label)
-        self._empty = Counter("empty_lists", "answers without an item", ["bundle"], **more).labels(label)
-        self._score = Histogram("score", "score of the first item", ["bundle"], buckets=_SCORES, **more).labels(label)
-        self._events = _Children(Counter("events", "events by what became of them", ["bundle", "outcome"], **more), label)
-        self.shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more).labels(label)
+        self._requests = _Children(requests, label, self._counted)
+        self._rungs = _Children(rungs, label, self._counted)
+        self._stages = _Children(stages, label, self._tallied)
+        latency = Histogram("request_seconds", "from arrival to the answer", ["bundle"], buckets=_SECONDS, **more)
+        waited = Histogram("queue_seconds", "from arrival to the engine", ["bundle"], buckets=_SECONDS, **more)
+        score = Histogram("score", "score of the first item", ["bundle"], buckets=_SCORES, **more)
+        self.latency, self.waited, self._score = (self._tallied(one.labels(label)) for one in (latency, waited, score))
+        events = Counter("events", "events by what became of them", ["bundle", "outcome"], **more)
+        self._events = _Children(events, label, self._counted)
+        empty = Counter("empty_lists", "answers without an item", ["bundle"], **more)
+        shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more)
+        self._empty, self.shed = self._counted(empty.labels(label)), self._counted(shed.labels(label))
         self._caches = _Children(
             Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="sum", **more), label
         )
@@ -63,6 +70,25 @@ class Metrics:
             self._score.observe(answer.items[0].score)
         else:
             self._empty.inc()
+
+    def _counted(self, child: Any) -> Count:
+        self._gathered.append(made := Count(child))
+        return made
+
+    def _tallied(self, child: Any) -> Tally:
+        self._gathered.append(made := Tally(child))
+        return made
+
+    def pour(self) -> None:
+        """Make what was gathered visible to whoever reads the metrics, here or in another worker."""
+        for one in self._gathered:
+            one.pour()
+
+    async def keep_pouring(self) -> None:
+        """For ever, where other workers may be asked for our counts."""
+        while "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            await asyncio.sleep(_POUR_SECONDS)
+            self.pour()
 
     def responded(self, route: str, status: int) -> None:
         self._requests[route, str(status)].inc()
@@ -87,6 +113,7 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """The exposition text and its content type."""
         self._look()
+        self.pour()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -97,14 +124,14 @@ class Metrics:
 
 
 class _Children(dict[tuple[str, ...], Any]):
-    """A metric's labelled children, found once each."""
+    """A metric's labelled children, found once each. `made`: what is kept of each instead."""
 
-    def __init__(self, metric: Any, bundle: str) -> None:
+    def __init__(self, metric: Any, bundle: str, made: Callable[[Any], Any] = lambda child: child) -> None:
         super().__init__()
-        self._metric, self._bundle = metric, bundle
+        self._metric, self._bundle, self._made = metric, bundle, made
 
     def __missing__(self, labels: tuple[str, ...]) -> Any:
-        child = self[labels] = self._metric.labels(self._bundle, *labels)
+        child = self[labels] = self._made(self._metric.labels(self._bundle, *labels))
         return child
 
 
