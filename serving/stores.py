@@ -6,6 +6,7 @@ that comes again is known by its id, and when a bundle with a later cut is serve
 `sqlite:PATH` is shared by the workers of one machine, `redis://…` (serving/redis_store.py) by those of many.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,11 @@ class StateStore(Protocol):
 
 
 class SqliteStore:
-    """A WAL database next to the event log, shared by the workers of a machine. Each thread has its own connection."""
+    """A WAL database next to the event log, shared by the workers of a machine. Each thread has its own connection.
+
+    A connection that met an error, or whose file is no longer the one at the path, is made anew: a database that was damaged, lost or put
+    back while the server runs is read again as soon as it is there.
+    """
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
         self._path, self._timeout = path, timeout_seconds
@@ -69,6 +74,9 @@ class SqliteStore:
     def _db(self) -> sqlite3.Connection:
         """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if found is not None and self._local.file != self._file():
+            self._forget()
+            found = None
         if found is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             found = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
@@ -80,13 +88,30 @@ class SqliteStore:
                 found.close()
                 raise
             self._opened.append(found)
-            self._local.db = found
+            self._local.db, self._local.file = found, self._file()
         return found
+
+    def _file(self) -> tuple[int, int]:
+        """What file is at the path now; zeros when there is none."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return 0, 0
+        return found.st_dev, found.st_ino
+
+    def _forget(self, error: Exception | None = None) -> None:
+        """Close this thread's connection, unless all that is wrong is that another holds the lock."""
+        found: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if found is not None and getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            self._local.db = None
+            self._opened.remove(found)
+            found.close()
 
     def get(self, user_id: str) -> bytes | None:
         try:
             row = self._db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
         except (sqlite3.Error, OSError) as error:
+            self._forget(error)
             raise StoreUnavailable(f"user states cannot be read ({error})") from error
         return row[0] if row else None
 
@@ -98,17 +123,20 @@ class SqliteStore:
 
     def change(self, user_ids: Sequence[str], fold: Change) -> None:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
             try:
                 for user_id in user_ids:
-                    row = self._db.execute("SELECT state, recent FROM states WHERE user_id = ?", (user_id,)).fetchone()
+                    row = db.execute("SELECT state, recent FROM states WHERE user_id = ?", (user_id,)).fetchone()
                     pair = fold(user_id, *(row or (None, None)))
-                    self._db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (user_id, *pair))
-                self._db.execute("COMMIT")
+                    db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (user_id, *pair))
+                db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
         except (sqlite3.Error, OSError) as error:
+            self._forget(error)
             raise StoreUnavailable(f"user states cannot be written ({error})") from error
 
     def close(self) -> None:
