@@ -7,7 +7,7 @@ UV := 0.13.9
 NOT_ON_CPU := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\|triton\)==.*/--no-emit-package \1/p' requirements.lock)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make locks"
 
-.PHONY: help demo test lint bench images locks
+.PHONY: help demo test lint bench faults images locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
 
@@ -31,6 +31,9 @@ lint: $(STAMP) ## style, format, types
 
 bench: $(STAMP) ## the server under a constant arrival rate, beside the naive build
 	$(BIN)/python -m tests.bench
+
+faults: $(STAMP) ## every fault and every pair of faults on running servers under load; prints what was answered
+	$(BIN)/python -m tests.serving.faults
 
 images: $(STAMP) ## the two images: one that learns (a pipeline's steps), one that answers
 	docker build --network host -f components/Dockerfile -t dev.local/shortlist-python:0.1.0 .

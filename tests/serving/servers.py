@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,11 +67,11 @@ class Running:
 
 
 @contextmanager
-def running(options: Options, ready: str = "/readyz") -> Iterator[Running]:
-    """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end."""
+def running(options: Options, ready: str = "/readyz", environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end. `environment`: variables more."""
     options = replace(options, port=options.port if options.port != 8080 else free_port())
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=environment)
+    given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
+    process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=given)
     server = Running(process, options.port)
     try:
         until(lambda: _ready(server, ready), 60)
