@@ -1,4 +1,7 @@
-"""The HTTP server: uvicorn on httptools and uvloop, without what costs time and serves nobody here; it drains before it stops."""
+"""The HTTP server: uvicorn on httptools and uvloop, without what costs time and serves nobody here; it drains before it stops.
+
+uvicorn reads requests, keeps their order and closes connections; a request that came whole is answered in one write (`App.direct`).
+"""
 
 import asyncio
 import signal
@@ -6,9 +9,10 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy's idle timeout, so that the proxy closes first
 FIRST_REQUEST_SECONDS = 5.0  # a connection that has sent no request by then is closed
@@ -16,7 +20,9 @@ GRACE_SECONDS = 10  # for requests in flight when the server stops
 
 
 class Protocol(HttpToolsProtocol):
-    """Stamps each request as it is read, and closes connections that send none."""
+    """Stamps each request as it is read, answers it directly where it came whole, and closes connections that send none."""
+
+    _quiet_since: float | None = None  # by the loop's clock; None: a request is under way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -25,6 +31,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle.cancel()
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -33,6 +41,53 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._idle.cancel()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(self._run(cycle, app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer directly what is all here and is the application's own; the rest by ASGI."""
+        whole = not cycle.more_body and self.flow is not None and not self.flow.write_paused
+        response = await app.direct(cycle.scope, bytes(cycle.body)) if whole else None
+        if response is None:
+            await cycle.run_asgi(app)
+        elif not (cycle.disconnected or self.transport.is_closing()):
+            self._respond(cycle, response)
+
+    def _respond(self, cycle: RequestResponseCycle, response: bytes) -> None:
+        if not cycle.keep_alive:
+            response = response.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+        self.transport.write(response)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """uvicorn's, with one timer a connection instead of one a request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._quiet_since = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been quiet for its time; look again when one is quiet for less."""
+        quiet = 0.0 if self._quiet_since is None else self.loop.time() - self._quiet_since
+        if quiet >= self.timeout_keep_alive and not self.transport.is_closing():
+            self.transport.close()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive - quiet, self.timeout_keep_alive_handler)
 
     def _close_if_silent(self) -> None:
         if not self.transport.is_closing():
@@ -64,13 +119,17 @@ def bind(host: str, port: int, share: bool) -> socket.socket:
     return listener
 
 
-async def run(app: Callable[..., object], listener: socket.socket, on_drain: Callable[[], None], drain_seconds: float) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: no longer ready, still answering for `drain_seconds`, then finish what is in flight."""
-    config = uvicorn.Config(
+def config(app: Callable[..., object]) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
         app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
         proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
-    server = Server(config)
+
+
+async def run(app: Callable[..., object], listener: socket.socket, on_drain: Callable[[], None], drain_seconds: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: no longer ready, still answering for `drain_seconds`, then finish what is in flight."""
+    server = Server(config(app))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -55,6 +55,25 @@ def test_the_server_and_its_model_describe_themselves(server: Running) -> None:
     assert server.ask("GET", "/v2/models/other")[0] == 404
 
 
+def test_requests_sent_at_once_on_one_connection_are_answered_in_their_order(server: Running) -> None:
+    asked = [b'{"user_id":"u%02d","k":%d}' % (user, user) for user in range(1, 7)]
+    whole = [b"POST /v1/recommendations HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body) for body in asked]
+    kserves = b"GET /v2/models/%s HTTP/1.1\r\nhost: x\r\n\r\n" % MODEL.encode()
+    last = b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"".join(whole[:3]) + kserves + b"".join(whole[3:5]) + whole[5][:-4])  # the last body comes later
+        connection.sendall(whole[5][-4:] + last)
+        said = b""
+        while part := connection.recv(65_536):
+            said += part
+    replies = said.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    bodies = [reply.partition(b"\r\n\r\n")[2] for reply in replies]
+    assert [len(json.loads(body)["items"]) for body in (*bodies[:3], *bodies[4:7])] == [1, 2, 3, 4, 5, 6]
+    assert json.loads(bodies[3])["name"] == MODEL
+    assert bodies[7] == b""
+    assert b"connection: close" in replies[7]
+
+
 def test_binary_tensors_are_read_and_written(server: Running) -> None:
     element = json.dumps(ASK).encode()
     raw = struct.pack("<I", len(element)) + element

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from serving import wire
 from serving.bundle import Bundle
-from serving.http import Protocol, Server, bind
+from serving.http import Server, bind, config
 from serving.ladder import Ladder
 from serving.observe import Metrics, configure_logs
 from serving.query import Answer, Request
@@ -43,7 +42,7 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 def on_loopback(app: Any) -> Iterator[str]:
     """The application on the real HTTP server, in a thread; its address."""
     listener = bind("127.0.0.1", 0, share=False)
-    server = Server(uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False))
+    server = Server(config(app))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:
