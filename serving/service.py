@@ -68,8 +68,8 @@ class Service:
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
 
     def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
-        """Answer one request. `waited_ms` is what its time budget has lost in the queue."""
-        system = self.engine.system
+        """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
+        began, system = time.perf_counter(), self.engine.system
         request = Request(
             user_id=asked.user_id,
             k=asked.k or system.answer,
@@ -82,7 +82,8 @@ class Service:
             discover=asked.discover,
         )
         state, reason = self._state(asked.user_id)
-        return self.engine.answer(request, state, reason, system.budget.total_ms - waited_ms)
+        lost_ms = waited_ms + (time.perf_counter() - began) * 1e3
+        return self.engine.answer(request, state, reason, system.budget.total_ms - lost_ms)
 
     def _state(self, user_id: str) -> tuple[UserState, str | None]:
         try:
