@@ -1,4 +1,4 @@
-"""A split deployment that faults can be made in: recommender, retrieval and ranking, each a process, Redis or SQLite, a proxy before each.
+"""A deployment that faults can be made in: one fused server, or recommender, retrieval and ranking; Redis or SQLite; a proxy before each.
 
 Everything is on loopback. What breaks is broken from outside: processes are killed, connections delayed, files limited, locked or damaged,
 the wall clock shifted. The servers are told nothing of it.
@@ -25,7 +25,7 @@ from serving.options import Options
 from tests.serving.servers import Running, free_port, running, tiny_options, until
 
 SHIM = Path(__file__).parent / "wall_clock.c"
-STORES = ("redis", "sqlite")
+STORES, LAYOUTS = ("redis", "sqlite"), ("split", "fused")
 
 
 class Proxy:
@@ -81,12 +81,11 @@ class Proxy:
 
 
 class Deployment:
-    """Started by `with`; `ask` and `post` are one request each to the recommender."""
+    """Started by `with`; `ask` and `post` are one request each to the front: what users ask."""
 
-    def __init__(self, folder: Path, store: str) -> None:
-        self.folder, self.store = folder, store
+    def __init__(self, folder: Path, store: str, layout: str = "split") -> None:
+        self.folder, self.store, self.layout = folder, store, layout
         self.events, self.states = folder / "events", folder / "events" / "states.sqlite"
-        self.stack = ExitStack()
         self.servers: dict[str, Running] = {}
         self._contexts: dict[str, ExitStack] = {}
         self.redis: subprocess.Popen[bytes] | None = None
@@ -98,24 +97,25 @@ class Deployment:
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", self.folder / "wall_clock.so", SHIM, "-ldl"], check=True)
         options = tiny_options(self.folder)
         self.bundle = options.bundle
-        inner = {role: replace(options, role=role, port=free_port()) for role in ("retrieval", "ranking")}
-        self.proxies = {role: self._proxy(one.port) for role, one in inner.items()}
+        roles = ("retrieval", "ranking") if self.layout == "split" else ()
+        inner = {role: replace(options, role=role, port=free_port()) for role in roles}
+        self.proxies = {role: Proxy(one.port) for role, one in inner.items()}
         state = ""
         if self.store == "redis":
             self._redis_port = free_port()
             self.start_redis()
-            self.proxies["redis"] = self._proxy(self._redis_port)
+            self.proxies["redis"] = Proxy(self._redis_port)
             state = f"redis://127.0.0.1:{self.proxies['redis'].port}/0"
         addresses = {role: f"127.0.0.1:{self.proxies[role].port}" for role in inner}
-        front = replace(options, role="recommender", port=free_port(), state=state, **addresses)
-        self._options: dict[str, Options] = {**inner, "recommender": front}
+        front = replace(options, role="recommender" if inner else "fused", port=free_port(), state=state, **addresses)
+        self._options: dict[str, Options] = {**inner, "front": front}
         for role in self._options:
             self.start(role)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for role in ("recommender", "ranking", "retrieval"):
-            self._contexts[role].close()
+        for context in reversed(self._contexts.values()):
+            context.close()
         if self.redis is not None:
             self.redis.kill()
             self.redis.wait(10)
@@ -124,13 +124,13 @@ class Deployment:
 
     @property
     def front(self) -> Running:
-        return self.servers["recommender"]
+        return self.servers["front"]
 
     def start(self, role: str) -> None:
         """Start a server, or start it again, on its port; returns when it is ready."""
         context = ExitStack()
         shifted = {"LD_PRELOAD": str(self.folder / "wall_clock.so"), "WALL_CLOCK_OFFSET": str(self.folder / "offset")}
-        self.servers[role] = context.enter_context(running(self._options[role], environment=shifted if role == "recommender" else None))
+        self.servers[role] = context.enter_context(running(self._options[role], environment=shifted if role == "front" else None))
         self._contexts[role] = context
 
     def kill(self, role: str) -> None:
@@ -178,7 +178,7 @@ class Deployment:
         (self.folder / "kept.sqlite").replace(self.states)
 
     def fill_disk(self, full: bool) -> None:
-        """The recommender can write nothing any more, to no file: its limit on a file's size is one byte."""
+        """The front can write nothing any more, to no file: its limit on a file's size is one byte."""
         hard = resource.RLIM_INFINITY
         resource.prlimit(self.front.process.pid, resource.RLIMIT_FSIZE, (1 if full else hard, hard))
 
@@ -193,13 +193,13 @@ class Deployment:
         self._writer.close()
 
     def damage_lists(self) -> None:
-        """Every user's batch list names items the bundle lacks; the recommender starts anew, so it has no list of its own either."""
+        """Every user's batch list names items the bundle lacks; the front starts anew, so it has no list of its own either."""
         path = self.bundle / "fallback" / "user_rows.npy"
         shutil.copy(path, self.folder / "user_rows.npy")
         self._write_over(path, np.load(path) + 10_000_000)
-        self.kill("recommender")
-        self._options["recommender"] = replace(self._options["recommender"], verify=False)
-        self.start("recommender")
+        self.kill("front")
+        self._options["front"] = replace(self._options["front"], verify=False)
+        self.start("front")
 
     def restore_lists(self) -> None:
         self._write_over(self.bundle / "fallback" / "user_rows.npy", np.load(self.folder / "user_rows.npy"))
@@ -225,9 +225,6 @@ class Deployment:
     def post(self, events: list[dict[str, str]]) -> int:
         """The status of one batch of events."""
         return self.front.ask("POST", "/v1/events", json.dumps({"events": events}).encode())[0]
-
-    def _proxy(self, port: int) -> Proxy:
-        return Proxy(port)
 
 
 def acknowledged_once(folder: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ import numpy as np
 from serving.ladder import COSTS
 from tests.bench.load import Reply, http_request, run_load
 from tests.serving import tiny_bundle
-from tests.serving.deployment import STORES, Deployment, acknowledged_once
+from tests.serving.deployment import LAYOUTS, STORES, Deployment, acknowledged_once
 
 RATE, SECONDS, BEFORE = 25.0, 3.0, 0.5
 BUDGET_MS = float(tiny_bundle.system().budget.total_ms)
@@ -33,6 +33,7 @@ RECOVERY_SECONDS = 10.0
 KNOWN = tuple(f"u{number:02}" for number in range(tiny_bundle.USERS))
 BARRED = {f"i{number:03}" for number in range(tiny_bundle.ITEMS - 3, tiny_bundle.ITEMS)}
 YEAR = 365 * 86_400
+INNER = ("retrieval", "ranking")  # servers that a fused one has not
 
 Act = Callable[[Deployment], None]
 
@@ -85,6 +86,7 @@ class Outcome:
 
     faults: tuple[str, ...]
     store: str
+    layout: str
     sent: int = 0
     good: int = 0
     worst_took_ms: float = 0.0
@@ -98,15 +100,15 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def cases(store: str, together: int) -> list[tuple[Fault, ...]]:
-    """Every fault (1) or pair (2) that can be with this store."""
-    some = [fault for fault in FAULTS.values() if store in fault.stores]
+def cases(store: str, together: int, layout: str = "split") -> list[tuple[Fault, ...]]:
+    """Every fault (1) or pair (2) that can be with this store in this layout."""
+    some = [fault for fault in FAULTS.values() if store in fault.stores and (layout == "split" or fault.of not in INNER)]
     return [case for case in itertools.combinations(some, together) if len({fault.of for fault in case}) == together]
 
 
 def run_case(deployment: Deployment, case: Sequence[Fault], seconds: float = SECONDS) -> Outcome:
     """Load, faults, their end, recovery. Nothing is raised for a bad answer: it is among the `problems`."""
-    outcome = Outcome(tuple(fault.name for fault in case), deployment.store)
+    outcome = Outcome(tuple(fault.name for fault in case), deployment.store, deployment.layout)
     for fault in case:
         fault.prepare(deployment)
     before = min((fault.before for fault in case), default=BEFORE)
@@ -129,7 +131,7 @@ def run_case(deployment: Deployment, case: Sequence[Fault], seconds: float = SEC
     load.join()
     stop.set()
     ended = perf_counter()
-    for fault in case:
+    for fault in reversed(case):
         fault.end(deployment)
     _recover(deployment, outcome, ended)
     events.join(20)
@@ -240,19 +242,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.serving.faults")
     parser.add_argument("--only", choices=("singles", "pairs"), help="default: both")
     parser.add_argument("--store", choices=STORES, help="default: both")
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: both")
     given = parser.parse_args()
     console, outcomes, lost = Console(width=170), [], []
-    for store in (given.store,) if given.store else STORES:
+    for layout, store in itertools.product((given.layout,) if given.layout else LAYOUTS, (given.store,) if given.store else STORES):
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            with Deployment(Path(folder), store) as deployment:
+            with Deployment(Path(folder), store, layout) as deployment:
                 for together in {"singles": (1,), "pairs": (2,)}.get(given.only, (1, 2)):
-                    for case in cases(store, together):
-                        if store == "sqlite" and together == 2 and "SQLite gone" not in {fault.name for fault in case}:
-                            continue  # the same with Redis
+                    for case in cases(store, together, layout):
+                        if store == "sqlite" and "SQLite gone" not in {fault.name for fault in case}:
+                            continue  # the same as with Redis
                         outcomes.append(run_case(deployment, case))
                         console.print(_line(outcomes[-1]), highlight=False)
             lost += lost_events(deployment)
-    table = Table("faults", "store", "good", "rungs", "took ms", "p95 ms", "worst ms", "back after s", "events 200/503", "problems")
+    table = Table("faults", "servers", "good", "rungs", "took ms", "p95 ms", "worst ms", "back after s", "events 200/503", "problems")
     for one in outcomes:
         table.add_row(*_cells(one))
     console.print(table)
@@ -268,7 +271,15 @@ def _cells(one: Outcome) -> list[str]:
     rungs = ", ".join(f"{rung} {count}" for rung, count in one.rungs.most_common())
     figures = [f"{one.worst_took_ms:.1f}", f"{one.p95_ms:.0f}", f"{one.worst_ms:.0f}", f"{one.recovery_s:.1f}"]
     told = "; ".join(f"{what} x{count}" for what, count in Counter(one.problems).most_common(3))
-    return [" + ".join(one.faults), one.store, f"{one.good}/{one.sent}", rungs, *figures, f"{one.events[200]}/{one.events[503]}", told]
+    return [
+        " + ".join(one.faults),
+        f"{one.layout}, {one.store}",
+        f"{one.good}/{one.sent}",
+        rungs,
+        *figures,
+        f"{one.events[200]}/{one.events[503]}",
+        told,
+    ]
 
 
 def _line(one: Outcome) -> str:

@@ -20,42 +20,72 @@ pytestmark = [WITH_REDIS, NEEDS_GCC]
 ON_SQLITE = FAULTS["SQLite gone"]
 
 
-@pytest.fixture(scope="module")
-def redis_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("redis"), "redis") as made:
+Case = tuple[Fault, ...]
+
+
+def deployed(folder: Path, store: str, layout: str) -> Iterator[Deployment]:
+    with Deployment(folder, store, layout) as made:
         yield made
     assert lost_events(made) == []
 
 
 @pytest.fixture(scope="module")
-def sqlite_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("sqlite"), "sqlite") as made:
-        yield made
-    assert lost_events(made) == []
+def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from deployed(tmp_path_factory.mktemp("split"), "redis", "split")
 
 
-def named(case: tuple[Fault, ...]) -> str:
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from deployed(tmp_path_factory.mktemp("fused"), "redis", "fused")
+
+
+@pytest.fixture(scope="module")
+def split_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from deployed(tmp_path_factory.mktemp("split"), "sqlite", "split")
+
+
+@pytest.fixture(scope="module")
+def fused_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from deployed(tmp_path_factory.mktemp("fused"), "sqlite", "fused")
+
+
+def named(case: Case) -> str:
     return " + ".join(fault.name for fault in case)
 
 
+def with_sqlite(layout: str) -> list[Case]:
+    """Pairs of which one is the damaged database; the others are the same as with Redis."""
+    return [case for case in cases("sqlite", 2, layout) if ON_SQLITE in case]
+
+
 @pytest.mark.parametrize("case", cases("redis", 1), ids=named)
-def test_every_answer_is_whole_while_one_thing_fails(redis_deployment: Deployment, case: tuple[Fault, ...]) -> None:
-    assert run_case(redis_deployment, case, QUICK_SECONDS).problems == []
+def test_every_answer_is_whole_while_one_thing_fails(split: Deployment, case: Case) -> None:
+    assert run_case(split, case, QUICK_SECONDS).problems == []
 
 
-def test_every_answer_is_whole_while_the_embedded_states_are_damaged(tmp_path: Path) -> None:
-    with Deployment(tmp_path, "sqlite") as deployment:
-        assert run_case(deployment, (ON_SQLITE,), QUICK_SECONDS).problems == []
-    assert lost_events(deployment) == []
+def test_every_answer_is_whole_while_the_embedded_states_are_damaged(fused_on_sqlite: Deployment) -> None:
+    assert run_case(fused_on_sqlite, (ON_SQLITE,), QUICK_SECONDS).problems == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases("redis", 2), ids=named)
-def test_every_answer_is_whole_while_two_things_fail(redis_deployment: Deployment, case: tuple[Fault, ...]) -> None:
-    assert run_case(redis_deployment, case).problems == []
+def test_every_answer_is_whole_while_two_things_fail(split: Deployment, case: Case) -> None:
+    assert run_case(split, case).problems == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in cases("sqlite", 2) if ON_SQLITE in case], ids=named)
-def test_every_answer_is_whole_while_the_states_and_another_thing_fail(sqlite_deployment: Deployment, case: tuple[Fault, ...]) -> None:
-    assert run_case(sqlite_deployment, case).problems == []
+@pytest.mark.parametrize("case", [*cases("redis", 1, "fused"), *cases("redis", 2, "fused")], ids=named)
+def test_a_fused_servers_every_answer_is_whole(fused: Deployment, case: Case) -> None:
+    assert run_case(fused, case).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", with_sqlite("split"), ids=named)
+def test_every_answer_is_whole_while_the_states_and_another_thing_fail(split_on_sqlite: Deployment, case: Case) -> None:
+    assert run_case(split_on_sqlite, case).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", with_sqlite("fused"), ids=named)
+def test_a_fused_servers_every_answer_is_whole_while_the_states_and_another_thing_fail(fused_on_sqlite: Deployment, case: Case) -> None:
+    assert run_case(fused_on_sqlite, case).problems == []
