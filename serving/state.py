@@ -132,6 +132,8 @@ class UserState:
         except (struct.error, ValueError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
         keys, first, last, s_keys, s_days, counts, decayed, features, s_types = parts
+        if e and int(s_types.max()) >= len(SESSION_TYPES):
+            raise BadState(f"user state of {len(packed)} bytes names an event type it cannot have: materialize again")
         state = cls(
             user_id, keys, first, last, counts, decayed.reshape(h, taus), s_keys, s_days, s_types, features,
             schema, place, region, consent, created, updated,

@@ -1,8 +1,10 @@
 """Users' states: one read, events in any order and any number of times, and another bundle's cut."""
 
 import itertools
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,12 +137,13 @@ def test_a_later_cuts_table_takes_the_events_it_has_not_seen_and_no_other(opened
     assert len(back.keys) == len(TABLE[1].keys) + 2
 
 
-def test_a_damaged_value_is_folded_again_from_the_events_beside_it(opened: Open) -> None:
+@pytest.mark.parametrize("damage", [lambda value: value[:60], lambda value: value[:-1] + b"Z"], ids=["cut short", "no such event type"])
+def test_a_damaged_value_is_folded_again_from_the_events_beside_it(opened: Open, damage: Callable[[bytes], bytes]) -> None:
     store = opened()
     states = States(store, TABLE, LEARNING)
     states.apply([event(1)])
     whole = states.read("u01").pack()
-    store.change(["u01"], lambda _, value, recent: ((value or b"")[:60], recent or b""))
+    store.change(["u01"], lambda _, value, recent: (damage(value or b""), recent or b""))
     assert states.read("u01").pack() == whole
 
 
@@ -160,6 +163,24 @@ def test_a_store_that_cannot_be_reached_says_so_and_the_cut_is_still_known(tmp_p
         with pytest.raises(StoreUnavailable):
             states.apply([event(1)])
         assert states.known("u01").keys.tolist() == TABLE[1].keys.tolist()
+
+
+def test_a_database_that_is_damaged_and_put_back_while_it_is_open_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "states.sqlite"
+    states = States(open_store(f"sqlite:{path}", 50), TABLE, LEARNING)
+    states.apply([event(1)])
+    whole = states.read("u01").pack()
+    with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(tmp_path / "kept")) as kept:
+        db.backup(kept)
+    for beside in ("-wal", "-shm"):  # the log alone would do
+        Path(f"{path}{beside}").unlink()
+    path.unlink()
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreUnavailable):
+        states.read("u01")
+    (tmp_path / "kept").replace(path)
+    assert states.read("u01").pack() == whole
+    states.store.close()
 
 
 def test_an_unknown_store_is_refused_with_what_is_known() -> None:
