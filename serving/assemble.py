@@ -30,6 +30,7 @@ from serving.split import Peer, RemoteRanking, RemoteRetrieval
 from serving.state import StateTable, UserState
 from serving.stores import SqliteStore, States, StoreUnavailable, open_store
 from serving.system import System, load_system
+from serving.wire import Shape
 
 _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
@@ -122,8 +123,8 @@ def _elsewhere(recommender: Recommender, *peers: Peer) -> dict[str, Any]:
     """The halves of a split recommender; nothing for a fused one."""
     if not peers:
         return {}
-    digest, items, sources = recommender.bundle.digest, len(recommender.catalogue), len(recommender.sources)
-    return {"retriever": RemoteRetrieval(peers[0], digest, items, sources), "ranker": RemoteRanking(peers[1], digest)}
+    digest, shape = recommender.bundle.digest, Shape.of(recommender)
+    return {"retriever": RemoteRetrieval(peers[0], digest, shape), "ranker": RemoteRanking(peers[1], digest)}
 
 
 def clock_of(options: Options, cut_day: float) -> Clock:

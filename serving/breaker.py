@@ -5,7 +5,7 @@ and reads the wall clock (a clock jump would hold it open).
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -49,8 +49,22 @@ class Breaker:
         try:
             result = function(*args, **kwargs)
         except Exception as error:
-            self._fail(error)
-            raise Unavailable(f"{self.name}: {type(error).__name__}: {error}") from error
+            raise self._failed_by(error) from error
+        finally:
+            if probe:
+                self._probing = False
+        self._succeed()
+        return result
+
+    async def awaited(self, function: Callable[P, Awaitable[T] | T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same of a function whose result may have to be awaited."""
+        probe = self._enter()
+        try:
+            result = function(*args, **kwargs)
+            if isinstance(result, Awaitable):
+                result = await result
+        except Exception as error:
+            raise self._failed_by(error) from error
         finally:
             if probe:
                 self._probing = False
@@ -69,12 +83,13 @@ class Breaker:
             self._probing = True
             return True
 
-    def _fail(self, error: Exception) -> None:
+    def _failed_by(self, error: Exception) -> Unavailable:
         with self._lock:
             self._failed += 1
             self._reason = f"{type(error).__name__}: {error}"[:200]
             if self._failed >= self._limit:
                 self._opened_at = self._clock()
+        return Unavailable(f"{self.name}: {type(error).__name__}: {error}")
 
     def _succeed(self) -> None:
         if self._failed or self._opened_at is not None:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from serving.query import Candidates, Query, Rows
 
 V = TypeVar("V")
 TTL_SECONDS = 3600.0
+_total = np.add.reduce
 
 
 class TtlCache(Generic[V]):
@@ -76,11 +79,12 @@ class Caches:
         self.pools: TtlCache[Pooled] = TtlCache(users, clock, ttl_seconds)  # about 60 KB each
         self.lists: TtlCache[Rows] = TtlCache(lists, clock, 24 * ttl_seconds)  # 0.8 KB each; the rung below the rankers
 
-    def pool(self, query: Query) -> Pooled | None:
-        return self.pools.get(query.request.user_id, self._version(query))
+    def pool(self, query: Query, version: Hashable) -> Pooled | None:
+        """The user's pool, where it was made for this `version(query)`."""
+        return self.pools.get(query.request.user_id, version)
 
-    def keep_pool(self, query: Query, pooled: Pooled) -> None:
-        self.pools.put(query.request.user_id, pooled, self._version(query))
+    def keep_pool(self, query: Query, pooled: Pooled, version: Hashable) -> None:
+        self.pools.put(query.request.user_id, pooled, version)
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user came: what was made from the old state is forgotten; the list stays, the last rung may need it."""
@@ -101,8 +105,10 @@ class Caches:
             for name, cache in named.items()
         }
 
-    def _version(self, query: Query) -> Hashable:
+    def version(self, query: Query) -> Hashable:
+        """What a pool of this query depends on beside the moment."""
         request, state = query.request, query.state
-        totals = (float(state.counts.sum()), float(state.session_days.sum()))  # a late event changes no length and no latest day
-        history = (state.updated_day, len(state.keys), len(state.session_keys), state.schema_key, *totals)
+        had, looked = float(_total(state.counts)), float(_total(state.session_days))  # a late event changes no length and no latest day
+        day = state.updated_day if state.updated_day == state.updated_day else None  # a day that is not known is equal to itself
+        history = (day, len(state.keys), len(state.session_keys), state.schema_key, had, looked)
         return (self.digest, len(query.catalogue), request.place, request.region, request.discover, request.k, *history)

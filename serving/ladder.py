@@ -7,18 +7,19 @@ through its breaker. Whatever the rung, the rules arrange its list and fill it u
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 
-from serving.breaker import Breaker, Unavailable, attempt
+from serving.breaker import Breaker, Unavailable
 from serving.cache import Caches, Pooled
+from serving.elsewhere import Exposures, Ranker, Retriever, at_once
 from serving.explain import explain
 from serving.query import Answer, Candidates, Query, Request, Rows
+from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
-from serving.records import Record
 from serving.slate import Ranked
 from serving.state import UserState
 
@@ -30,29 +31,10 @@ COSTS = {
     "popular": "popular in the region, not personal",
     "static": "the same list for everybody",
 }
+T = TypeVar("T")
 _LIST_LENGTH = 200  # rows kept of a good answer for the cached rung
 _CAUTION = 1.5  # a stage is expected to take this much of its moving average
 _MEMORY = 0.2  # weight of the newest measurement
-
-
-class Retriever(Protocol):
-    """Retrieval elsewhere. Raises when it fails or `timeout_seconds` are over."""
-
-    def __call__(self, query: Query, timeout_seconds: float) -> Candidates: ...
-
-
-class Ranker(Protocol):
-    """Ranking elsewhere."""
-
-    def __call__(self, query: Query, pool: Candidates, timeout_seconds: float) -> Scores: ...
-
-
-class Exposures(Protocol):
-    """Where answers are kept; `keep` never waits and never raises."""
-
-    def keep(self, answer: Answer) -> None: ...
-
-    def find(self, request_id: str) -> Record | None: ...
 
 
 @dataclass
@@ -62,6 +44,7 @@ class _Run:
     recommender: Recommender
     query: Query
     ends_at: float  # by the ladder's clock
+    now: float  # the same, when the last stage ended
     reasons: list[str] = field(default_factory=list)
     stage_ms: dict[str, float] = field(default_factory=dict)
     pool: Candidates | None = None
@@ -86,22 +69,28 @@ class Ladder:
         self.expected_ms: dict[str, float] = {}  # moving average of each stage
 
     def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+        """`answered`, for a ladder whose stages are all in this process."""
+        return at_once(self.answered(request, state, reason, budget_ms))
+
+    async def answered(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
         """A full, rule-abiding list. `reason`: why the online read failed, when it did; `budget_ms`: what is left of the request's time."""
         began = self.clock()
         left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
         recommender = self.recommender  # one for the whole request: posted items may put another in its place meanwhile
-        run = _Run(recommender, recommender.query(request, state), began + left_ms / 1e3, pool_day=request.at_day, side_day=request.at_day)
-        rung, ranked = next((name, found) for name, step in self._rungs() if (found := step(run)) is not None)
-        if rung == "full" and run.scores is not None and run.scores.heavy is None:
+        query, day = recommender.query(request, state), request.at_day
+        run = _Run(recommender, query, began + left_ms / 1e3, began, pool_day=day, side_day=day)
+        rung, ranked = "full", await self._ranked(run)
+        if ranked is None:
+            rung, ranked = next((name, found) for name, step in self._lower() if (found := step(run)) is not None)
+        elif run.scores is not None and run.scores.heavy is None:
             rung = "light"
         arranging = self.clock()
-        arranged = recommender.arrange(run.query, ranked)
+        arranged = recommender.arrange(query, ranked)
         degraded = self._degraded(rung, run.reasons, reason)
-        trace = Trace(run.query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
+        trace = Trace(query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
         answer = recommender.answer(trace, arranged, degraded)
-        ended = self.clock()
-        self._measured(run, "arrange", ended - arranging)
-        answer = replace(answer, took_ms=(ended - began) * 1e3, stage_ms=run.stage_ms)
+        self._measured(run, "arrange", arranging)
+        answer = replace(answer, took_ms=(run.now - began) * 1e3, stage_ms=run.stage_ms)
         if self.caches is not None and rung in ("full", "light"):
             self.caches.lists.put(request.user_id, ranked.rows[:_LIST_LENGTH].copy())
         if self.exposures is not None:
@@ -118,53 +107,53 @@ class Ladder:
         if self.caches is not None:
             self.caches.user_changed(user_id)
 
-    def _rungs(self) -> Iterator[tuple[str, Callable[[_Run], Ranked | None]]]:
-        yield "full", self._ranked
-        yield "cached", self._cached
-        yield "linear", self._linear
-        yield "popular", self._popular
-        yield "static", self._static
+    def _lower(self) -> tuple[tuple[str, Callable[[_Run], Ranked | None]], ...]:
+        return ("cached", self._cached), ("linear", self._linear), ("popular", self._popular), ("static", self._static)
 
-    def _ranked(self, run: _Run) -> Ranked | None:
+    async def _ranked(self, run: _Run) -> Ranked | None:
         """The models' order: heavy where time allows, else light; None when not even light could be had."""
         try:
-            side = self._retrieved(run)
-            assert run.pool is not None
+            side = await self._retrieved(run)
+            pool = run.pool
+            assert pool is not None
             if self._ranker is not None:
                 timeout = self._timeout(run, self.system.budget.models_ms)
-                run.scores = self._stage(run, "ranking", self._ranker, run.query, run.pool, timeout)
+                run.scores = await self._elsewhere(run, "ranking", self._ranker, run.query, pool, side, timeout)
                 if run.scores.heavy is None:
                     run.reasons.append("ranking answered with the light ranker alone")
-            else:
-                side = side or self._stage(run, "request", run.recommender.request, run.query)
-                run.scores = self._stage(run, "light", run.recommender.light, run.query, side, run.pool)
+                return run.recommender.order(pool, run.scores)
+            if side is None:
+                side = self._stage(run, "request", run.recommender.request, run.query)
+            run.scores = self._stage(run, "light", run.recommender.light, run.query, side, pool)
         except Unavailable as error:
             run.reasons.append(str(error))
             return None
-        if run.scores.heavy is None and self._ranker is None:
+        if run.scores.heavy is None:
             try:
-                run.scores = self._stage(run, "heavy", run.recommender.heavy, side, run.pool, run.scores)
+                run.scores = self._stage(run, "heavy", run.recommender.heavy, side, pool, run.scores)
             except Unavailable as error:
                 run.reasons.append(str(error))
-        return run.recommender.order(run.pool, run.scores)
+        return run.recommender.order(pool, run.scores)
 
-    def _retrieved(self, run: _Run) -> Any:
-        """Put the pool into `run`; the request side, where this process has made it."""
-        kept = self.caches.pool(run.query) if self.caches is not None else None
+    async def _retrieved(self, run: _Run) -> UserSide | None:
+        """Put the pool into `run`; the user's side, where it is known with it."""
+        version = self.caches.version(run.query) if self.caches is not None else None
+        kept = self.caches.pool(run.query, version) if self.caches is not None else None
         if kept is not None:
             run.pool, run.pool_day = kept.pool, kept.day
             if kept.side is not None:
                 run.side_day = kept.day
             return kept.side
-        side = None
+        side: UserSide | None
         if self._retriever is not None:
             timeout = self._timeout(run, self.system.budget.retrieval_ms)
-            run.pool = self._stage(run, "retrieval", self._retriever, run.query, timeout)
+            pool, side = await self._elsewhere(run, "retrieval", self._retriever, run.query, timeout)
         else:
             side = self._stage(run, "request", run.recommender.request, run.query)
-            run.pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
+            pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
+        run.pool = pool
         if self.caches is not None:
-            self.caches.keep_pool(run.query, Pooled(run.pool, side, run.query.request.at_day))
+            self.caches.keep_pool(run.query, Pooled(pool, side, run.query.request.at_day), version)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:
@@ -200,30 +189,50 @@ class Ladder:
         run.base = run.recommender.bundle.fallback.static()
         return listed(run.base, run.query)
 
-    def _stage(self, run: _Run, name: str, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a stage, one that is elsewhere through its breaker. Raises `Unavailable` when there is no time for it, or it fails.
+    def _stage(self, run: _Run, name: str, function: Callable[..., T], *args: Any) -> T:
+        """Run a stage. Raises `Unavailable` when there is no time for it, or it fails.
 
         A stage of this process has no breaker: one user's broken state must not cost the others their rung.
         """
-        needed_ms = _CAUTION * (self.expected_ms.get(name, 0.0) + self.expected_ms.get("arrange", 0.0))
-        began = self.clock()
-        left_ms = (run.ends_at - began) * 1e3
-        if left_ms <= needed_ms:
-            self.expected_ms[name] = self.expected_ms.get(name, 0.0) * (1 - _MEMORY)  # so that it is tried again
-            raise Unavailable(f"{name}: {max(left_ms, 0):.1f} ms left, it takes about {needed_ms:.1f}")
-        breaker = self.breakers.get(name)
-        result = breaker.call(function, *args) if breaker is not None else attempt(name, function, *args)
-        self._measured(run, name, self.clock() - began)
+        began = self._begun(run, name)
+        try:
+            result = function(*args)
+        except Exception as error:
+            run.now = self.clock()
+            raise Unavailable(f"{name}: {type(error).__name__}: {error}") from error
+        self._measured(run, name, began)
         return result
+
+    async def _elsewhere(self, run: _Run, name: str, function: Callable[..., Awaitable[T] | T], *args: Any) -> T:
+        """The same of a stage elsewhere, through its breaker."""
+        began = self._begun(run, name)
+        try:
+            result = await self.breakers[name].awaited(function, *args)
+        except Unavailable:
+            run.now = self.clock()
+            raise
+        self._measured(run, name, began)
+        return result
+
+    def _begun(self, run: _Run, name: str) -> float:
+        """When the stage begins, which is when the one before it ended. Raises `Unavailable` when it would not end in time."""
+        usual = self.expected_ms.get(name, 0.0)
+        needed_ms = _CAUTION * (usual + self.expected_ms.get("arrange", 0.0))
+        left_ms = (run.ends_at - run.now) * 1e3
+        if left_ms <= needed_ms:
+            self.expected_ms[name] = usual * (1 - _MEMORY)  # so that it is tried again
+            raise Unavailable(f"{name}: {max(left_ms, 0):.1f} ms left, it takes about {needed_ms:.1f}")
+        return run.now
 
     def _timeout(self, run: _Run, stage_ms: float) -> float:
         """Seconds a stage elsewhere may take: its budget, and no more than is left before the rules."""
-        left_ms = (run.ends_at - self.clock()) * 1e3 - self.system.budget.rules_ms
+        left_ms = (run.ends_at - run.now) * 1e3 - self.system.budget.rules_ms
         return max(min(stage_ms, left_ms), 1.0) / 1e3
 
-    def _measured(self, run: _Run, name: str, seconds: float) -> None:
-        milliseconds = seconds * 1e3
-        run.stage_ms[name] = run.stage_ms.get(name, 0.0) + milliseconds
+    def _measured(self, run: _Run, name: str, began: float) -> None:
+        """A stage has ended."""
+        run.now = self.clock()
+        run.stage_ms[name] = milliseconds = (run.now - began) * 1e3
         before = self.expected_ms.get(name, 0.0)  # from nothing: one cold start is no reason to skip a stage
         self.expected_ms[name] = before + _MEMORY * (milliseconds - before)
 

@@ -2,15 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TypeVar
 
 T = TypeVar("T")
 _SHARE = 0.5  # of a request's budget that may be spent waiting
 _SMOOTH = 0.05  # weight of the newest call in the running mean
-_LANES = 8  # calls at a time that wait for other servers
+_LANES = 4  # calls at a time that wait for other servers: enough to keep both halves busy, few enough to wait for them within a budget
 
 
 class Turn:
@@ -29,11 +28,11 @@ class Turn:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._mean_ms = 1.0  # of a call
 
-    async def take(self, arrived: float, call: Callable[[float], T]) -> T:
-        """`call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
+    async def take(self, arrived: float, call: Callable[[float], Awaitable[T]]) -> T:
+        """`await call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
         if len(self._queue) * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
             self._on_shed()
-            return call(self._budget_ms)
+            return await call(self._budget_ms)
         loop = asyncio.get_running_loop()
         if self._running < self.lanes and not self._queue:
             self._running += 1
@@ -42,7 +41,7 @@ class Turn:
         try:
             began = perf_counter()
             self._on_wait(began - arrived)
-            answer = await self._run(call, (began - arrived) * 1e3)
+            answer = await call((began - arrived) * 1e3)
             self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
             return answer
         finally:
@@ -67,20 +66,8 @@ class Turn:
                 return
         self._running -= 1
 
-    async def _run(self, call: Callable[[float], T], waited_ms: float) -> T:
-        return call(waited_ms)
-
 
 class Lanes(Turn):
-    """The same for calls that mostly wait for other servers: a few at a time, each in a thread."""
+    """The same for calls that mostly wait for other servers: a few at a time."""
 
     lanes = _LANES
-
-    def __init__(
-        self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
-    ) -> None:
-        super().__init__(budget_ms, on_shed, on_wait)
-        self._pool = ThreadPoolExecutor(_LANES, "lane")
-
-    async def _run(self, call: Callable[[float], T], waited_ms: float) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, waited_ms)

@@ -20,15 +20,15 @@ class Inner(App, ABC):
 
     def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
         super().__init__(metrics, guard, log)
-        self.recommender, self.digest = recommender, recommender.bundle.digest
+        self.recommender, self.digest, self.shape = recommender, recommender.bundle.digest, wire.Shape.of(recommender)
 
     @abstractmethod
-    def answer(self, frame: bytes) -> bytes:
+    def answer(self, frame: bytes) -> list[wire.Buffer]:
         """The reply to one frame. Raises `serving.wire.OtherBundle`, or `ValueError` when it cannot be read."""
 
     async def handle(self, _: Scope, body: bytes) -> Reply:
         try:
-            return 200, _FRAME, self.answer(body)
+            return 200, _FRAME, b"".join(self.answer(body))
         except wire.OtherBundle as error:
             raise WireProblem(409, "other_bundle", str(error)) from None
         except ValueError as error:  # a frame that reads well may still not fit the models; they say how
@@ -42,10 +42,11 @@ class Retrieval(Inner):
         super().__init__(recommender, metrics, guard, log)
         self.routes["/v1/retrieve"] = Route("POST", "recommend", self.handle)
 
-    def answer(self, frame: bytes) -> bytes:
+    def answer(self, frame: bytes) -> list[wire.Buffer]:
         asked = wire.read_retrieve(frame, self.digest)
         query = self.recommender.query(asked.request, asked.state)
-        return wire.candidates_frame(self.digest, self.recommender.retrieve(query))
+        side = self.recommender.request(query)
+        return wire.candidates_frame(self.digest, self.recommender.retrieve(query, side), side)
 
 
 class Ranking(Inner):
@@ -55,8 +56,7 @@ class Ranking(Inner):
         super().__init__(recommender, metrics, guard, log)
         self.routes["/v1/rank"] = Route("POST", "recommend", self.handle)
 
-    def answer(self, frame: bytes) -> bytes:
-        items, sources = len(self.recommender.catalogue), len(self.recommender.sources)
-        asked, pool = wire.read_rank(frame, self.digest, items, sources)
+    def answer(self, frame: bytes) -> list[wire.Buffer]:
+        asked, pool, side = wire.read_rank(frame, self.digest, self.shape)
         query = self.recommender.query(asked.request, asked.state)
-        return wire.scores_frame(self.digest, self.recommender.rank(query, pool))
+        return wire.scores_frame(self.digest, self.recommender.rank(query, pool, side), pool)

@@ -25,7 +25,7 @@ class Engine(Protocol):
     digest: str
     system: System
 
-    def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+    async def answered(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
         """A full, rule-abiding list. `reason`: the online read failed; `budget_ms`: what is left of the request's time."""
 
     def why(self, request_id: str) -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ class Service:
     shelf: Shelf | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
 
-    def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
+    async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
         began, system = time.perf_counter(), self.engine.system
         request = Request(
@@ -83,7 +83,7 @@ class Service:
         )
         state, reason = self._state(asked.user_id)
         lost_ms = waited_ms + (time.perf_counter() - began) * 1e3
-        return self.engine.answer(request, state, reason, system.budget.total_ms - lost_ms)
+        return await self.engine.answered(request, state, reason, system.budget.total_ms - lost_ms)
 
     def _state(self, user_id: str) -> tuple[UserState, str | None]:
         try:

@@ -1,12 +1,16 @@
-"""What travels between the servers of a split recommender: the question with its user's state, candidates, scores. Binary, little-endian.
+"""What travels between the servers of a split recommender: the question with its user's state, candidates with the user's side of the
+models, scores. Binary, little-endian.
 
 A frame is a fixed header (magic, version, kind, digest of the bundle, length of the body) and a body whose every length is checked before
 it is read: whatever the bytes, `read` gives a message or raises `WireError`. Rows only mean something within one bundle, so a frame
 of another bundle is refused by both sides (`OtherBundle`).
-Shapes: C candidates, K kept by the light ranker, S sources.
+The user's side is made once, by retrieval, and travels on to ranking. A frame is a list of buffers, sent as they are; arrays of numbers
+come first in it, at multiples of four bytes, so that they are read where they lie.
+Shapes: C candidates, K kept by the light ranker, S sources, D the user's vector, L and H the rankers' user halves.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, TypeVar
@@ -16,10 +20,11 @@ from numpy.typing import NDArray
 
 from serving.messages import MAX_ID, MAX_K
 from serving.query import Candidates, Request
-from serving.recommender import Scores
+from serving.rankers import UserSide
+from serving.recommender import Recommender, Scores, descending
 from serving.state import SESSION_TYPES, BadState, UserState
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 16 << 20  # bytes
 MAX_CANDIDATES = 100_000
 MAX_SOURCES = 64
@@ -28,10 +33,10 @@ RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
 _HEADER = struct.Struct("<4sHH32sI")
 _MAGIC = b"SLWR"
 _ASKED = struct.Struct("<IdB6HI")  # k, day, discover, lengths of six texts, length of the state
-_POOL = struct.Struct("<IH")  # C, S
-_SCORED = struct.Struct("<IIB")  # C, K, with heavy
+_POOL = struct.Struct("<IHHHH")  # C, S, D, L, H; the last three 0: without the user's side
+_SCORED = struct.Struct("<III")  # C, K, with heavy
 _TEXTS = ("user_id", "request_id", "place", "region", "device_type", "page")
-_ABSENT = 65535  # rank of an item the source did not return
+Buffer = bytes | memoryview
 
 
 class WireError(ValueError):
@@ -43,6 +48,21 @@ class OtherBundle(WireError):
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What the bundle's rows and widths are: nothing beyond them is read."""
+
+    items: int
+    sources: int
+    side: tuple[int, int, int]  # D, L, H
+
+    @classmethod
+    def of(cls, recommender: Recommender) -> "Shape":
+        side = recommender.request(recommender.query(Request("", 1, recommender.catalogue.cut_day), UserState("")))
+        widths = (side.vector.size, side.light.size, side.heavy.size)
+        return cls(len(recommender.catalogue), len(recommender.sources), widths)
+
+
+@dataclass(frozen=True)
 class Asked:
     """A question and what is known of its user."""
 
@@ -50,41 +70,42 @@ class Asked:
     state: UserState
 
 
-def retrieve_frame(digest: str, request: Request, state: UserState) -> bytes:
+def retrieve_frame(digest: str, request: Request, state: UserState) -> list[Buffer]:
     return _frame(RETRIEVE, digest, *_asked(request, state))
 
 
-def rank_frame(digest: str, request: Request, state: UserState, pool: Candidates) -> bytes:
-    return _frame(RANK, digest, *_asked(request, state), *_pool(pool))
+def rank_frame(digest: str, request: Request, state: UserState, pool: Candidates, side: UserSide | None) -> list[Buffer]:
+    return _frame(RANK, digest, *_pool(pool, side), *_asked(request, state))
 
 
-def candidates_frame(digest: str, pool: Candidates) -> bytes:
-    return _frame(CANDIDATES, digest, *_pool(pool))
+def candidates_frame(digest: str, pool: Candidates, side: UserSide | None) -> list[Buffer]:
+    return _frame(CANDIDATES, digest, *_pool(pool, side))
 
 
-def scores_frame(digest: str, scores: Scores) -> bytes:
-    heavy = b"" if scores.heavy is None else _raw(scores.heavy, "<f4")
+def scores_frame(digest: str, scores: Scores, pool: Candidates) -> list[Buffer]:
+    order = scores.order if scores.order is not None else descending(scores.light, pool.rows)
+    heavy = () if scores.heavy is None else (_raw(scores.heavy, "<f4"),)
     head = _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None)
-    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), _raw(scores.kept, "<i4"), heavy)
+    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), _raw(order, "<i4"), *heavy)
 
 
-def read_retrieve(frame: bytes, digest: str) -> Asked:
+def read_retrieve(frame: Buffer, digest: str) -> Asked:
     reader = _Reader(frame, RETRIEVE, digest)
     return reader.ended(reader.asked())
 
 
-def read_rank(frame: bytes, digest: str, items: int, sources: int) -> tuple[Asked, Candidates]:
-    """`items`, `sources`: of the bundle; rows and columns beyond them are refused."""
+def read_rank(frame: Buffer, digest: str, shape: Shape) -> tuple[Asked, Candidates, UserSide | None]:
     reader = _Reader(frame, RANK, digest)
-    return reader.ended((reader.asked(), reader.pool(items, sources)))
+    pool, side = reader.pool(shape)
+    return reader.ended((reader.asked(), pool, side))
 
 
-def read_candidates(frame: bytes, digest: str, items: int, sources: int) -> Candidates:
+def read_candidates(frame: Buffer, digest: str, shape: Shape) -> tuple[Candidates, UserSide | None]:
     reader = _Reader(frame, CANDIDATES, digest)
-    return reader.ended(reader.pool(items, sources))
+    return reader.ended(reader.pool(shape))
 
 
-def read_scores(frame: bytes, digest: str, candidates: int) -> Scores:
+def read_scores(frame: Buffer, digest: str, candidates: int) -> Scores:
     """Scores of `candidates` candidates."""
     reader = _Reader(frame, SCORES, digest)
     return reader.ended(reader.scores(candidates))
@@ -96,7 +117,7 @@ T = TypeVar("T")
 class _Reader:
     """A cursor over a frame that never goes past its end."""
 
-    def __init__(self, frame: bytes, kind: int, digest: str) -> None:
+    def __init__(self, frame: Buffer, kind: int, digest: str) -> None:
         if len(frame) < _HEADER.size:
             raise WireError(f"a frame of {len(frame)} bytes is shorter than its header of {_HEADER.size}")
         magic, version, found, named, length = _HEADER.unpack_from(frame)
@@ -108,7 +129,7 @@ class _Reader:
             raise WireError(f"the header says {length} bytes follow, {len(frame) - _HEADER.size} do")
         if named != _digest(digest):
             raise OtherBundle(f"this server has bundle {digest}, the frame is for sha256:{named.hex()}: serve one bundle on all sides")
-        self._frame, self._at = frame, _HEADER.size
+        self._frame, self._at = memoryview(frame), _HEADER.size
 
     def ended(self, message: T) -> T:
         if self._at != len(self._frame):
@@ -118,7 +139,7 @@ class _Reader:
     def _unpack(self, form: struct.Struct) -> tuple[Any, ...]:
         return form.unpack(self._bytes(form.size))
 
-    def _bytes(self, count: int) -> bytes:
+    def _bytes(self, count: int) -> memoryview:
         if count > len(self._frame) - self._at:
             raise WireError(f"{count} bytes were announced, {len(self._frame) - self._at} are left")
         self._at += count
@@ -144,57 +165,65 @@ class _Reader:
         if not 1 <= k <= MAX_K or not isfinite(day) or discover > 1 or max(lengths[:-1]) > 4 * MAX_ID:
             raise WireError("the question's k, day, flag or a text's length is out of range")
         try:
-            texts = {name: self._bytes(length).decode() for name, length in zip(_TEXTS, lengths, strict=False)}
-            state = UserState.unpack(self._bytes(lengths[-1]))
+            texts = {name: str(self._bytes(length), "utf-8") for name, length in zip(_TEXTS, lengths, strict=False)}
+            state = UserState.unpack(bytes(self._bytes(lengths[-1])))
         except (UnicodeDecodeError, BadState) as error:
             raise WireError(f"the question cannot be read ({error})") from None
         if len(state.session_types) and state.session_types.max() >= len(SESSION_TYPES):
             raise WireError(f"a session event is of type {int(state.session_types.max())}, known are {len(SESSION_TYPES)}")
         return Asked(Request(k=k, at_day=day, discover=bool(discover), **texts), state)
 
-    def pool(self, items: int, sources: int) -> Candidates:
-        count, width = self._unpack(_POOL)
-        if count > MAX_CANDIDATES or width != sources:
-            raise WireError(f"{count} candidates of {width} sources, expected at most {MAX_CANDIDATES} of {sources}")
-        rows, fused = self._rows(count, items), self._floats(count)
+    def pool(self, shape: Shape) -> tuple[Candidates, UserSide | None]:
+        count, width, *side = self._unpack(_POOL)
+        if count > MAX_CANDIDATES or width != shape.sources or tuple(side) not in (shape.side, (0, 0, 0)):
+            raise WireError(f"{count} candidates of {width} sources and a side of {side}, expected at most {MAX_CANDIDATES} and {shape}")
+        rows, fused = self._rows(count, shape.items), self._floats(count)
+        scores = self._floats(count * width).reshape(count, width)
+        ranks = self._array("<f4", count * width).reshape(count, width)
+        if not (ranks >= 0).all():
+            raise WireError("a rank is below 0 or no number")
+        vector, light, heavy = (self._floats(size) for size in side)
         seen = self._array("u1", count)
         if count and seen.max() > 1:
             raise WireError("a flag is neither 0 nor 1")
-        scores = self._floats(count * width).reshape(count, width)
-        ranks = self._array("<u2", count * width).reshape(count, width)
-        return Candidates(rows, scores, np.where(ranks == _ABSENT, np.float32(np.inf), ranks.astype(np.float32)), fused, seen.view(bool))
+        made = UserSide(vector, light[None], heavy[None]) if any(side) else None
+        return Candidates(rows, scores, ranks, fused, seen.view(bool)), made
 
     def scores(self, candidates: int) -> Scores:
         count, kept, with_heavy = self._unpack(_SCORED)
         if count != candidates or kept > count or with_heavy > 1:
             raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
-        light, positions = self._floats(count), self._rows(kept, count)
-        return Scores(light, positions, self._floats(kept) if with_heavy else None)
+        light, order = self._floats(count), self._rows(count, count)
+        if count and np.bincount(order, minlength=count).max() > 1:
+            raise WireError("a candidate is named twice")
+        return Scores(light, order[:kept], self._floats(kept) if with_heavy else None, order=order)
 
 
-def _frame(kind: int, digest: str, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    if len(body) > MAX_FRAME:
-        raise WireError(f"a body of {len(body)} bytes is over {MAX_FRAME}")
-    return _HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), len(body)) + body
+def _frame(kind: int, digest: str, *parts: Buffer) -> list[Buffer]:
+    length = sum(map(len, parts))
+    if length > MAX_FRAME:
+        raise WireError(f"a body of {length} bytes is over {MAX_FRAME}")
+    return [_HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), length), *parts]
 
 
-def _asked(request: Request, state: UserState) -> tuple[bytes, ...]:
+def _asked(request: Request, state: UserState) -> tuple[Buffer, ...]:
     texts = [getattr(request, name).encode() for name in _TEXTS]
     packed = state.pack()
     return _ASKED.pack(request.k, request.at_day, request.discover, *map(len, texts), len(packed)), *texts, packed
 
 
-def _pool(pool: Candidates) -> tuple[bytes, ...]:
-    ranks = np.where(np.isfinite(pool.source_ranks), np.minimum(pool.source_ranks, _ABSENT - 1), _ABSENT)
+def _pool(pool: Candidates, side: UserSide | None) -> Sequence[Buffer]:
+    halves = (side.vector, side.light, side.heavy) if side is not None else ()
+    widths = [half.size for half in halves] or [0, 0, 0]
     return (
-        _POOL.pack(*pool.source_scores.shape), _raw(pool.rows, "<i4"), _raw(pool.fused, "<f4"), _raw(pool.seen, "u1"),
-        _raw(pool.source_scores, "<f4"), _raw(ranks, "<u2"),
+        _POOL.pack(*pool.source_scores.shape, *widths), _raw(pool.rows, "<i4"), _raw(pool.fused, "<f4"),
+        _raw(pool.source_scores, "<f4"), _raw(pool.source_ranks, "<f4"), *(_raw(half, "<f4") for half in halves), _raw(pool.seen, "u1"),
     )  # fmt: skip
 
 
-def _raw(values: NDArray[Any], dtype: str) -> bytes:
-    return np.ascontiguousarray(values, dtype).tobytes()
+def _raw(values: NDArray[Any], dtype: str) -> Buffer:
+    """The array's bytes, not copied where they are as they should be."""
+    return np.ascontiguousarray(values, dtype).data.cast("B") if values.size else b""
 
 
 def _digest(digest: str) -> bytes:

@@ -1,5 +1,6 @@
 """Whatever fails or is slow, the answer is full, obeys the rules, and names its rung."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 
 from feature_repo.schema import POLICY_FLAGS
 from serving.cache import Caches
+from serving.elsewhere import Elsewhere
 from serving.ladder import COSTS, Ladder
 from serving.query import Answer, Candidates, Query, Request
+from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores
 from serving.state import UserState
 from tests.serving.test_breaker import Clock
@@ -180,11 +183,11 @@ def test_a_dead_dependency_is_left_alone_and_found_again_within_ten_seconds(reco
     clock, calls = Clock(), []
     down = True
 
-    def retriever(query: Query, timeout_seconds: float) -> Candidates:
+    def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
         calls.append(clock.now)
         if down:
             raise OSError("gone")
-        return recommender.retrieve(query)
+        return recommender.retrieve(query), None
 
     ladder = ladder_of(recommender, clock=clock, retriever=retriever)
     for _ in range(50):
@@ -213,13 +216,15 @@ def test_one_users_failure_costs_nobody_else_the_rung(recommender: Recommender) 
 def test_the_stages_elsewhere_give_the_same_list(recommender: Recommender, folder: Path) -> None:
     other = Recommender(load_tiny(folder), system())
 
-    def retriever(query: Query, timeout_seconds: float) -> Candidates:
+    def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
         assert 0 < timeout_seconds <= 0.03
-        return other.retrieve(query)
+        side = other.request(query)
+        return other.retrieve(query, side), side
 
-    def ranker(query: Query, pool: Candidates, timeout_seconds: float) -> Scores:
+    def ranker(query: Query, pool: Candidates, side: UserSide | None, timeout_seconds: float) -> Scores:
         assert 0 < timeout_seconds <= 0.05
-        return other.rank(query, pool)
+        assert side is not None
+        return other.rank(query, pool, side)
 
     split = ladder_of(recommender, retriever=retriever, ranker=ranker)
     for user in range(len(USERS)):
@@ -254,3 +259,16 @@ def test_a_recommender_put_in_place_within_a_request_serves_from_the_next_one_on
 
     recommender.light = swapped  # type: ignore[method-assign]
     check(ladder.answer(REQUEST, USERS[3]), recommender)
+
+
+async def test_a_stage_elsewhere_may_be_awaited_but_not_answered_at_once(recommender: Recommender, folder: Path) -> None:
+    other = Recommender(load_tiny(folder), system())
+
+    async def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
+        await asyncio.sleep(0)
+        return other.retrieve(query), None
+
+    ladder = ladder_of(recommender, retriever=retriever)
+    assert (await ladder.answered(REQUEST, USERS[3])).items == recommender.recommend(REQUEST, USERS[3]).items
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        ladder.answer(REQUEST, USERS[3])

@@ -64,9 +64,9 @@ def halves(recommender: Recommender) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def split(recommender: Recommender, retrieval: str, ranking: str, digest: str | None = None) -> Iterator[Ladder]:
-    digest, items = digest or recommender.bundle.digest, len(recommender.catalogue)
+    digest = digest or recommender.bundle.digest
     with closing(Peer(retrieval)) as first, closing(Peer(ranking)) as second:
-        retriever = RemoteRetrieval(first, digest, items, len(recommender.sources))
+        retriever = RemoteRetrieval(first, digest, wire.Shape.of(recommender))
         yield Ladder(recommender, retriever=retriever, ranker=RemoteRanking(second, digest))
 
 
@@ -79,35 +79,37 @@ def shown(answer: Answer) -> list[tuple[str, float, tuple[str, ...], str]]:
 
 
 @pytest.mark.parametrize("more", [{}, {"place": "north", "region": "west"}, {"discover": True}])
-def test_fused_and_split_give_the_same_lists(recommender: Recommender, halves: tuple[str, str], more: dict[str, Any]) -> None:
+async def test_fused_and_split_give_the_same_lists(recommender: Recommender, halves: tuple[str, str], more: dict[str, Any]) -> None:
     fused = Ladder(recommender)
     with split(recommender, *halves) as divided:
         for state in STATES:
-            apart, whole = (ladder.answer(request(state, **more), state) for ladder in (divided, fused))
+            apart, whole = [await ladder.answered(request(state, **more), state) for ladder in (divided, fused)]
             assert apart.degraded == whole.degraded
             assert shown(apart) == shown(whole)
 
 
-def test_a_half_with_another_bundle_refuses_with_409_and_names_both(recommender: Recommender, halves: tuple[str, str]) -> None:
+async def test_a_half_with_another_bundle_refuses_with_409_and_names_both(recommender: Recommender, halves: tuple[str, str]) -> None:
     other = "sha256:" + "cd" * 32
     frame = wire.retrieve_frame(other, request(STATES[0]), STATES[0])
     with closing(Peer(halves[0])) as peer, pytest.raises(PeerError, match="409") as refused:
-        peer.post("/v1/retrieve", frame, 5)
+        await peer.post("/v1/retrieve", frame, 5)
     assert other in str(refused.value)
     assert recommender.bundle.digest in str(refused.value)
     with split(recommender, *halves, digest=other) as ladder:
-        answer = ladder.answer(request(STATES[0]), STATES[0])
+        answer = await ladder.answered(request(STATES[0]), STATES[0])
     assert len(answer.items) == 10
     assert answer.degraded is not None
     assert "409" in answer.degraded["reason"]
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_with_a_half_gone_the_list_is_full_and_the_half_is_named(recommender: Recommender, halves: tuple[str, str], gone: int) -> None:
+async def test_with_a_half_gone_the_list_is_full_and_the_half_is_named(
+    recommender: Recommender, halves: tuple[str, str], gone: int
+) -> None:
     addresses = list(halves)
     addresses[gone] = f"127.0.0.1:{free_port()}"
     with split(recommender, *addresses) as ladder:
-        answer = ladder.answer(request(STATES[1]), STATES[1])
+        answer = await ladder.answered(request(STATES[1]), STATES[1])
     assert len(answer.items) == 10
     assert answer.degraded is not None
     assert ("retrieval", "ranking")[gone] in answer.degraded["reason"]
@@ -152,32 +154,32 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
         b"x" * 20_000,
     ],
 )
-def test_a_peer_that_answers_nonsense_is_an_error_and_never_a_hang(said: bytes) -> None:
+async def test_a_peer_that_answers_nonsense_is_an_error_and_never_a_hang(said: bytes) -> None:
     with answering(lambda connection: connection.sendall(said)) as address:
         peer = Peer(address)
-        retrieval = RemoteRetrieval(peer, "sha256:" + "ab" * 32, 10, 3)
+        retrieval = RemoteRetrieval(peer, "sha256:" + "ab" * 32, wire.Shape(10, 3, (4, 6, 8)))
         query = type("Asked", (), {"request": request(STATES[0]), "state": STATES[0]})()
         with pytest.raises((PeerError, wire.WireError)):
-            retrieval(query, 1.0)
+            await retrieval(query, 1.0)
         peer.close()
 
 
-def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() -> None:
+async def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() -> None:
     from time import monotonic
 
     release = threading.Event()
     with answering(lambda connection: release.wait(10) and None) as address:
         began = monotonic()
         with pytest.raises(PeerError, match="time"):
-            Peer(address).post("/v1/rank", b"x", 0.05)
+            await Peer(address).post("/v1/rank", [b"x"], 0.05)
         assert monotonic() - began < 2
         release.set()
 
 
-def test_a_connection_that_the_peer_closed_meanwhile_is_made_anew() -> None:
+async def test_a_connection_that_the_peer_closed_meanwhile_is_made_anew() -> None:
     with answering(lambda connection: connection.sendall(HEAD % 2 + b"ok")) as address:  # one reply a connection
         peer = Peer(address)
-        assert [peer.post("/", b"x", 5) for _ in range(3)] == [b"ok"] * 3
+        assert [await peer.post("/", [b"x"], 5) for _ in range(3)] == [b"ok"] * 3
         peer.close()
 
 

@@ -1,5 +1,7 @@
 """The binary protocol: what goes in comes out, and nothing else ever comes out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,22 +9,23 @@ from hypothesis import strategies as st
 
 from serving import wire
 from serving.query import Candidates, Request
+from serving.rankers import UserSide
 from serving.recommender import Scores
 from serving.state import UserState
-from serving.wire import OtherBundle, WireError
+from serving.wire import OtherBundle, Shape, WireError
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
-ITEMS, SOURCES = 50, 3
+SHAPE = Shape(50, 3, (4, 6, 8))
 REQUEST = Request("u é", 10, 20_000.5, "r1", "north", "west", "tv", "home", True)
 STATE = UserState("u é", place="north").with_positive(7, 19_999.0).with_session_event(9, "click", 20_000.0)
 
 
 def pool(count: int = 5) -> Candidates:
     made = np.random.default_rng(1)
-    ranks = np.where(made.random((count, SOURCES)) < 0.5, made.integers(0, 900, (count, SOURCES)), np.inf).astype(np.float32)
+    ranks = np.where(made.random((count, SHAPE.sources)) < 0.5, made.integers(0, 900, (count, SHAPE.sources)), np.inf).astype(np.float32)
     return Candidates(
-        made.permutation(ITEMS)[:count].astype(np.int32),
-        made.random((count, SOURCES), np.float32),
+        made.permutation(SHAPE.items)[:count].astype(np.int32),
+        made.random((count, SHAPE.sources), np.float32),
         ranks,
         made.random(count, np.float32),
         made.random(count) < 0.5,
@@ -33,11 +36,23 @@ def same(left: object, right: object) -> bool:
     return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in left.__dataclass_fields__)  # type: ignore[attr-defined]
 
 
+SIDE = UserSide(np.arange(4, dtype=np.float32), np.ones((1, 6), np.float32), np.zeros((1, 8), np.float32))
+
+
+def scored(heavy: "np.ndarray | None") -> Scores:  # type: ignore[type-arg]
+    light = np.array([0.1, 0.5, 0.4, 0.2, 0.3], np.float32)
+    return Scores(light, np.array([1, 2], np.int32), heavy, order=np.array([1, 2, 4, 3, 0], np.int32))
+
+
 FRAMES = [
-    wire.retrieve_frame(DIGEST, REQUEST, STATE),
-    wire.rank_frame(DIGEST, REQUEST, STATE, pool()),
-    wire.candidates_frame(DIGEST, pool()),
-    wire.scores_frame(DIGEST, Scores(np.arange(5, dtype=np.float32), np.array([4, 2], np.int32), np.ones(2, np.float32))),
+    b"".join(frame)
+    for frame in (
+        wire.retrieve_frame(DIGEST, REQUEST, STATE),
+        wire.rank_frame(DIGEST, REQUEST, STATE, pool(), SIDE),
+        wire.candidates_frame(DIGEST, pool(), SIDE),
+        wire.scores_frame(DIGEST, scored(np.ones(2, np.float32)), pool()),
+        wire.candidates_frame(DIGEST, pool(0), None),
+    )
 ]
 
 
@@ -46,8 +61,8 @@ def read_all(frame: bytes) -> int:
     taken = 0
     for read in (
         lambda: wire.read_retrieve(frame, DIGEST),
-        lambda: wire.read_rank(frame, DIGEST, ITEMS, SOURCES),
-        lambda: wire.read_candidates(frame, DIGEST, ITEMS, SOURCES),
+        lambda: wire.read_rank(frame, DIGEST, SHAPE),
+        lambda: wire.read_candidates(frame, DIGEST, SHAPE),
         lambda: wire.read_scores(frame, DIGEST, 5),
     ):
         try:
@@ -59,40 +74,61 @@ def read_all(frame: bytes) -> int:
 
 
 def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
-    asked, candidates = wire.read_rank(FRAMES[1], DIGEST, ITEMS, SOURCES)
+    asked, candidates, side = wire.read_rank(FRAMES[1], DIGEST, SHAPE)
     assert asked.request == REQUEST
     assert asked.state.pack() == STATE.pack()
     assert same(candidates, pool())
+    assert same(side, SIDE)
     assert wire.read_retrieve(FRAMES[0], DIGEST).request == REQUEST
-    assert same(wire.read_candidates(FRAMES[2], DIGEST, ITEMS, SOURCES), pool())
+    assert same(wire.read_candidates(FRAMES[2], DIGEST, SHAPE)[0], pool())
+    assert wire.read_candidates(FRAMES[4], DIGEST, SHAPE)[1] is None
+
+
+def test_numbers_are_read_where_they_lie() -> None:
+    candidates = wire.read_rank(FRAMES[1], DIGEST, SHAPE)[1]
+    assert all(getattr(candidates, name).flags.aligned for name in ("rows", "fused", "source_scores", "source_ranks"))
+    assert not candidates.rows.flags.owndata
 
 
 @pytest.mark.parametrize("heavy", [None, np.array([0.5, 0.25], np.float32)])
 def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  # type: ignore[type-arg]
-    scores = Scores(np.array([0.1, 0.2, 0.3], np.float32), np.array([2, 0], np.int32), heavy)
-    read = wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 3)
+    scores = scored(heavy)
+    read = wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
     assert np.array_equal(read.light, scores.light)
     assert np.array_equal(read.kept, scores.kept)
+    assert np.array_equal(read.order, scores.order)
     assert (read.heavy is None) == (heavy is None)
 
 
 def test_another_bundles_frame_is_refused_and_both_are_named() -> None:
     with pytest.raises(OtherBundle) as refused:
-        wire.read_retrieve(wire.retrieve_frame(OTHER, REQUEST, STATE), DIGEST)
+        wire.read_retrieve(b"".join(wire.retrieve_frame(OTHER, REQUEST, STATE)), DIGEST)
     assert DIGEST in str(refused.value)
     assert OTHER in str(refused.value)
 
 
-def test_rows_beyond_the_catalogue_and_positions_beyond_the_pool_are_refused() -> None:
+@pytest.mark.parametrize("other", [Shape(50, 3, (4, 6, 9)), Shape(50, 2, (4, 6, 8))])
+def test_a_side_or_scores_of_another_width_are_refused(other: Shape) -> None:
+    with pytest.raises(WireError, match="expected"):
+        wire.read_candidates(FRAMES[2], DIGEST, other)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 5], [0, 1, 2, 3, 3]])
+def test_a_position_beyond_the_pool_or_named_twice_is_refused(order: list[int]) -> None:
+    scores = replace(scored(None), order=np.array(order, np.int32))
+    with pytest.raises(WireError, match=r"row|twice"):
+        wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
+
+
+def test_rows_beyond_the_catalogue_are_refused() -> None:
     with pytest.raises(WireError, match="row"):
-        wire.read_candidates(FRAMES[2], DIGEST, 1, SOURCES)
-    with pytest.raises(WireError, match="row"):
-        wire.read_scores(wire.scores_frame(DIGEST, Scores(np.ones(2, np.float32), np.array([2], np.int32), None)), DIGEST, 2)
+        wire.read_candidates(FRAMES[2], DIGEST, replace(SHAPE, items=1))
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
+    scores = replace(scored(None), light=np.full(5, np.nan, np.float32))
     with pytest.raises(WireError, match="finite"):
-        wire.read_scores(wire.scores_frame(DIGEST, Scores(np.array([np.nan], np.float32), np.array([0], np.int32), None)), DIGEST, 1)
+        wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
 
 
 @given(st.binary(max_size=300))
