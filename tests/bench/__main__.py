@@ -48,7 +48,7 @@ def run(plan: Plan, bundle: Path | None, users: Path | None, only: str) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("--quick", action="store_true", help="two minutes instead of twenty, no million items")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of ten, no million items")
     parser.add_argument("--rate", type=float, help="requests a second offered to ours while CPU is counted; default 200")
     parser.add_argument("--naive-rate", type=float, help="the same of the naive build; default: what keeps its core 45 %% busy")
     parser.add_argument("--only", choices=("shop", "million"), default="", help="one of the made-up catalogues")

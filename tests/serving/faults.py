@@ -57,7 +57,7 @@ class Fault:
     prepare: Act = nothing  # before the load
     told: str = ""
     before: float = BEFORE  # seconds of load without it
-    refuses_events: bool = False
+    refuses_after: float = float("inf")  # seconds, from when events cannot be acknowledged: 503, and later again
     users: tuple[str, ...] = KNOWN
     stores: tuple[str, ...] = STORES
 
@@ -71,8 +71,8 @@ FAULTS = {
         Fault("retrieval killed", "retrieval", lambda d: d.kill("retrieval"), lambda d: d.start("retrieval"), told="retrieval"),
         Fault("ranking killed", "ranking", lambda d: d.kill("ranking"), lambda d: d.start("ranking"), told="ranking"),
         Fault("ranking slow (2 s)", "ranking", slow("ranking", 2), slow("ranking", 0), told="ranking"),
-        Fault("disk full", "log", lambda d: d.fill_disk(True), lambda d: d.fill_disk(False), refuses_events=True),
-        Fault("event log locked", "log", Deployment.lock_log, Deployment.unlock_log),
+        Fault("disk full", "log", lambda d: d.fill_disk(True), lambda d: d.fill_disk(False), refuses_after=0),
+        Fault("event log locked", "log", Deployment.lock_log, Deployment.unlock_log, refuses_after=5),
         Fault("cached lists corrupt", "lists", prepare=Deployment.damage_lists, end=Deployment.restore_lists, before=0),
         Fault("unknown users", "users", users=tuple(f"stranger {number}" for number in range(200))),
         Fault("clock jumps", "clock", lambda d: d.shift_clock(YEAR), lambda d: d.shift_clock(-YEAR)),
@@ -104,6 +104,11 @@ def cases(store: str, together: int, layout: str = "split") -> list[tuple[Fault,
     """Every fault (1) or pair (2) that can be with this store in this layout."""
     some = [fault for fault in FAULTS.values() if store in fault.stores and (layout == "split" or fault.of not in INNER)]
     return [case for case in itertools.combinations(some, together) if len({fault.of for fault in case}) == together]
+
+
+def long_enough(case: Sequence[Fault]) -> float:
+    """Seconds after which everything of the case has been felt."""
+    return max([SECONDS, *(fault.refuses_after + 1 for fault in case if fault.refuses_after < RECOVERY_SECONDS)])
 
 
 def run_case(deployment: Deployment, case: Sequence[Fault], seconds: float = SECONDS) -> Outcome:
@@ -138,7 +143,7 @@ def run_case(deployment: Deployment, case: Sequence[Fault], seconds: float = SEC
     outcome.sent = count
     for reply in loads[0].replies if loads else ():
         _judge(outcome, reply)
-    _summed(outcome, [reply.latency_ms for reply in loads[0].replies] if loads else [], case)
+    _summed(outcome, [reply.latency_ms for reply in loads[0].replies] if loads else [], case, seconds)
     deployment.shift_clock(0)
     deployment_log(deployment).extend(outcome.acknowledged)
     return outcome
@@ -216,7 +221,7 @@ def _recover(deployment: Deployment, outcome: Outcome, ended: float) -> None:
     outcome.problems.append(f"not the full rung {RECOVERY_SECONDS:.0f} s after the end: {answer['degraded']}")
 
 
-def _summed(outcome: Outcome, latencies_ms: list[float], case: Sequence[Fault]) -> None:
+def _summed(outcome: Outcome, latencies_ms: list[float], case: Sequence[Fault], seconds: float) -> None:
     if len(latencies_ms) != outcome.sent:
         outcome.problems.append(f"{len(latencies_ms)} of {outcome.sent} answered")
     if latencies_ms:
@@ -228,7 +233,7 @@ def _summed(outcome: Outcome, latencies_ms: list[float], case: Sequence[Fault]) 
         outcome.problems.append(f"not felt: no reason names {case[0].told!r}")
     if len(case) == 2 and {"retrieval killed", "cached lists corrupt"} == set(outcome.faults) and "cached list: names" not in told:
         outcome.problems.append("not felt: no cached list was refused")
-    if any(fault.refuses_events for fault in case) and not outcome.events[503]:
+    if any(fault.refuses_after < seconds for fault in case) and not outcome.events[503]:
         outcome.problems.append("not felt: no event was refused")
     if set(outcome.events) - {200, 503}:
         outcome.problems.append(f"events were answered with {sorted(outcome.events)}")
@@ -252,7 +257,7 @@ def main() -> int:
                     for case in cases(store, together, layout):
                         if store == "sqlite" and "SQLite gone" not in {fault.name for fault in case}:
                             continue  # the same as with Redis
-                        outcomes.append(run_case(deployment, case))
+                        outcomes.append(run_case(deployment, case, long_enough(case)))
                         console.print(_line(outcomes[-1]), highlight=False)
             lost += lost_events(deployment)
     table = Table("faults", "servers", "good", "rungs", "took ms", "p95 ms", "worst ms", "back after s", "events 200/503", "problems")

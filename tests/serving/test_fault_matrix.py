@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.deployment import Deployment
-from tests.serving.faults import FAULTS, Fault, cases, lost_events, run_case
+from tests.serving.faults import FAULTS, Fault, cases, long_enough, lost_events, run_case
 
 QUICK_SECONDS = 1.5
 WITH_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed: apt-get install redis-server")
@@ -70,22 +70,22 @@ def test_every_answer_is_whole_while_the_embedded_states_are_damaged(fused_on_sq
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases("redis", 2), ids=named)
 def test_every_answer_is_whole_while_two_things_fail(split: Deployment, case: Case) -> None:
-    assert run_case(split, case).problems == []
+    assert run_case(split, case, long_enough(case)).problems == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*cases("redis", 1, "fused"), *cases("redis", 2, "fused")], ids=named)
 def test_a_fused_servers_every_answer_is_whole(fused: Deployment, case: Case) -> None:
-    assert run_case(fused, case).problems == []
+    assert run_case(fused, case, long_enough(case)).problems == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", with_sqlite("split"), ids=named)
 def test_every_answer_is_whole_while_the_states_and_another_thing_fail(split_on_sqlite: Deployment, case: Case) -> None:
-    assert run_case(split_on_sqlite, case).problems == []
+    assert run_case(split_on_sqlite, case, long_enough(case)).problems == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", with_sqlite("fused"), ids=named)
 def test_a_fused_servers_every_answer_is_whole_while_the_states_and_another_thing_fail(fused_on_sqlite: Deployment, case: Case) -> None:
-    assert run_case(fused_on_sqlite, case).problems == []
+    assert run_case(fused_on_sqlite, case, long_enough(case)).problems == []
