@@ -17,6 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from serving import kernel
 from serving.query import Answer
 from serving.tallies import Count, Tally
 
@@ -58,8 +59,8 @@ class Metrics:
         self.behind = Gauge(
             "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="sum", **more
         ).labels(label)
-        self.info = Gauge("bundle_info", "1 for the bundle served", ["bundle", "digest"], multiprocess_mode="max", **more)
-        self.info.labels(label, bundle).set(1)
+        info = Gauge("bundle_info", "1 for the bundle served", ["bundle", "digest", "kernel"], multiprocess_mode="max", **more)
+        info.labels(label, bundle, kernel_name()).set(1)
 
     def answered(self, answer: Answer) -> None:
         """Count a list: its rung, stages, first score, and whether it is empty."""
@@ -133,6 +134,11 @@ class _Children(dict[tuple[str, ...], Any]):
     def __missing__(self, labels: tuple[str, ...]) -> Any:
         child = self[labels] = self._made(self._metric.labels(self._bundle, *labels))
         return child
+
+
+def kernel_name() -> str:
+    """Which loops answer in this process."""
+    return "native" if kernel.native() else "pure"
 
 
 def configure_logs(level: str = "info") -> Any:

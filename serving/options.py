@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Role = Literal["fused", "retrieval", "ranking", "recommender"]
+Kernel = Literal["auto", "native", "pure"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Options:
     ranking: str = ""  # HOST:PORT of the ranking server (role recommender)
     kserve: bool = True  # False: only the fast path, nothing behind it
     traces: str = ""  # OTLP/HTTP endpoint for traces; empty: none
+    kernel: Kernel = "auto"  # native: the compiled loops or no start; pure: without them; auto: where they are installed
     drain_seconds: float = 0.0  # after SIGTERM, keep answering this long while not ready
     log_level: str = "info"
     share_port: bool = False  # set for the workers of one supervisor
@@ -90,6 +92,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--ranking", default="", help="HOST:PORT of the ranking server (role recommender)")
     parser.add_argument("--kserve", type=_yes, default=True, help="False: only the fast path")
     parser.add_argument("--traces", default="", help="OTLP/HTTP endpoint for traces")
+    parser.add_argument("--kernel", default="auto", choices=get_args(Kernel), help="native: compiled loops or no start; pure: without them")
     parser.add_argument("--drain-seconds", type=float, default=0.0, help="after SIGTERM, keep answering this long while not ready")
     parser.add_argument("--share-port", type=_yes, default=False, help="set for workers of one supervisor")
     parser.add_argument("--verify", type=_yes, default=True, help="hash the bundle's files before serving it")

@@ -15,10 +15,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from serving import kernel
 from serving.app import App
 from serving.assemble import Parts, assemble
 from serving.http import bind, run
-from serving.observe import configure_logs
+from serving.observe import configure_logs, kernel_name
 from serving.options import Options
 
 Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
@@ -49,7 +50,7 @@ def run_server(options: Options, behind: Behind | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_worker(options, behind))
-    except (ValueError, OSError) as error:  # a bundle, a keys file, a port: what is wrong is in the message
+    except (ValueError, OSError, kernel.NoKernel) as error:  # a bundle, a keys file, a port: what is wrong is in the message
         configure_logs(options.log_level).error("cannot start", reason=str(error))
         return 1
     return 0
@@ -62,6 +63,8 @@ def command(options: Options) -> list[str]:
 
 async def _worker(options: Options, behind: Behind | None) -> None:
     log = configure_logs(options.log_level)
+    if options.kernel != "auto":
+        kernel.use(options.kernel == "native")
     parts = assemble(options, log)
     app: App = parts.app
     listener = bind(options.host, options.port, options.share_port)
@@ -69,7 +72,7 @@ async def _worker(options: Options, behind: Behind | None) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     app.ready = True
-    log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, pid=os.getpid())
+    log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, kernel=kernel_name(), pid=os.getpid())
     beside = [asyncio.create_task(work()) for work in parts.background]
     if behind is not None:
         beside.append(asyncio.create_task(behind(app, options)))

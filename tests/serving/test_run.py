@@ -17,7 +17,15 @@ from tests.serving.servers import free_port, running, tiny_options, until
 
 def test_options_survive_their_own_command_line() -> None:
     given = Options(
-        Path("b"), "shop", port=81, workers=3, users=Path("u"), state="redis://x", clock="2017-11-27T00:00:00+00:00", kserve=False
+        Path("b"),
+        "shop",
+        port=81,
+        workers=3,
+        kernel="pure",
+        users=Path("u"),
+        state="redis://x",
+        clock="2017-11-27T00:00:00+00:00",
+        kserve=False,
     )
     assert parse(given.arguments()) == given
     assert command(given)[1:3] == ["-m", "serving"]
@@ -44,6 +52,24 @@ def test_a_bundle_that_was_changed_is_not_served_and_the_file_is_named(tmp_path:
     assert ended.returncode == 1
     assert "light.onnx" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_native_kernel_is_refused_where_it_is_not_installed(tmp_path: Path) -> None:
+    options = tiny_options(tmp_path, port=free_port(), kernel="native")
+    without = "import sys; sys.modules['serving.native._kernel'] = None"
+    run = "from serving.options import parse; from serving.run import run_server; sys.exit(run_server(parse(sys.argv[1:])))"
+    line = [sys.executable, "-c", f"{without}; {run}", *options.arguments()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "native kernel is not installed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_supervisor_hands_the_kernel_on_and_the_metrics_name_it(tmp_path: Path) -> None:
+    with running(tiny_options(tmp_path, kernel="pure", workers=2)) as server:
+        text = server.ask("GET", "/metrics")[1].decode()
+    assert {line.partition('kernel="')[2][:4] for line in text.splitlines() if line.startswith("shortlist_bundle_info{")} == {"pure"}
 
 
 def test_a_worker_that_dies_is_started_again_and_a_silent_connection_is_closed(tmp_path: Path) -> None:
