@@ -86,7 +86,7 @@ def measure(system: str, bundle: Path, users: Path, whole: Path | None, plan: Pl
                 some = now[: plan.naive_requests] if subject.name == NAIVE else now
                 costs.setdefault(subject.name, []).append(cost(subject, some, rates[subject.name]))
                 if subject.name in beside:
-                    engines.setdefault(subject.name, []).append(beside[subject.name].measure(now, plan.rate))
+                    engines.setdefault(subject.name, []).append(beside[subject.name].measure(now, rates[subject.name]))
                     engines.setdefault(f"{subject.name}, saturated", []).append(beside[subject.name].measure(now, 0))
         ready = {subject.name: subject.ready_s for subject in subjects}
     record = {name: _summary(found, rates[name], ready[name]) for name, found in costs.items()}
