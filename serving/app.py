@@ -14,6 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Body = Callable[[], Awaitable[bytes]]  # one that has yet to come
 Reply = tuple[int, bytes, bytes]  # status, content type, body
 Told = tuple[int, bytes, bytes, Sequence[tuple[bytes, bytes]]]  # the same with further headers
 
@@ -64,16 +65,13 @@ class App:
         if len(body) > self.max_body or (scope["path"] not in self.routes and self.behind_of(scope) is not None):
             return None
 
-        async def whole() -> bytes:
-            return body
-
-        status, kind, told, extra = await self._reply(scope, whole)
+        status, kind, told, extra = await self._reply(scope, body)
         head = b"%scontent-type: %s\r\ncontent-length: %d\r\n" % (_STATUS[status], kind, len(told))
         if extra:
             head += b"".join(b"%s: %s\r\n" % pair for pair in extra)
         return head + b"\r\n" if scope["method"] == "HEAD" else b"%s\r\n%s" % (head, told)
 
-    async def _reply(self, scope: Scope, body: Callable[[], Awaitable[bytes]]) -> Told:
+    async def _reply(self, scope: Scope, body: bytes | Body) -> Told:
         """Status, type, body and further headers. Raises `Disconnected`."""
         path = scope["path"]
         name, route = path, self.routes.get(path)
@@ -113,14 +111,14 @@ class App:
         body, kind = self.metrics.render()
         return 200, kind.encode(), body
 
-    async def _answer(self, route: Route | None, scope: Scope, body: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def _answer(self, route: Route | None, scope: Scope, body: bytes | Body) -> Reply:
         if route is None:
             raise WireProblem(404, "not_found", f"no route {scope['path'][:128]!r}: see /openapi.json")
         asked = scope["method"]
         if asked != route.method and not (asked == "HEAD" and route.method == "GET"):
             raise WireProblem(405, "method_not_allowed", f"expected {route.method}, got {asked[:16]}")
         self.guard.admit(scope, route.scope)
-        return await route.handler(scope, await body() if asked == "POST" else b"")
+        return await route.handler(scope, b"" if asked != "POST" else body if isinstance(body, bytes) else await body())
 
 
 class Disconnected(Exception):

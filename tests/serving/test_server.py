@@ -74,6 +74,36 @@ def test_requests_sent_at_once_on_one_connection_are_answered_in_their_order(ser
     assert b"connection: close" in replies[7]
 
 
+def test_requests_with_the_same_head_are_told_apart_by_their_bodies(server: Running) -> None:
+    head = b"POST /v1/recommendations HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    plain = {user: ids(server.ask("POST", "/v1/recommendations", {"user_id": user, "k": 3})[1]) for user in ("u01", "u02", "u03")}
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        for user in ("u01", "u02", "u03", "u02"):
+            body = b'{"user_id":"%s","k":3}' % user.encode()
+            whole = head % len(body) + body
+            cut = len(whole) if user != "u03" else len(whole) - 5  # the end of one body comes by itself
+            connection.sendall(whole[:cut])
+            if cut < len(whole):
+                connection.sendall(whole[cut:])
+            assert ids(json.loads(_body(connection))) == plain[user]
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+        assert _body(connection) + _body(connection) == b'{"status":"alive"}' * 2
+        connection.sendall(head % 9 + b"no json..")
+        assert json.loads(_body(connection))["error"]["code"] == "bad_json"
+
+
+def _body(connection: socket.socket) -> bytes:
+    """The body of the next reply, read to its end and no further."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    length = next(int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    body = b""
+    while len(body) < length:
+        body += connection.recv(length - len(body))
+    return body
+
+
 def test_binary_tensors_are_read_and_written(server: Running) -> None:
     element = json.dumps(ASK).encode()
     raw = struct.pack("<I", len(element)) + element
