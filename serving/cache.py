@@ -3,16 +3,13 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import numpy as np
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from serving.query import Candidates, Query, Rows
+from serving.state import UserState
 
 V = TypeVar("V")
 TTL_SECONDS = 3600.0
-_total = np.add.reduce
 
 
 class TtlCache(Generic[V]):
@@ -30,11 +27,11 @@ class TtlCache(Generic[V]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Hashable, version: Hashable = None) -> V | None:
-        """The value, unless it is too old or was made for another version."""
+    def get(self, key: Hashable, version: Hashable = None, usable: Callable[[V], bool] = lambda _: True) -> V | None:
+        """The value, unless it is too old, was made for another version or is not `usable`."""
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or entry[1] != version or not 0 <= self._clock() - entry[0] < self._ttl:
+            if entry is None or entry[1] != version or not 0 <= self._clock() - entry[0] < self._ttl or not usable(entry[2]):
                 self._entries.pop(key, None)
                 self.misses += 1
                 return None
@@ -60,12 +57,12 @@ class TtlCache(Generic[V]):
             self._entries.clear()
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """A pool with the side it was made from and the moment it was made for."""
+class Pooled(NamedTuple):
+    """A pool with the side it was made from, the state that was made from, and the moment."""
 
     pool: Candidates
     side: Any
+    state: UserState
     day: float
 
 
@@ -79,12 +76,12 @@ class Caches:
         self.pools: TtlCache[Pooled] = TtlCache(users, clock, ttl_seconds)  # about 60 KB each
         self.lists: TtlCache[Rows] = TtlCache(lists, clock, 24 * ttl_seconds)  # 0.8 KB each; the rung below the rankers
 
-    def pool(self, query: Query, version: Hashable) -> Pooled | None:
-        """The user's pool, where it was made for this `version(query)`."""
-        return self.pools.get(query.request.user_id, version)
+    def pool(self, query: Query) -> Pooled | None:
+        """The user's pool, where it was made for the same question from the same state."""
+        return self.pools.get(query.request.user_id, self._version(query), lambda kept: kept.state.same_as(query.state))
 
-    def keep_pool(self, query: Query, pooled: Pooled, version: Hashable) -> None:
-        self.pools.put(query.request.user_id, pooled, version)
+    def keep_pool(self, query: Query, pool: Candidates, side: Any) -> None:
+        self.pools.put(query.request.user_id, Pooled(pool, side, query.state, query.request.at_day), self._version(query))
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user came: what was made from the old state is forgotten; the list stays, the last rung may need it."""
@@ -105,10 +102,6 @@ class Caches:
             for name, cache in named.items()
         }
 
-    def version(self, query: Query) -> Hashable:
-        """What a pool of this query depends on beside the moment."""
-        request, state = query.request, query.state
-        had, looked = float(_total(state.counts)), float(_total(state.session_days))  # a late event changes no length and no latest day
-        day = state.updated_day if state.updated_day == state.updated_day else None  # a day that is not known is equal to itself
-        history = (day, len(state.keys), len(state.session_keys), state.schema_key, had, looked)
-        return (self.digest, len(query.catalogue), request.place, request.region, request.discover, request.k, *history)
+    def _version(self, query: Query) -> Hashable:
+        request = query.request
+        return (self.digest, len(query.catalogue), request.place, request.region, request.discover, request.k)

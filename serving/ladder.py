@@ -8,13 +8,13 @@ through its breaker. Whatever the rung, the rules arrange its list and fill it u
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from serving.breaker import Breaker, Unavailable
-from serving.cache import Caches, Pooled
+from serving.cache import Caches
 from serving.elsewhere import Exposures, Ranker, Retriever, at_once
 from serving.explain import explain
 from serving.query import Answer, Candidates, Query, Request, Rows
@@ -37,21 +37,20 @@ _CAUTION = 1.5  # a stage is expected to take this much of its moving average
 _MEMORY = 0.2  # weight of the newest measurement
 
 
-@dataclass
 class _Run:
     """One request on its way down."""
 
-    recommender: Recommender
-    query: Query
-    ends_at: float  # by the ladder's clock
-    now: float  # the same, when the last stage ended
-    reasons: list[str] = field(default_factory=list)
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    pool: Candidates | None = None
-    scores: Scores | None = None
-    base: Rows | None = None
-    pool_day: float = 0.0
-    side_day: float = 0.0
+    __slots__ = ("base", "ends_at", "now", "pool", "pool_day", "query", "reasons", "recommender", "scores", "side_day", "stage_ms")
+
+    def __init__(self, recommender: Recommender, query: Query, began: float, left_seconds: float) -> None:
+        self.recommender, self.query = recommender, query
+        self.now, self.ends_at = began, began + left_seconds  # by the ladder's clock: when the last stage ended, when the budget does
+        self.reasons: list[str] = []
+        self.stage_ms: dict[str, float] = {}
+        self.pool: Candidates | None = None
+        self.scores: Scores | None = None
+        self.base: Rows | None = None
+        self.pool_day = self.side_day = query.request.at_day
 
 
 class Ladder:
@@ -77,8 +76,8 @@ class Ladder:
         began = self.clock()
         left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
         recommender = self.recommender  # one for the whole request: posted items may put another in its place meanwhile
-        query, day = recommender.query(request, state), request.at_day
-        run = _Run(recommender, query, began + left_ms / 1e3, began, pool_day=day, side_day=day)
+        query = recommender.query(request, state)
+        run = _Run(recommender, query, began, left_ms / 1e3)
         rung, ranked = "full", await self._ranked(run)
         if ranked is None:
             rung, ranked = next((name, found) for name, step in self._lower() if (found := step(run)) is not None)
@@ -137,8 +136,7 @@ class Ladder:
 
     async def _retrieved(self, run: _Run) -> UserSide | None:
         """Put the pool into `run`; the user's side, where it is known with it."""
-        version = self.caches.version(run.query) if self.caches is not None else None
-        kept = self.caches.pool(run.query, version) if self.caches is not None else None
+        kept = self.caches.pool(run.query) if self.caches is not None else None
         if kept is not None:
             run.pool, run.pool_day = kept.pool, kept.day
             if kept.side is not None:
@@ -153,7 +151,7 @@ class Ladder:
             pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
         run.pool = pool
         if self.caches is not None:
-            self.caches.keep_pool(run.query, Pooled(pool, side, run.query.request.at_day), version)
+            self.caches.keep_pool(run.query, pool, side)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:

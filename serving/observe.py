@@ -166,6 +166,7 @@ class Traces:
     """Spans, when an OTLP endpoint was given; otherwise nothing is imported and nothing done."""
 
     def __init__(self, endpoint: str | None, service: str) -> None:
+        self.on = bool(endpoint)
         self._tracer: Any = None
         self._provider: Any = None
         if endpoint:

@@ -7,6 +7,7 @@ Shapes: H distinct items in the history, T decay constants, E session events, Fu
 
 import struct
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -51,6 +52,10 @@ class UserState:
     created_day: float = float("nan")
     updated_day: float = float("nan")  # of the latest event folded in
     _packed: bytes = field(default=b"", init=False, compare=False, repr=False)  # the bytes it was read from; a changed copy has none
+
+    def same_as(self, other: "UserState") -> bool:
+        """Whether both say the same of the user."""
+        return self is other or self.pack() == other.pack()
 
     @property
     def is_cold(self) -> bool:
@@ -177,6 +182,10 @@ class StateTable(ArrayFolder):
         at = int(self.user_ids.searchsorted(np.array(name, f"S{width}")))  # of another width all ids would be converted
         return at if at < len(self) and self.user_ids[at] == name else -1
 
+    @cached_property
+    def _schema_key(self) -> int:
+        return schema_key(self.feature_names)
+
     def __getitem__(self, index: int) -> UserState:
         rows = slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
         last = self.last_day[rows]
@@ -188,12 +197,12 @@ class StateTable(ArrayFolder):
             counts=self.counts[rows],
             decayed=self.decayed[rows],
             features=self.features[index],
-            schema_key=schema_key(self.feature_names),
+            schema_key=self._schema_key,
             place=bytes(self.place[index]).decode(),
             region=bytes(self.region[index]).decode(),
             consent=bytes(self.consent[index]).decode(),
             created_day=float(self.created_day[index]),
-            updated_day=float(last.max()) if len(last) else float("nan"),
+            updated_day=float(np.maximum.reduce(last)) if len(last) else float("nan"),
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import numpy as np
@@ -65,8 +66,9 @@ class SqliteStore:
     back while the server runs is read again as soon as it is there.
     """
 
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
+    def __init__(self, path: Path, timeout_seconds: float, look_seconds: float = 0.25) -> None:
         self._path, self._timeout = path, timeout_seconds
+        self._look_seconds = look_seconds  # how often it is looked at whether the file is still the one at the path
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
 
@@ -74,9 +76,11 @@ class SqliteStore:
     def _db(self) -> sqlite3.Connection:
         """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if found is not None and self._local.file != self._file():
-            self._forget()
-            found = None
+        if found is not None and (now := monotonic()) >= self._local.look_at:
+            self._local.look_at = now + self._look_seconds
+            if self._local.file != self._file():
+                self._forget()
+                found = None
         if found is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             found = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
@@ -88,7 +92,7 @@ class SqliteStore:
                 found.close()
                 raise
             self._opened.append(found)
-            self._local.db, self._local.file = found, self._file()
+            self._local.db, self._local.file, self._local.look_at = found, self._file(), monotonic() + self._look_seconds
         return found
 
     def _file(self) -> tuple[int, int]:

@@ -167,7 +167,7 @@ def test_a_store_that_cannot_be_reached_says_so_and_the_cut_is_still_known(tmp_p
 
 def test_a_database_that_is_damaged_and_put_back_while_it_is_open_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "states.sqlite"
-    states = States(open_store(f"sqlite:{path}", 50), TABLE, LEARNING)
+    states = States(SqliteStore(path, 0.05, look_seconds=0.0), TABLE, LEARNING)
     states.apply([event(1)])
     whole = states.read("u01").pack()
     with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(tmp_path / "kept")) as kept:
