@@ -20,11 +20,12 @@ from tests.bench.synthetic import SHOP_ITEMS, Sizes, write_synthetic
 MILLION = 1_000_000
 SYSTEM = "shop"
 METHOD = (
-    "CPU: the kernel's CPU clocks of all processes and threads of a subject over the requests it answered, servers on one core, the client "
-    "on the others, subjects taking turns in each round; idle_ms, what it spends in as long a time without a request, is within cpu_ms. Each "
-    "subject is asked at its `rate`: ours at the target's 200 a second or what keeps the core 60 % busy by a trial, naive at 45 % by the same; "
-    "core_busy is what became of it. The engine is asked for the same users at the same rate, and without pauses (saturated). open_loop: "
-    "server and client share all cores, latency from the intended send time, a new server for each run."
+    "CPU: the kernel's CPU clocks of all processes and threads of a subject over the requests it answered, servers on one "
+    "core, the client on the others, subjects taking turns in each round; idle_ms, what it spends in as long a time without a "
+    "request, is within cpu_ms. Each subject is asked at its rate: ours at the target's 200 a second or what a trial says "
+    "keeps the core 60 % busy, naive at 45 % by the same; core_busy is what became of it. The engine is asked for the same "
+    "users at the same rate, and without pauses (saturated). open_loop: server and client share all cores, latency from the "
+    "intended send time, a new server for each run."
 )
 QUICK = Plan(rounds=3, requests=400, naive_requests=100, open_seconds=5.0, open_runs=2, steps=(200, 310, 490), million=False)
 
