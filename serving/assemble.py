@@ -13,7 +13,7 @@ from serving.app import App
 from serving.bundle import Bundle
 from serving.cache import Caches
 from serving.door import Door
-from serving.eventlog import Inbox, fold_log, open_log
+from serving.eventlog import Inbox, LogUnavailable, fold_log, open_log
 from serving.exposures import ExposureLog
 from serving.item_store import open_items
 from serving.ladder import Ladder
@@ -103,7 +103,7 @@ def _refill(options: Options, states: Callable[[], States], log: Any) -> None:
     try:
         if isinstance(made.store, SqliteStore) and (folder / "events.sqlite").is_file() and made.store.is_empty():
             log.info("states made from the event log", events=fold_log(folder, made))
-    except StoreUnavailable as error:
+    except (StoreUnavailable, LogUnavailable) as error:  # lists can be made without
         log.warning("states cannot be made from the event log", reason=str(error))
     finally:
         made.store.close()

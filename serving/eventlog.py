@@ -79,11 +79,13 @@ class SqliteLog:
 
 
 def read_log(folder: Path, after_seq: int = 0) -> Iterator[tuple[int, Event]]:
-    """The events of an embedded log in the order they were acknowledged, with their sequence numbers."""
+    """The events of an embedded log in the order they were acknowledged, with their sequence numbers. Raises `LogUnavailable`."""
     db = sqlite3.connect(folder / "events.sqlite")
     try:
         for seq, body in db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after_seq,)):
             yield seq, msgspec.json.decode(body, type=Event)
+    except (sqlite3.Error, msgspec.DecodeError) as error:
+        raise LogUnavailable(f"the event log in {folder} cannot be read ({error}): put a whole one back") from error
     finally:
         db.close()
 

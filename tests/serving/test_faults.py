@@ -127,6 +127,17 @@ async def test_a_damaged_state_database_costs_the_events_since_and_nothing_else(
     end(parts)
 
 
+async def test_an_event_log_that_cannot_be_read_at_the_start_keeps_no_server_from_answering(tmp_path: Path) -> None:
+    options = tiny_options(tmp_path)
+    (tmp_path / "events").mkdir()
+    for damage in (b"", b"not a database, but long enough to look like one" * 100):
+        (tmp_path / "events" / "events.sqlite").write_bytes(damage)
+        parts = in_process(options)
+        async with client_of(parts) as client:
+            assert (await ask(client))["degraded"] is None
+        end(parts)
+
+
 async def test_an_exposure_log_that_cannot_be_written_delays_no_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     parts = in_process(tiny_options(tmp_path, exposures=tmp_path / "file"))
