@@ -40,7 +40,7 @@ class Rules:
         self._groups["brand"] = np.array(catalogue.brand)
         self._created = np.nan_to_num(np.array(catalogue.created_day), nan=-np.inf)  # (I,)
         self._created_sorted = np.sort(self._created)
-        self._newer: dict[float, tuple[int, Mask]] = {}  # days -> how many are older, which are newer
+        self._newer: dict[float, tuple[float, float, Mask]] = {}  # days -> the moments between which these are the newer ones
         self.flags = np.array(catalogue.flags)  # (I,) a copy: an item may be recalled while the bundle serves
         self._hard = [(spec.kind, self._bit(spec)) for spec in specs if spec.kind in _FLAG_OF or spec.kind == "allowed"]
         self._hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))
@@ -160,8 +160,9 @@ class Rules:
     def _window(self, ranked: Ranked, order: NDArray[np.intp], asked: Asked) -> NDArray[np.intp]:
         """The first of the order, and those after it that a floor may need."""
         wanted = np.zeros(len(order), bool)
+        rows = ranked.rows.take(order)
         for spec in self._floors:
-            wanted |= self._new(ranked.rows[order], float(spec.settings["newer_than_days"]), asked)
+            wanted |= self._new(rows, float(spec.settings["newer_than_days"]), asked)
         wanted[:_NEAR] = True
         return order[wanted]
 
@@ -204,13 +205,12 @@ class Rules:
             if spec.kind == "exposure_floor" and not drawn(asked.request_id, int(spec.settings["every"])):
                 continue
             days, count = float(spec.settings["newer_than_days"]), int(spec.settings["count"])
-            whole = [*page, *pinned]
-            new = self._new(rows[whole], days, asked)
-            lacking = min(count, len(whole)) - int(new.sum())
+            whole, new = [*page, *pinned], self._new(rows, days, asked).tolist()
+            lacking = min(count, len(whole)) - sum(new[index] for index in whole)
             if lacking <= 0:
                 continue
-            old = [index for index, is_new in zip(page, new.tolist(), strict=False) if not is_new]
-            fresh = [left[at] for at in np.flatnonzero(self._new(rows[left], days, asked)).tolist()] if left else []
+            old = [index for index in page if not new[index]]
+            fresh = [index for index in left if new[index]]
             page, left, added = exchange(page, left, old, fresh, lacking, capped, pinned)
             if added:
                 moves.append(Move(spec.kind, "added", tuple(rows[added].tolist()), f"newer than {days:g} days"))
@@ -221,11 +221,14 @@ class Rules:
     def _new(self, rows: Rows, days: float, asked: Asked) -> Mask:
         """Which rows entered the catalogue within the last days."""
         since = asked.at_day - days
-        older = int(np.searchsorted(self._created_sorted, since, side="right"))
         kept = self._newer.get(days)
-        if kept is None or kept[0] != older:
-            kept = self._newer[days] = (older, self._created > since)
-        return kept[1][rows]
+        if kept is None or not kept[0] <= since < kept[1]:
+            older = int(np.searchsorted(self._created_sorted, since, side="right"))
+            before = float(self._created_sorted[older - 1]) if older else -np.inf
+            after = float(self._created_sorted[older]) if older < len(self._created_sorted) else np.inf
+            kept = self._newer[days] = (before, after, self._created > since)
+        newer: Mask = kept[2].take(rows)
+        return newer
 
 
 def drawn(request_id: str, every: int) -> bool:

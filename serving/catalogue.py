@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
+from serving import kernel
 from serving.arrays import ArrayFolder
 
 SECONDS_A_DAY = 86_400.0
@@ -56,6 +57,11 @@ class Catalogue(ArrayFolder):
         return np.asarray(self.keys)[self.key_order]  # (I,)
 
     @cached_property
+    def log_price(self) -> NDArray[np.float32]:
+        """(I,) log of the price, at least a cent; NaN where unknown."""
+        return np.log(np.maximum(self.price, np.float32(0.01)))
+
+    @cached_property
     def place_index(self) -> dict[str, int]:
         return {place: index for index, place in enumerate(self.places)}
 
@@ -63,6 +69,9 @@ class Catalogue(ArrayFolder):
         """Rows of `keys` (H,) -> (H,); -1 where the catalogue does not hold the item."""
         if not len(self):
             return np.full(len(keys), -1, np.int32)
+        compiled = kernel.resolve(self.sorted_keys, self.key_order, keys)
+        if compiled is not None:
+            return compiled
         found = np.minimum(np.searchsorted(self.sorted_keys, keys), len(self) - 1)  # (H,)
         rows = np.asarray(self.key_order)[found]
         return np.where(self.sorted_keys[found] == keys, rows, -1).astype(np.int32)

@@ -2,15 +2,19 @@
 
 Item features are not here: they live in the catalogue and reach the rankers as precomputed halves. All values are tame (logs, shares,
 flags, mostly within [-6, 6]); the rankers standardise them, read NaN as unknown and ignore what never varied while they learnt.
-Shapes: C candidates, H history items, E session events, S sources, Fr request features, Fu user features, Fx cross features, K codes.
+Shapes: C candidates, E session events, I items, S sources, Fr request features, Fu user features, Fx cross features.
 """
 
-import numpy as np
+from math import cos, isfinite, log1p, pi, sin
 
-from serving.query import Candidates, Floats, Query
+import numpy as np
+from numpy.typing import NDArray
+
+from serving import kernel
+from serving.query import Candidates, Floats, Query, Rows
 from serving.state import TAUS_DAYS
 from serving.system import SourceSpec
-from serving.taste import NEVER_DAYS, RECENT_TAU, TASTE_FEATURES, History, due, log, write_taste
+from serving.taste import NEVER_DAYS, RECENT_TAU, SESSION, TASTE_FEATURES, Taste, write_taste
 
 RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
@@ -45,72 +49,80 @@ def cross_names(sources: tuple[SourceSpec, ...]) -> tuple[str, ...]:
 def request_features(query: Query) -> Floats:
     """What is the same for all candidates: (Fr,). The user's own features come last, and are absent for an unknown user."""
     day, state = query.request.at_day, query.state
-    hour, weekday = 2 * np.pi * (day % 1.0), 2 * np.pi * ((day + 3.0) % 7.0) / 7.0  # day 0 was a Thursday; Monday is 0
+    hour, weekday = 2 * pi * (day % 1.0), 2 * pi * ((day + 3.0) % 7.0) / 7.0  # day 0 was a Thursday; Monday is 0
     last = float(state.last_day.max()) if len(state.last_day) else day - NEVER_DAYS
-    account = day - state.created_day if np.isfinite(state.created_day) else 0.0
+    account = day - state.created_day if isfinite(state.created_day) else 0.0
     context = (
-        np.sin(hour), np.cos(hour), np.sin(weekday), np.cos(weekday), float(query.place >= 0),
-        np.log1p(len(query.history_rows)), np.log1p(state.counts.sum()), np.log1p(query.decayed[:, RECENT_TAU].sum()),
-        np.log1p(max(day - last, 0.0)), np.log1p(len(state.session_keys)), np.log1p(max(account, 0.0)),
+        sin(hour), cos(hour), sin(weekday), cos(weekday), float(query.place >= 0),
+        log1p(len(query.history_rows)), log1p(float(state.counts.sum())), log1p(float(query.history.decayed[RECENT_TAU].sum())),
+        log1p(max(day - last, 0.0)), log1p(len(state.session_keys)), log1p(max(account, 0.0)),
     )  # fmt: skip
     return np.concatenate((np.array(context, np.float32), state.features))
 
 
 def cross_features(query: Query, candidates: Candidates) -> Floats:
     """What depends on both the user and the candidate: (C, Fx), columns as in `cross_names`."""
-    sources = candidates.source_scores.shape[1]
-    out = np.zeros((len(CROSS_FEATURES) + 3 * sources, len(candidates)), np.float32)  # (Fx, C): whole columns are written
-    if len(candidates):
-        at = 0
-        history = History.of(query)
-        for write, names in (
-            (_write_own, OWN_FEATURES),
-            (write_taste, TASTE_FEATURES),
-            (_write_plan, PLAN_FEATURES),
-            (_write_session, SESSION_FEATURES),
-        ):
-            write(out[at : at + len(names)], query, history, candidates)
-            at += len(names)
-        _write_sources(out[at:], candidates)
+    width = len(CROSS_FEATURES) + 3 * candidates.source_scores.shape[1]
+    if not len(candidates):
+        return np.empty((0, width), np.float32)
+    taste, plans, sizes = Taste.of(query), _plans(query), _sizes(candidates.source_scores)
+    best = max(float(candidates.fused.max()), 1e-9)
+    catalogue = query.catalogue
+    found = kernel.features(
+        catalogue.category, catalogue.brand, catalogue.log_price, taste.rows, query.history_rows, taste.clicked, taste.weights, taste.own,
+        taste.by_category, taste.by_brand, taste.lifts, candidates.rows, candidates.seen, candidates.fused, candidates.source_ranks,
+        candidates.source_scores, sizes, *plans, best, RANK_OFFSET, count=len(candidates), width=width,
+    )  # fmt: skip
+    if found is not None:
+        return found
+    out = np.zeros((width, len(candidates)), np.float32)  # whole columns are written
+    parts = np.split(out, np.cumsum([len(OWN_FEATURES), len(TASTE_FEATURES), len(PLAN_FEATURES), len(SESSION_FEATURES)]))
+    _write_own(parts[0], query, taste, candidates)
+    write_taste(parts[1], query, taste, candidates.rows)
+    for line, plan in zip(parts[2], plans, strict=True):
+        line[:] = 0 if plan is None else plan.take(candidates.rows) != 0
+    _write_session(parts[3], query, taste, candidates.rows)
+    _write_sources(parts[4], candidates, sizes, best)
     return np.ascontiguousarray(out.T)  # (C, Fx)
 
 
-def _write_own(out: Floats, query: Query, history: History, candidates: Candidates) -> None:
-    """How often, how lately and how regularly the user had this very item; all zero for one never had."""
-    seen = np.flatnonzero(candidates.seen)  # (N,) positions of candidates had before
-    if not len(seen) or not len(history.rows):
-        return
-    rows = candidates.rows[seen]
-    at = np.minimum(np.searchsorted(history.rows, rows), len(history.rows) - 1)  # (N,)
-    known = history.rows[at] == rows
-    seen, at = seen[known], at[known]
-    count, age = history.counts[at], history.age[at]
-    gap = history.span[at] / np.maximum(count - 1, np.float32(1))  # mean days between; 0 when had once
-    once = count < 2
-    out[: len(TAUS_DAYS), seen] = log(history.decayed[at]).T
-    out[len(TAUS_DAYS) :, seen] = (log(count), log(age), log(gap), np.where(once, 0, due(age, gap)), once, np.ones(len(at)))
-
-
-def _write_plan(out: Floats, query: Query, history: History, candidates: Candidates) -> None:
-    """Whether the item is planned on display and in the mailer, at the user's store."""
-    catalogue = query.catalogue
+def _plans(query: Query) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+    """(I,), (I,) what is planned on display and in the mailer, at the user's store; nothing where nothing is planned."""
+    catalogue, place = query.catalogue, query.place
     period = catalogue.plan_at(query.request.at_day)
-    if period >= 0 and query.place >= 0:
-        out[0] = np.asarray(catalogue.plan_display)[period, query.place].take(candidates.rows) != 0
-        out[1] = np.asarray(catalogue.plan_mailer)[period, query.place].take(candidates.rows) != 0
+    return (catalogue.plan_display[period, place], catalogue.plan_mailer[period, place]) if period >= 0 and place >= 0 else (None, None)
 
 
-def _write_session(out: Floats, query: Query, history: History, candidates: Candidates) -> None:
+def _sizes(scores: Floats) -> Floats:
+    """(C, 2S) of each source, log of the size of its score, and of the size beside the source's greatest."""
+    found = kernel.sizes(scores, RELATIVE)
+    if found is None:
+        sizes = np.abs(scores)  # (C, S)
+        best = np.maximum(sizes.max(axis=0), np.float32(1e-9))
+        found = np.concatenate((sizes, sizes * (np.float32(RELATIVE) / best)), axis=1)
+    found += np.float32(1)
+    return np.log(found, out=found)
+
+
+def _write_own(out: Floats, query: Query, taste: Taste, candidates: Candidates) -> None:
+    """How often, how lately and how regularly the user had this very item; all zero for one never had."""
+    seen, history = np.flatnonzero(candidates.seen), query.history_rows  # (N,) positions of candidates had before
+    if len(seen) and len(history):
+        rows = candidates.rows[seen]
+        at = np.minimum(np.searchsorted(history, rows), len(history) - 1)  # (N,)
+        known = history[at] == rows
+        out[:, seen[known]] = taste.own[:, at[known]]
+
+
+def _write_session(out: Floats, query: Query, taste: Taste, rows: Rows) -> None:
     """How much of the present session was about this item, its category, its brand."""
-    rows, weights = query.session
-    if not len(rows):
+    if not len(taste.clicked):
         return
     catalogue = query.catalogue
-    same = candidates.rows[:, None] == rows[None, :]  # (C, E)
-    out[0] = np.log1p(same @ weights)
-    for line, codes in ((1, np.asarray(catalogue.category)[:, 2]), (2, np.asarray(catalogue.brand))):
-        offered = codes[candidates.rows]
-        out[line] = np.log1p(((offered[:, None] == codes[rows][None, :]) & (offered[:, None] > 0)) @ weights)
+    same = rows[:, None] == taste.clicked  # (C, E)
+    out[0] = np.where(same.any(axis=1), taste.lifts[same.argmax(axis=1)], 0)
+    out[1] = taste.by_category[0, :, SESSION].take(catalogue.category[rows, 2])
+    out[2] = taste.by_brand[1].take(catalogue.brand.take(rows))
 
 
 def session_lift(cross: Floats) -> Floats:
@@ -122,16 +134,12 @@ def session_lift(cross: Floats) -> Floats:
     return lift
 
 
-def _write_sources(out: Floats, candidates: Candidates) -> None:
-    """Fused score, how many sources returned the item; and of each source its score, the log of the score beside its best, its rank."""
-    scores, ranks = (np.ascontiguousarray(part.T) for part in (candidates.source_scores, candidates.source_ranks))  # (S, C)
-    sources = len(scores)
-    out[0] = candidates.fused * RANK_OFFSET
-    out[1] = candidates.fused / max(float(candidates.fused.max()), 1e-9)
-    out[2] = np.isfinite(ranks).sum(axis=0)
-    at = len(FUSION_FEATURES)
-    sizes = np.abs(scores)
-    out[at : at + sources] = np.copysign(log(sizes), scores)
-    best = np.maximum(sizes.max(axis=1, keepdims=True), np.float32(1e-9))
-    out[at + sources : at + 2 * sources] = np.copysign(log(sizes * (np.float32(RELATIVE) / best)), scores)
-    out[at + 2 * sources :] = np.float32(RANK_OFFSET) / (ranks + np.float32(RANK_OFFSET))  # 0 where the source did not return it
+def _write_sources(out: Floats, candidates: Candidates, sizes: Floats, best: float) -> None:
+    """Fused score, how many sources returned the item; and of each source its score, the score beside its best (both logs), its rank."""
+    scores, ranks = candidates.source_scores, candidates.source_ranks
+    at, sources = len(FUSION_FEATURES), scores.shape[1]
+    out[0] = candidates.fused * np.float32(RANK_OFFSET)
+    out[1] = candidates.fused / np.float32(best)
+    out[2] = np.isfinite(ranks).sum(axis=1)
+    out[at : at + 2 * sources] = np.copysign(sizes, np.concatenate((scores, scores), axis=1)).T
+    out[at + 2 * sources :] = (np.float32(RANK_OFFSET) / (ranks + np.float32(RANK_OFFSET))).T  # 0 where the source did not return it

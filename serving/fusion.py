@@ -2,15 +2,17 @@
 
 Reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009): fused = sum_s weight_s / (offset_s + rank_s), ranks from 0, nothing where a source
 did not return the item. A small offset makes a source count by its first places.
-Shapes: S sources, C candidates, M distinct items returned by any source.
+Shapes: S sources, L items listed by all of them, C candidates, H history items.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from serving import kernel
 from serving.index import descending
-from serving.query import Candidates, Floats, Hits, Query
+from serving.query import Candidates, Floats, Hits, Query, Rows
 from serving.sources import Source
 from serving.system import SourceSpec
 
@@ -27,27 +29,23 @@ def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats 
 
 
 def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query) -> Candidates:
-    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it."""
-    rows, at = np.unique(np.concatenate([hit.rows for hit in hits]), return_inverse=True)  # (M,), (listed,)
-    ends = np.cumsum([len(hit.rows) for hit in hits]).tolist()
-    steps = np.concatenate([np.arange(len(hit.rows), dtype=np.float32) for hit in hits])  # (listed,)
-    parts, promised = np.empty_like(steps), np.zeros(len(rows), bool)
-    ranks = np.full((len(specs), len(rows)), np.inf, np.float32)  # (S, M)
-    scores = np.empty_like(ranks)
-    for s, (hit, spec) in enumerate(zip(hits, specs, strict=True)):
-        listed = slice(ends[s] - len(hit.rows), ends[s])
-        own = at[listed]
-        ranks[s, own] = steps[listed]
-        np.divide(weight(spec, query.request.discover), steps[listed] + float(spec.settings.get("offset", RANK_OFFSET)), out=parts[listed])
-        promised[own[: int(spec.share * pool)]] = True
-        scores[s] = _scores(hit, rows, own)
-    fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
-    kept = _fill(fused, promised, pool)
-    had = np.append(query.history_rows, np.int32(-1))  # never empty
-    seen = had[np.searchsorted(had[:-1], rows[kept])] == rows[kept]
-    return Candidates(
-        rows[kept], np.ascontiguousarray(scores[:, kept].T), np.ascontiguousarray(ranks[:, kept].T), fused[kept], seen
-    )  # fmt: skip
+    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it.
+
+    Equal fused scores stay in the order in which the lists name their items first.
+    """
+    listed = np.concatenate([hit.rows for hit in hits])  # (L,)
+    ends = np.cumsum([len(hit.rows) for hit in hits])
+    weights = np.array([weight(spec, query.request.discover) for spec in specs], np.float32)
+    offsets = np.array([spec.settings.get("offset", RANK_OFFSET) for spec in specs], np.float32)
+    promised = np.array([int(spec.share * pool) for spec in specs], np.int32)
+    lists, items = (listed, ends, weights, offsets, promised, query.history_rows), len(query.catalogue)
+    found = kernel.fuse(*lists, items, pool, tuple((hit.scores, hit.values, hit.position_of) for hit in hits))
+    if found is not None:
+        rows, fused, ranks, scores, seen = found
+        return Candidates(rows, scores, ranks, fused, seen)
+    rows, fused, ranks, seen = _fuse(*lists, items, pool)
+    scores = np.stack([_read(hit, rows, ranks[:, s]) for s, hit in enumerate(hits)], axis=1)
+    return Candidates(rows, scores, ranks, fused, seen)
 
 
 def weight(spec: SourceSpec, discover: bool) -> float:
@@ -56,20 +54,45 @@ def weight(spec: SourceSpec, discover: bool) -> float:
     return float(spec.settings.get("discover_weight", usual) if discover else usual)
 
 
-def _scores(hit: Hits, rows: np.ndarray, own: np.ndarray) -> Floats:
-    """(M,) the source's score of every row: from `dense` where it has one, else only of what it returned."""
-    scores = np.zeros(len(rows), np.float32)
-    if hit.dense is None:
-        scores[own] = hit.scores
-    elif len(rows) and rows[-1] < len(hit.dense):
-        scores = hit.dense[rows]
-    else:  # items posted after the source was fitted have no score in it
-        known = rows < len(hit.dense)
-        scores[known] = hit.dense[rows[known]]
-    return scores
+def _read(hit: Hits, rows: Rows, ranks: Floats) -> Floats:
+    """(C,) a source's score of every candidate; 0 where it gives none."""
+    if hit.values is not None:
+        return hit.scores_of(rows)
+    held = np.flatnonzero(np.isfinite(ranks))
+    found = np.zeros(len(ranks), np.float32)
+    found[held] = hit.scores[ranks[held].astype(np.intp)]
+    return found
 
 
-def _fill(fused: Floats, promised: np.ndarray, pool: int) -> np.ndarray:
+def _fuse(
+    listed: Rows, ends: NDArray[np.int64], weights: Floats, offsets: Floats, promised: NDArray[np.int32], history: Rows,
+    items: int, pool: int,
+) -> tuple[Rows, Floats, Floats, NDArray[np.bool_]]:  # fmt: skip
+    """Rows (C,), fused (C,), ranks (C, S) and seen (C,) of the pool from the lists (L,) end to end."""
+    slots = np.empty(items, np.int32)  # position of an item; what is not written is not read
+    slots[listed[::-1]] = np.arange(len(listed), dtype=np.int32)[::-1]  # the first place of each
+    first = slots[listed] == np.arange(len(listed))
+    slots[listed[first]] = np.arange(np.count_nonzero(first), dtype=np.int32)
+    at, rows = slots[listed], listed[first]
+    ranks = np.full((len(rows), len(ends)), np.inf, np.float32)
+    parts, kept = np.empty(len(listed), np.float32), np.zeros(len(rows), bool)
+    for s, end in enumerate(ends.tolist()):
+        begin = int(ends[s - 1]) if s else 0
+        steps = np.arange(end - begin, dtype=np.float32)
+        parts[begin:end] = weights[s] / (steps + offsets[s])
+        ranks[at[begin:end], s] = steps
+        kept[at[begin : begin + min(int(promised[s]), end - begin)]] = True
+    fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
+    chosen = _fill(fused, kept, pool)
+    rows = rows[chosen]
+    had = np.zeros(len(rows), bool)
+    if len(history):
+        place = np.minimum(np.searchsorted(history, rows), len(history) - 1)
+        had = history[place] == rows
+    return rows, fused[chosen], ranks[chosen], had
+
+
+def _fill(fused: Floats, promised: NDArray[np.bool_], pool: int) -> Rows:
     """Positions of the pool, best fused first: all promised ones, then the best of the others."""
     order = descending(fused)
     if len(order) <= pool:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.query import Floats, Rows
 
 EXACT_LIMIT = 250_000  # items; serving.md section 7: exact to about here, cells above
+_NOTHING = np.empty(0, np.int32)
 _SAMPLE = 4096  # scores looked at to set the threshold
 _SLACK = 1.3  # survivors aimed at, over n
 
@@ -25,6 +27,9 @@ def select(scores: Floats, n: int, excluded: Rows | None = None, floor: float = 
     """
     if n <= 0:
         return np.empty(0, np.int32)
+    compiled = kernel.best(scores, n, floor, _NOTHING if excluded is None else excluded)
+    if compiled is not None:
+        return compiled
     if excluded is not None and len(excluded):
         kept = scores[excluded]
         scores[excluded] = -np.inf
@@ -42,17 +47,20 @@ def select(scores: Floats, n: int, excluded: Rows | None = None, floor: float = 
     return survivors[descending(values)[:n]].astype(np.int32)
 
 
-def descending(values: Floats) -> NDArray[np.intp]:
+def descending(values: Floats) -> Rows:
     """Positions of `values` from the greatest to the least, ties by position: `argsort(-values, kind="stable")`, five times faster.
 
     A float's bits, flipped so that they order as unsigned numbers, with the position below them, make distinct 64-bit keys.
     """
+    compiled = kernel.falling(values)
+    if compiled is not None:
+        return compiled
     bits = (values + np.float32(0)).astype(np.float32, copy=False).view(np.int32)  # + 0: no negative zero
     ascending = bits ^ ((bits >> 31) | np.int32(-(2**31)))  # as uint32
     keys = (~ascending).view(np.uint32).astype(np.uint64) << np.uint64(32)
     keys |= np.arange(len(values), dtype=np.uint64)
     keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
 def _threshold(scores: Floats, n: int) -> float:

@@ -1,7 +1,8 @@
-"""The door to the loops compiled from `serving/native/`; without them their callers do the same, to the bit.
+"""The door to the loops compiled from `serving/native/`; without them their callers do the same in numpy, to the bit.
 
-The callers are `serving/scan.py` and `serving/sources/linear.py`. `native()` tells whether the loops run; `use(False)` switches them off
-(tests and measurements compare both). Shapes: I items, D dimensions, M items with neighbours, K neighbours, H voters.
+Every function here is a loop's answer, or None where the loops are not compiled or switched off: the caller then goes its own way.
+`native()` tells whether they run; `use(False)` switches them off (a server's `--kernel pure`, tests and measurements).
+Shapes: I items, D dimensions, M items with neighbours, H history items, C candidates, S sources, L items listed by all sources.
 """
 
 from types import ModuleType
@@ -17,6 +18,8 @@ except ImportError:  # no compiler where it was installed: numpy does the work
     _compiled = None
 
 _active: ModuleType | None = _compiled
+
+Array = NDArray[Any]
 
 
 class NoKernel(RuntimeError):
@@ -36,18 +39,160 @@ def use(wanted: bool) -> None:
     _active = _compiled if wanted else None
 
 
-def dots(table: NDArray[np.int8], vector: NDArray[np.int8], out: NDArray[np.float32]) -> bool:
-    """Exact integer products of every row (I, D) with `vector` (D,) into `out` (I,). False: not done, numpy must."""
+def products(table: Array, vector: Array, scales: Array | None, prior: Array | None) -> Array | None:
+    """(I,) table int8 (I, D) x vector float32 (D,) rounded to int8, then x scales (I,) + prior (I,) where they are given."""
     if _active is None or not table.flags.c_contiguous:
-        return False
-    _active.dots(table, vector, out)
-    return True
+        return None
+    out = np.empty(len(table), np.float32)
+    _active.products(table, np.ascontiguousarray(vector), scales, prior, out)
+    return out
 
 
-def votes(neighbours: NDArray[Any], weights: NDArray[np.int16], voters: NDArray[np.int32], strengths: NDArray[np.float32]) -> Any:
-    """(M,) float64 sums of weight x strength over the neighbours (M, K) of the voters (H,); None: not done, numpy must."""
+def search(
+    table: Array, vector: Array, scales: Array, prior: Array, marked: Array, every: int, n: int, excluded: Array
+) -> tuple[Array, Array] | None:  # fmt: skip
+    """`products` (I,) and the rows (<= n,) of the best, every `every`-th place given to the best `marked` one; none of `excluded`."""
+    if _active is None or not table.flags.c_contiguous:
+        return None
+    scores, rows = np.empty(len(table), np.float32), np.empty(n, np.int32)
+    return scores, rows[: _active.search(table, vector, scales, prior, marked, every, n, excluded, scores, rows)]
+
+
+def best(scores: Array, n: int, floor: float, excluded: Array) -> Array | None:
+    """(<= n,) positions of the greatest scores above `floor`, best first, ties by position; none of `excluded`."""
     if _active is None:
         return None
-    sums = np.empty(len(weights), np.float64)
-    _active.votes(neighbours, weights, np.ascontiguousarray(voters, np.int32), np.ascontiguousarray(strengths, np.float32), sums)
-    return sums
+    room = min(n, len(scores))
+    rows, values = np.empty(room, np.int32), np.empty(room, np.float32)
+    return rows[: _active.best(scores, room, floor, None, excluded, rows, values)]
+
+
+def votes(neighbours: Array, weights: Array, scales: Array, position_of: Array, rows: Array, interest: Array) -> tuple[Array, int] | None:
+    """(M,) sums of weight x scale x interest over the neighbours (M, K) of the rows (H,) that have some, and how many rows have."""
+    if _active is None:
+        return None
+    sums = np.empty(len(weights), np.float32)
+    return sums, _active.votes(neighbours, weights, scales, position_of, rows, interest, sums)
+
+
+def tally(codes: Array, rows: Array, weights: Array, size: int) -> tuple[Array, Array] | None:
+    """Codes below `size` of the rows (H,) by a table int32 (I, G), each once, and the sum of the weights (H,) of each."""
+    if _active is None:
+        return None
+    room = len(rows) * codes.shape[1]
+    touched, sums = np.empty(room, np.int32), np.empty(room, np.float64)
+    found = _active.tally(codes, rows, weights, size, touched, sums)
+    return touched[:found], sums[:found]
+
+
+def lifted(worth: Array, first: Array, first_codes: Array, second: Array, second_codes: Array, lifts: Array) -> Array | None:
+    """(A,) worth x the lifts (N,) of the codes (g, K) of each offer's first and second kind (A,), kinds as uint16."""
+    if _active is None or not first.dtype == second.dtype == np.uint16:
+        return None
+    out = np.empty(len(worth), np.float32)
+    _active.lifted(worth, first, first_codes, first_codes.shape[1], second, second_codes, second_codes.shape[1], lifts, out)
+    return out
+
+
+def bag(table: Array, rows: Array, weights: Array) -> Array | None:
+    """(D,) weighted sum of rows of a float16 table (I, D)."""
+    if _active is None or table.dtype != np.float16:
+        return None
+    out = np.empty(table.shape[1], np.float32)
+    _active.bag(table, rows, weights, out)
+    return out
+
+
+def halves(table: Array, rows: Array, user: Array) -> Array | None:
+    """(C, H) rows of a float16 table (I, H), plus `user` (H,)."""
+    if _active is None or table.dtype != np.float16:
+        return None
+    out = np.empty((len(rows), table.shape[1]), np.float32)
+    _active.halves(table, rows, user, out)
+    return out
+
+
+def resolve(sorted_keys: Array, rows: Array, keys: Array) -> Array | None:
+    """(H,) the row of each key, -1 where there is none."""
+    if _active is None:
+        return None
+    out = np.empty(len(keys), np.int32)
+    _active.resolve(sorted_keys, rows, keys, out)
+    return out
+
+
+def recall(
+    sorted_keys: Array, rows: Array, keys: Array, last: Array, first: Array, counts: Array, decayed: Array, taus: Array, day: float
+) -> tuple[Array, Array, Array, Array, Array, Array, Array] | None:  # fmt: skip
+    """Of the known keys, ascending by row: rows, order, counts, age, span (H,), decayed (T, H) at the last day, exponents (T, H) since."""
+    if _active is None or len(sorted_keys) >= 1 << 24:
+        return None
+    n, t = len(keys), len(taus)
+    found = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    at_last, exponents = np.empty(t * n, np.float32), np.empty(t * n, np.float64)
+    known = _active.recall(sorted_keys, rows, keys, last, first, counts, decayed, taus, day, *found, at_last, exponents)
+    known_rows, order, known_counts, age, span = (one[:known] for one in found)
+    return known_rows, order, known_counts, age, span, at_last[: t * known].reshape(t, known), exponents[: t * known].reshape(t, known)
+
+
+def falling(scores: Array) -> Array | None:
+    """(C,) positions of the scores, greatest first, ties by position."""
+    if _active is None:
+        return None
+    order = np.empty(len(scores), np.int32)
+    _active.falling(scores, order)
+    return order
+
+
+def fuse(
+    rows: Array, ends: Array, weights: Array, offsets: Array, promised: Array, history: Array, items: int, pool: int,
+    sources: tuple[tuple[Array, Array | None, Array | None], ...],
+) -> tuple[Array, Array, Array, Array, Array] | None:  # fmt: skip
+    """Of the lists (L,) end to end: rows (C,), fused (C,), ranks (C, S), scores (C, S), seen (C,) of the pool. See `serving/fusion.py`.
+
+    `sources`: of each the scores of its list, and its values with their positions by row, where it has them.
+    """
+    if _active is None:
+        return None
+    listed = len(rows)
+    kept, fused, seen = np.empty(listed, np.int32), np.empty(listed, np.float32), np.empty(listed, np.bool_)
+    ranks, scores = np.empty((listed, len(ends)), np.float32), np.empty((listed, len(ends)), np.float32)
+    size = _active.fuse(rows, ends, weights, offsets, promised, history, items, pool, sources, kept, fused, ranks, scores, seen)
+    return kept[:size], fused[:size], ranks[:size], scores[:size], seen[:size]
+
+
+def tables(*given: Any, codes: int, brands: int) -> tuple[Array, Array] | None:
+    """(2, codes, 4) and (2, brands): a user's taste by code, before logarithms are taken. See `serving/taste.py`."""
+    if _active is None:
+        return None
+    by_category, by_brand = np.empty((2, codes, 4), np.float32), np.empty((2, brands), np.float32)
+    _active.tables(*given, by_category, by_brand)
+    return by_category, by_brand
+
+
+def sizes(scores: Array, relative: float) -> Array | None:
+    """(C, 2S) size of each score (C, S), and `relative` times its part of the greatest of its source."""
+    if _active is None:
+        return None
+    out = np.empty((len(scores), 2 * scores.shape[1]), np.float32)
+    _active.sizes(scores, scores.shape[1], relative, out)
+    return out
+
+
+def features(*given: Any, count: int, width: int) -> Array | None:
+    """(count, width) what the rankers are told of each candidate. See `serving/features.py`."""
+    if _active is None:
+        return None
+    out = np.empty((count, width), np.float32)
+    _active.features(*given, out)
+    return out
+
+
+def judge(
+    halves: Array, rows: Array, user: Array, cross: Array, mean: Array, scale: Array, clip: float, weights: Array, sizes: Array
+) -> Array | None:  # fmt: skip
+    """(C, heads) logits of a ranker. See `serving/layers.py`."""
+    if _active is None or halves.dtype != np.float16:
+        return None
+    out = np.empty((len(rows), int(sizes[-1])), np.float32)
+    return out if _active.judge(halves, rows, user, cross, mean, scale, clip, weights, sizes, out) else None

@@ -21,6 +21,7 @@ from serving import kernel
 from serving.query import Answer
 from serving.tallies import Count, Tally
 
+_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # read when prometheus_client reads it; other packages set it later (Feast)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SCORES = tuple(step / 10 for step in range(-10, 11))
 _POUR_SECONDS = 1.0  # what one worker gathers is known to the others after this long
@@ -87,7 +88,7 @@ class Metrics:
 
     async def keep_pouring(self) -> None:
         """For ever, where other workers may be asked for our counts."""
-        while "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        while _SHARED:
             await asyncio.sleep(_POUR_SECONDS)
             self.pour()
 
@@ -115,7 +116,7 @@ class Metrics:
         """The exposition text and its content type."""
         self._look()
         self.pour()
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if _SHARED:
             from prometheus_client.multiprocess import MultiProcessCollector
 
             together = CollectorRegistry()

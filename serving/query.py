@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.catalogue import Catalogue
-from serving.state import SESSION_TYPES, UserState
+from serving.state import SESSION_TYPES, TAUS_DAYS, UserState
 from serving.system import Learning
+
+_TAUS = np.asarray(TAUS_DAYS)
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -43,36 +46,32 @@ class Query:
     learning: Learning
 
     @cached_property
-    def _known(self) -> tuple[Rows, NDArray[np.intp]]:
-        rows = self.catalogue.rows_of_keys(self.state.keys)  # (H,)
-        kept = np.flatnonzero(rows >= 0)
-        order = kept[np.argsort(rows[kept])]
-        return rows[order], order
+    def history(self) -> "History":
+        """What the user has had of this bundle's items."""
+        return History.of(self.state, self.catalogue, self.request.at_day)
 
     @property
     def history_rows(self) -> Rows:
         """(H,) item rows the user has had, ascending; items the catalogue lacks are left out."""
-        return self._known[0]
-
-    @property
-    def history_order(self) -> NDArray[np.intp]:
-        """(H,) position in the state's arrays of each history row."""
-        return self._known[1]
-
-    @cached_property
-    def decayed(self) -> Floats:
-        """(H, T) decayed counts at the request's time, aligned with `history_rows`."""
-        return self.state.decayed_at(self.request.at_day)[self.history_order]
+        return self.history.rows
 
     @cached_property
     def session(self) -> tuple[Rows, Floats]:
         """Item rows and weights of recent events that are not positives: (E,), (E,). Decayed by `learning.session_tau_days`."""
+        if not len(self.state.session_keys):
+            return np.empty(0, np.int32), np.empty(0, np.float32)
         rows = self.catalogue.rows_of_keys(self.state.session_keys)  # (E,)
         by_type = np.array([self.learning.session_weights.get(kind, 0.0) for kind in SESSION_TYPES])
         age = np.maximum(self.request.at_day - self.state.session_days, 0.0)
         weights = by_type[self.state.session_types] * np.exp(-age / self.learning.session_tau_days)
         kept = (rows >= 0) & (weights > 1e-3)
         return rows[kept], weights[kept].astype(np.float32)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """(H + E,) rows of the history, then of the session."""
+        clicked = self.session[0]
+        return np.concatenate((self.history.rows, clicked)) if len(clicked) else self.history.rows
 
     @property
     def place(self) -> int:
@@ -86,12 +85,52 @@ class Query:
 
 
 @dataclass(frozen=True)
+class History:
+    """A user's history on the rows of a bundle, ascending by row, at one moment. T decay constants, see `serving/state.py`."""
+
+    rows: Rows  # (H,)
+    order: NDArray[np.intp]  # (H,) position in the state's arrays
+    counts: Floats  # (H,) events
+    age: Floats  # (H,) days since the last
+    span: Floats  # (H,) days from the first to the last
+    decayed: Floats  # (T, H) counts decayed to this moment
+
+    @classmethod
+    def of(cls, state: UserState, catalogue: Catalogue, day: float) -> "History":
+        given = (state.keys, state.last_day, state.first_day, state.counts, state.decayed)
+        found = kernel.recall(catalogue.sorted_keys, catalogue.key_order, *given, _TAUS, day)
+        if found is None:
+            rows = catalogue.rows_of_keys(state.keys)  # (H,)
+            kept = np.flatnonzero(rows >= 0)
+            order = kept[np.argsort(rows[kept])]
+            last = state.last_day[order]
+            age, span = np.maximum(day - last, 0.0), (last - state.first_day[order]).astype(np.float32)
+            at_last, exponents = state.decayed[order].T, -age / _TAUS[:, None]
+            found = rows[order], order, state.counts[order], age.astype(np.float32), span, at_last, exponents
+        known, order, counts, age, span, at_last, exponents = found
+        return cls(known, order, counts, age, span, (at_last * np.exp(exponents)).astype(np.float32))
+
+
+@dataclass(frozen=True)
 class Hits:
-    """One source's answer, best first. `dense` scores every item where the source can do so at no extra cost."""
+    """One source's answer, best first."""
 
     rows: Rows  # (n,)
     scores: Floats  # (n,) descending
-    dense: Floats | None = None  # (I,)
+    values: Floats | None = None  # (V,) the source's score of everything it knows; None: it knows only what it returned
+    position_of: Rows | None = None  # (I,) where an item is in `values`, -1 nowhere; None: at its row
+
+    def scores_of(self, rows: Rows) -> Floats:
+        """(n,) the source's score of any rows; 0 where it gives none."""
+        found = np.zeros(len(rows), np.float32)
+        if self.values is None:
+            place = dict(zip(self.rows.tolist(), self.scores.tolist(), strict=True))
+            found[:] = [place.get(row, 0.0) for row in rows.tolist()]
+            return found
+        known = rows < len(self.values if self.position_of is None else self.position_of)
+        at = rows[known] if self.position_of is None else self.position_of[rows[known]]
+        found[known] = np.where(at >= 0, self.values[at], 0)
+        return found
 
 
 @dataclass(frozen=True)

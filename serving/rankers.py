@@ -1,18 +1,22 @@
 """The learnt models as the server runs them: ONNX graphs on one thread, item halves read from tables made at export.
 
 A ranker's first layer is a sum of a user half (once a request), an item half (once a release) and a cross part (once a candidate); the
-graphs here take the first two as inputs. Shapes: C candidates, I items, D embedding, Fr request, Fx cross, Fi item features, H hidden.
+graphs here take the sum of the first two as an input. Shapes: C candidates, I items, D embedding, Fr request, Fx cross, Fi item
+features, H hidden.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.content import Content
+from serving.layers import Layers
 from serving.query import Floats, Rows
 
 HEADS = ("repeat", "discover")  # columns of the logits: had before, never had
@@ -49,6 +53,7 @@ class Rankers:
     halves: Mapping[str, NDArray[np.floating]] = field(repr=False)  # light, heavy -> (I, H)
     extra: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # the same, of items posted since: rows I, I + 1, ...
     request_width: int = 0  # Fr
+    layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -59,8 +64,12 @@ class Rankers:
             if not path.is_file():
                 raise BadModels(f"{path} is missing: export and pack the models again")
         sessions = {name: open_session(path) for name, path in files.items()}
+        for name in ("light", "heavy"):
+            given = [one.name for one in sessions[name].get_inputs()]
+            if given != ["halves", "cross"]:
+                raise BadModels(f"{files[name]} asks for {', '.join(given)}, expected halves, cross: export and pack the models again")
         halves = {name: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, path in tables.items()}
-        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]))
+        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]), _layers(folder / "layers", sessions))
 
     def request(self, features: Floats, bag: Floats | None = None) -> UserSide:
         """The user's side: features (<= Fr,), missing ones at the end are unknown; history bag (D,), or None without a tower."""
@@ -85,7 +94,19 @@ class Rankers:
         return self._score("heavy", user.heavy, rows, cross)
 
     def _score(self, name: str, user: Floats, rows: Rows, cross: Floats) -> Floats:
-        return score(self.sessions[name], user, self.item_halves(name, rows), cross)
+        table, layers = self.halves[name], self.layers.get(name)
+        if layers is not None and len(rows) and (not len(self.extra.get(name, ())) or rows.max() < len(table)):
+            found = layers.judge(table, rows, user[0], cross)
+            if found is not None:
+                return found
+        return score(self.sessions[name], self._met(name, user, rows), cross)
+
+    def _met(self, name: str, user: Floats, rows: Rows) -> Floats:
+        """(C, H) what the sides of user (1, H) and items add up to."""
+        table = self.halves[name]
+        known = not len(self.extra.get(name, ())) or not len(rows) or rows.max() < len(table)
+        found = kernel.halves(table, rows, user[0]) if known else None
+        return self.item_halves(name, rows) + user if found is None else found
 
     def item_halves(self, name: str, rows: Rows) -> Floats:
         """(C, H) float32 item halves of a ranker."""
@@ -125,38 +146,47 @@ class Rankers:
 
         By ablation: the logit less the logit with the group set to its mean over these candidates, so "more than the others here".
         """
-        halves = self.item_halves("heavy", rows)
+        met, session = self._met("heavy", user.heavy, rows), self.sessions["heavy"]
         head = (~seen).astype(np.intp)
         at = np.arange(len(rows))
-        base = score(self.sessions["heavy"], user.heavy, halves, cross)[at, head]
-        added = {
-            "item": base - score(self.sessions["heavy"], user.heavy, np.repeat(halves.mean(axis=0)[None], len(rows), 0), cross)[at, head]
-        }
+        base = score(session, met, cross)[at, head]
+        added = {"item": base - score(session, np.repeat(met.mean(axis=0)[None], len(rows), 0), cross)[at, head]}
         for name, columns in groups.items():
             without = cross.copy()
             without[:, columns] = cross[:, columns].mean(axis=0)
-            added[name] = base - score(self.sessions["heavy"], user.heavy, halves, without)[at, head]
+            added[name] = base - score(session, met, without)[at, head]
         return added
 
 
-def final_scores(logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float]) -> NDArray[np.float64]:
-    """The one score an answer is ordered by: (C,), higher is better.
+def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:
+    """Those rankers' layers that answer like their graphs, to the bit."""
+    found = {path.name: Layers.load(path) for path in sorted(folder.glob("*")) if path.name in sessions}
+    return {name: layers for name, layers in found.items() if layers.agree(partial(score, sessions[name]))}
+
+
+def final_scores(logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float], lift: Floats | None = None) -> Floats:
+    """The one score an answer is ordered by: (C,), higher is better. `lift` (C,) is added to the logits.
 
     Each candidate is judged by its own head (repeat where the user had it, else discover). Both heads are calibrated probabilities of being
     chosen within the horizon, so probability times the objective's weight is the worth of showing it; the greatest weight counts as 1.
     """
-    weights = np.array([float(objectives.get(head, 1.0)) for head in HEADS])
-    head = (~seen).astype(np.intp)
-    own = logits[np.arange(len(logits)), head].astype(np.float64)
-    return weights[head] / max(float(weights.max()), 1e-9) / (1.0 + np.exp(-own))
+    weights = [float(objectives.get(head, 1.0)) for head in HEADS]
+    repeat, discover = (weight / max(*weights, 1e-9) for weight in weights)
+    own = np.where(seen, logits[:, 0], logits[:, 1])
+    if lift is not None:
+        own = own + lift
+    chances = np.exp(-own.astype(np.float64))
+    chances += 1.0
+    scores: Floats = (np.where(seen, repeat, discover) / chances).astype(np.float32)
+    return scores
 
 
-def score(session: Any, user: Floats, items: Floats, cross: Floats) -> Floats:
-    """Logits (C, 2) of one ranker; none for no candidates."""
-    if not len(items):
+def score(session: Any, halves: Floats, cross: Floats) -> Floats:
+    """Logits (C, 2) of one ranker from user half + item halves (C, H) and cross features (C, Fx); none for no candidates."""
+    if not len(halves):
         return np.empty((0, len(HEADS)), np.float32)
-    (logits,) = session.run(None, {"user": user, "item": items, "cross": cross})
-    return np.asarray(logits)
+    logits: Floats = session.run(None, {"halves": halves, "cross": cross})[0]
+    return logits
 
 
 def open_session(model: Path | bytes) -> Any:

@@ -33,39 +33,43 @@ class Reasons:
     def tell(self, query: Query, pool: Candidates | None, rows: Rows) -> list[Told]:
         """Sources and sentence of each row, in order: (k,). A row outside the pool was filled up from a popular list."""
         if pool is None or not len(pool):
-            return [(("popular",), self._default(query, int(row))) for row in rows]
+            return [(("popular",), self._told(query, at)) for at in _found(query.history_rows, rows)]
         at, inside = _positions(pool.rows, rows)  # (k,)
         ranks = pool.source_ranks[at]  # (k, S)
         orders = np.argsort(ranks, axis=1, kind="stable").tolist()
         counts = np.isfinite(ranks).sum(axis=1).tolist()
         told: list[Told] = []
+        had = _found(query.history_rows, rows)
         for position, (row, order, count, known) in enumerate(zip(rows.tolist(), orders, counts, inside.tolist(), strict=True)):
             kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
-            told.append((kinds or ("batch" if known else "popular",), self.sentence(query, row, kinds, position < _NAMED)))
+            sentence = self._had(query, had[position]) if had[position] >= 0 else self._of_new(query, row, kinds, position < _NAMED)
+            told.append((kinds or ("batch" if known else "popular",), sentence))
         return told
 
-    def sentence(self, query: Query, row: int, kinds: tuple[str, ...], named: bool = True) -> str:
-        """What a user may read. What they had before is said first, whatever source brought it. `named`: look for the nearest item."""
-        had = self._had(query, row)
-        if had:
-            return had
+    def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:
+        """What a user may read. What they had before is said first, whatever source brought it."""
+        had = _position(query.history_rows, row)
+        return self._had(query, had) if had >= 0 else self._of_new(query, row, kinds, True)
+
+    def _of_new(self, query: Query, row: int, kinds: tuple[str, ...], named: bool) -> str:
+        """What is said of an item the user has not had. `named`: look for the nearest item of the history."""
         for kind in kinds:
             if kind == "linear" and not named:
                 return f"Often {self.system.verb} with what you {self.system.verb}"
             told = self._sentences[kind](query, row) if kind in self._sentences else ""
             if told:
                 return told
-        return self._default(query, row)
+        return self._default(query)
 
-    def _had(self, query: Query, row: int) -> str:
-        at = _position(query.history_rows, row)
-        if at < 0:
-            return ""
-        index = query.history_order[at]
-        count = round(float(query.state.counts[index]))
-        days = int(query.request.at_day - query.state.last_day[index])
-        verb, when = self.system.verb, "today" if days < 1 else "yesterday" if days < 2 else f"{days} days ago"
+    def _had(self, query: Query, at: int) -> str:
+        """What is said of the history's item at a position."""
+        history, verb = query.history, self.system.verb
+        count, days = round(float(history.counts[at])), int(history.age[at])
+        when = "today" if days < 1 else "yesterday" if days < 2 else f"{days} days ago"
         return f"You {verb} it {when}" if count <= 1 else f"You {verb} it {count} times, last {when}"
+
+    def _told(self, query: Query, had: int) -> str:
+        return self._had(query, had) if had >= 0 else self._default(query)
 
     def _linear(self, query: Query, row: int) -> str:
         nearest = self.nearest(query, row)
@@ -101,7 +105,7 @@ class Reasons:
         category = catalogue.category_name(row)
         return f"Popular in {_readable(category)}" if category != "unknown" else ""
 
-    def _default(self, query: Query, row: int) -> str:
+    def _default(self, query: Query) -> str:
         return "Popular near you" if query.request.region or query.state.region else "Popular right now"
 
 
@@ -113,6 +117,15 @@ def _positions(rows: Rows, asked: Rows) -> tuple[NDArray[np.intp], NDArray[np.bo
     order = np.argsort(rows)
     at = order[np.minimum(np.searchsorted(rows, asked, sorter=order), len(rows) - 1)]
     return at, rows[at] == asked
+
+
+def _found(rows: Rows, asked: Rows) -> list[int]:
+    """Where each of `asked` is in ascending `rows`, or -1."""
+    if not len(rows):
+        return [-1] * len(asked)
+    at = np.minimum(np.searchsorted(rows, asked), len(rows) - 1)
+    found: list[int] = np.where(rows[at] == asked, at, -1).tolist()
+    return found
 
 
 def _position(rows: NDArray[np.int32], row: int) -> int:

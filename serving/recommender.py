@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.arrange import Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
 from serving.features import cross_features, request_features, session_lift
 from serving.fusion import RANK_OFFSET, retrieve
+from serving.index import descending
 from serving.query import Answer, Answered, Candidates, Floats, Query, Request, Rows
 from serving.rankers import Rankers, UserSide, final_scores
 from serving.reasons import Reasons
@@ -26,8 +28,8 @@ from serving.state import UserState, schema_key
 from serving.system import System
 
 # Choosing week, users made cold, fast rankers: NDCG@10 by fusion and by the rankers .159 .038 after no visit, .173 .135 after one,
-# .204 .184 after two, .225 .204 after three, .240 .240 after five; better rankers need fewer, so only the clear cases are taken from them.
-LEAST_VISITS = 2
+# .204 .184 after two, .225 .204 after three, .240 .240 after five; better rankers need fewer, so only the clear cases, none and one, are
+# taken from them (`is_newcomer`).
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Scores:
     order: Rows | None = field(default=None, repr=False)  # (C,) positions, best light score first
     by_fusion: bool = False  # too little is known of the user for the rankers: the fused rank scores
     prior: Floats | None = field(default=None, repr=False)  # (C,) the fused rank that has an equal say where only new items are asked for
+    lift: Floats | None = field(default=None, repr=False)  # (C,) log-odds the session adds; None: there is no session
 
 
 @dataclass(frozen=True)
@@ -106,25 +109,27 @@ class Recommender:
         return pool if permitted.all() else pool.take(permitted)
 
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
-        """Score all, keep the best `system.light`; ties by row."""
+        """Score all, keep the best `system.light`; ties by fused rank."""
         cross, newcomer = cross_features(query, pool), is_newcomer(query.state)
-        fused = (pool.fused * np.exp(session_lift(cross))).astype(np.float32)
-        prior = rank_share(fused, pool.rows) if query.request.discover and not newcomer else None
-        light = fused if newcomer else self._worth(self.rankers.light(side, pool.rows, cross), pool, cross)
+        lift = session_lift(cross) if len(query.session[0]) else None
+        fused = pool.fused if lift is None else pool.fused * np.exp(lift)
+        prior = rank_share(fused) if query.request.discover and not newcomer else None
+        light = fused if newcomer else self._worth(self.rankers.light(side, pool.rows, cross), pool.seen, lift)
         if prior is not None:
-            light = rank_share(light, pool.rows) + prior
-        order = descending(light, pool.rows)
-        return Scores(light, order[: self.system.light], None, cross, order, newcomer, prior)
+            light = rank_share(light) + prior
+        order = descending(light)
+        return Scores(light, order[: self.system.light], None, cross, order, newcomer, prior, lift)
 
     def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
         """The heavy ranker's scores of those kept."""
         if scores.by_fusion:
             return replace(scores, heavy=scores.light[scores.kept])
         assert scores.cross is not None
-        kept, cross = pool.take(scores.kept), scores.cross[scores.kept]
-        heavy = self._worth(self.rankers.heavy(side, kept.rows, cross), kept, cross)
+        cross = scores.cross.take(scores.kept, axis=0)
+        lift = None if scores.lift is None else scores.lift[scores.kept]
+        heavy = self._worth(self.rankers.heavy(side, pool.rows[scores.kept], cross), pool.seen[scores.kept], lift)
         if scores.prior is not None:
-            heavy = rank_share(heavy, kept.rows) + scores.prior[scores.kept]
+            heavy = rank_share(heavy) + scores.prior[scores.kept]
         return replace(scores, heavy=heavy)
 
     def rank(self, query: Query, pool: Candidates, side: UserSide | None = None) -> Scores:
@@ -134,10 +139,10 @@ class Recommender:
 
     def order(self, pool: Candidates, scores: Scores) -> Ranked:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
-        order = scores.order if scores.order is not None else descending(scores.light, pool.rows)
+        order = scores.order if scores.order is not None else descending(scores.light)
         values = scores.light[order]
         if scores.heavy is not None:
-            head = descending(scores.heavy, pool.rows[scores.kept])
+            head = descending(scores.heavy)
             kept = len(head)
             order = np.concatenate((scores.kept[head], order[kept:]))  # those kept are the first of the light order
             values[:kept] = scores.heavy[head]
@@ -189,10 +194,8 @@ class Recommender:
         ranks = np.full(shape, np.inf, np.float32)
         return Candidates(rows, np.zeros(shape, np.float32), ranks, fused, np.isin(rows, query.history_rows))
 
-    def _worth(self, logits: Floats, pool: Candidates, cross: Floats | None = None) -> Floats:
-        if cross is not None:
-            logits = logits + session_lift(cross)[:, None]
-        return final_scores(logits, pool.seen, self.system.objectives).astype(np.float32)
+    def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None) -> Floats:
+        return final_scores(logits, seen, self.system.objectives, lift)
 
     def _more(self, query: Query) -> tuple[Callable[[], Rows], ...]:
         fallback = self.bundle.fallback
@@ -200,31 +203,20 @@ class Recommender:
         return (lambda: fallback.popular(region), fallback.static, lambda: np.arange(len(self.catalogue), dtype=np.int32))
 
 
-def descending(scores: Floats, rows: Rows) -> Rows:
-    """Positions of the scores, greatest first; ties by row."""
-    order = np.argsort(-scores)  # an unstable sort is many times faster; the few ties are put in order after it
-    ordered = scores[order]
-    tied = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(tied):
-        at = np.union1d(tied, tied + 1)
-        members = order[at]
-        order[at] = members[np.lexsort((rows[members], -scores[members]))]
-    return order.astype(np.int32)
-
-
-def rank_share(scores: Floats, rows: Rows) -> Floats:
-    """(C,) what a list adds in reciprocal-rank fusion: 1 / (60 + 0-based rank), ties by row.
+def rank_share(scores: Floats) -> Floats:
+    """(C,) what a list adds in reciprocal-rank fusion: 1 / (60 + 0-based rank), ties by position.
 
     Of discoveries, the rankers' order fused with that of the sources: NDCG@10 .0269 on the choosing week, .0176 and .0251 of either alone.
     """
-    shares = np.empty(len(rows), np.float32)
-    shares[descending(scores, rows)] = 1 / (RANK_OFFSET + np.arange(len(rows)))
+    shares = np.empty(len(scores), np.float32)
+    shares[descending(scores)] = 1 / (RANK_OFFSET + np.arange(len(scores)))
     return shares
 
 
 def is_newcomer(state: UserState) -> bool:
-    """Whether too little is known of a user for rankers learnt from others: `LEAST_VISITS` moments at which something was had."""
-    return len(np.unique(state.last_day)) < LEAST_VISITS
+    """Whether too little is known of a user for rankers learnt from others: nothing was had, or all of it at one moment."""
+    days = state.last_day
+    return not len(days) or bool((days == days[0]).all())
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

@@ -27,35 +27,41 @@ class Int8Scan:
         self.table = np.ascontiguousarray(table)
         self.way = way or ("kernel" if kernel.native() else "runtime")
 
-    def products(self, vector: Floats) -> Floats:
-        """(I,) every row times `vector` (D,)."""
-        scale = max(float(np.abs(vector).max(initial=0.0)), 1e-30) / 127
+    def products(self, vector: Floats, scales: Floats | None = None, prior: Floats | None = None) -> Floats:
+        """(I,) every row times `vector` (D,); times its scale plus its prior (I,), where these are given."""
+        if self.way == "kernel":
+            compiled = kernel.products(self.table, vector, scales, prior)
+            if compiled is not None:
+                return compiled
+        scale = np.float32(max(float(np.abs(vector).max(initial=0.0)), 1e-30) / 127)
         rounded = np.rint(vector / scale).astype(np.int8)
-        found = np.empty(len(self.table), np.float32)
-        if not len(found):
-            return found
-        if not (self.way == "kernel" and kernel.dots(self.table, rounded, found)):
-            if self.way == "numpy":
-                self._by_blocks(rounded, found)
-            else:
-                row = (rounded.astype(np.int16) + _MIDDLE).astype(np.uint8)[None]
-                found = self._session.run(None, {"vector": row})[0][0].astype(np.float32)
-        found *= np.float32(scale)
+        found = self._by_blocks(rounded) if self.way == "numpy" or not len(self.table) else self._by_runtime(rounded)
+        found *= scale
+        if scales is not None and prior is not None:
+            found *= scales
+            found += prior
         return found
 
-    def _by_blocks(self, rounded: NDArray[np.int8], found: Floats) -> None:
+    def _by_blocks(self, rounded: NDArray[np.int8]) -> Floats:
         vector = rounded.astype(np.float32)  # integers below 2 ** 24: exact in any order
+        found = np.empty(len(self.table), np.float32)
         for begin in range(0, len(found), _BLOCK):
             np.dot(self.table[begin : begin + _BLOCK].astype(np.float32), vector, out=found[begin : begin + _BLOCK])
+        return found
+
+    def _by_runtime(self, rounded: NDArray[np.int8]) -> Floats:
+        row = (rounded.astype(np.int16) + _MIDDLE).astype(np.uint8)[None]
+        found: Floats = self._session.run(None, {"vector": row})[0][0].astype(np.float32)
+        return found
 
     @cached_property
     def _session(self) -> Any:
         return open_session(product_graph(self.table))
 
 
-def scan_once(table: NDArray[np.int8], vector: Floats) -> Floats:
-    """`Int8Scan(table).products(vector)` of a table that is not scanned again."""
-    return Int8Scan(table, "kernel" if kernel.native() else "numpy").products(vector)
+def scan_once(table: NDArray[np.int8], vector: Floats, scales: Floats | None = None, prior: Floats | None = None) -> Floats:
+    """`Int8Scan(table).products(…)` of a table that is not scanned again."""
+    return Int8Scan(table, "kernel" if kernel.native() else "numpy").products(vector, scales, prior)
 
 
 def product_graph(table: NDArray[np.int8]) -> bytes:

@@ -1,6 +1,6 @@
-"""What a user's history says of the categories, brands and prices the user likes: tables by code, read at each candidate's codes.
+"""What a user's history and session say of items, categories, brands and prices: tables made once a request, read at each candidate.
 
-Shapes: C candidates, H history items, E session events, K codes, T decay constants.
+Shapes: H history items, E session events, N = H + E, C candidates, K category codes, B brand codes, T decay constants.
 """
 
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.query import Candidates, Floats, Query, Rows
+from serving import kernel
+from serving.query import Floats, History, Query, Rows
 from serving.state import TAUS_DAYS
 
 DUE_LIMIT = 8.0  # gaps overdue beyond which nothing more is said
 NEVER_DAYS = 400.0  # stands for "longer ago than we know"
+LEAST = 1e-6  # weight that a share is taken of, where there is none
 TASTE_TAU = TAUS_DAYS.index(60.0)  # the decay at which shares of the history are taken
 RECENT_TAU = TAUS_DAYS.index(15.0)
 TASTE_FEATURES = (
@@ -20,24 +22,35 @@ TASTE_FEATURES = (
     "share_category_0", "log_events_category_2", "log_days_since_category_2", "due_category_2",
     "share_brand", "brand_within_category", "price_relative", "price_known",
 )  # fmt: skip
+SHARE, RECENT, USUAL, SESSION = range(4)  # columns of `Taste.by_category[0]`
+ITEMS, EVENTS, AGE, DUE = range(4)  # columns of `Taste.by_category[1]`, all logs
 
 
 @dataclass(frozen=True)
-class History:
-    """The history as the features need it, aligned with `query.history_rows`."""
+class Taste:
+    """One user's tables, for one moment."""
 
-    rows: Rows  # (H,)
-    decayed: Floats  # (H, T)
-    counts: Floats  # (H,)
-    age: Floats  # (H,) days since the last time
-    span: Floats  # (H,) days from the first to the last time
+    rows: Rows  # (N,) of the history, ascending, then of the session
+    weights: Floats  # (N,)
+    own: Floats  # (10, H) features.OWN_FEATURES of every item had before
+    by_category: Floats  # (2, K, 4)
+    by_brand: Floats  # (2, B) root of the share; log of the session's weight
+    clicked: Rows  # (E,) rows of the session
+    lifts: Floats  # (E,) log of all the session's weight on that row
 
     @classmethod
-    def of(cls, query: Query) -> "History":
-        order, state = query.history_order, query.state
-        last = state.last_day[order]
-        age = np.maximum(query.request.at_day - last, 0.0).astype(np.float32)
-        return cls(query.history_rows, query.decayed, state.counts[order], age, (last - state.first_day[order]).astype(np.float32))
+    def of(cls, query: Query) -> "Taste":
+        history, (clicked, session) = query.history, query.session
+        taste, recent = history.decayed[TASTE_TAU], history.decayed[RECENT_TAU]
+        if len(clicked):
+            taste, recent = np.concatenate((taste, session)), np.concatenate((recent, session))
+        categories, brands = _tables(query, taste, recent, session)
+        categories[1] = log(categories[1])
+        lifts = session
+        if len(clicked):
+            categories[0, :, SESSION], brands[1] = log(categories[0, :, SESSION]), log(brands[1])
+            lifts = log(((clicked[:, None] == clicked) * session).sum(axis=1))
+        return cls(query.rows, taste, _own(history), categories, brands, clicked, lifts)
 
 
 def log(values: Floats) -> Floats:
@@ -46,95 +59,106 @@ def log(values: Floats) -> Floats:
     return logs
 
 
-def due(age: Floats, gap: Floats) -> Floats:
-    """Log of the gaps gone by since the last time: log 2 is exactly due."""
-    return log(np.minimum(age / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT)))
+def _own(history: History) -> Floats:
+    """(10, H) how often, how lately and how regularly the user had each item."""
+    own = np.empty((len(TAUS_DAYS) + 6, len(history.rows)), np.float32)
+    counts, age = history.counts, history.age
+    gap = history.span / np.maximum(counts - 1, np.float32(1))  # mean days between; 0 when had once
+    once = counts < 2
+    own[: len(TAUS_DAYS)] = history.decayed
+    own[-6], own[-5], own[-4] = counts, age, gap
+    own[-3] = np.minimum(age / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))  # gaps gone by: 1 is exactly due
+    own[-3, once] = 0
+    own[:-2] = log(own[:-2])
+    own[-2], own[-1] = once, 1
+    return own
 
 
-def write_taste(out: Floats, query: Query, history: History, candidates: Candidates) -> None:
-    """What share of the user's history, and of the present session, is of the candidate's category and brand, and at what price."""
-    catalogue = query.catalogue
-    session_rows, session_weights = query.session
-    rows = np.concatenate((history.rows, session_rows))  # (H + E,)
-    if not len(rows):
-        return
-    codes = np.asarray(catalogue.category).take(rows, axis=0)  # (H + E, 3)
-    wanted = np.asarray(catalogue.category).take(candidates.rows, axis=0)  # (C, 3)
-    taste = np.concatenate((history.decayed[:, TASTE_TAU], session_weights))
-    recent = np.concatenate((history.decayed[:, RECENT_TAU], session_weights))
-    size, had = len(catalogue.category_names), len(history.rows)
-    shares = _share(codes, taste, size)
-    table = np.stack((shares, _share(codes, recent, size), _items(codes[:had], size)), axis=1)  # (K, 3)
-    out[0:3] = table.take(wanted[:, 2], axis=0).T
-    out[3:6] = table.take(wanted[:, 1], axis=0).T
-    out[6] = shares.take(wanted[:, 0])
-    out[7:10] = _rhythm(codes[:had, 2], history, size).take(wanted[:, 2], axis=0).T
-    brand = np.asarray(catalogue.brand)
-    liked, offered = brand.take(rows), brand.take(candidates.rows)
-    out[10] = _share(liked[:, None], taste, len(catalogue.brand_names)).take(offered)
-    both = np.flatnonzero((out[10] > 0) & (out[3] > 0))  # candidates of a brand and of a category the user has had
-    out[11, both] = _within(liked, codes[:, 1], taste, offered[both], wanted[both, 1], size)
-    out[12:14] = _price(query, rows, codes[:, 1], taste, candidates.rows, wanted[:, 1])
+def _tables(query: Query, taste: Floats, recent: Floats, session: Floats) -> tuple[Floats, Floats]:
+    """`by_category` and `by_brand` before logarithms."""
+    catalogue, rows = query.catalogue, query.rows
+    counts, age, span = query.history.counts, query.history.age, query.history.span
+    codes, brands = len(catalogue.category_names), len(catalogue.brand_names)
+    totals = max(float(taste.sum()), LEAST), max(float(recent.sum()), LEAST)
+    found = kernel.tables(
+        catalogue.category, catalogue.brand, catalogue.log_price, rows, taste, recent, counts, age, span, session,
+        *totals, NEVER_DAYS, DUE_LIMIT, codes=codes, brands=brands,
+    )  # fmt: skip
+    if found is not None:
+        return found
+    paths, had = catalogue.category.take(rows, axis=0), len(counts)  # (N, 3)
+    table = np.empty((2, codes, 4), np.float32)
+    table[0, :, SHARE] = _share(paths, taste, totals[0], codes)
+    table[0, :, RECENT] = _share(paths, recent, totals[1], codes)
+    table[0, :, USUAL] = _usual(paths[:, 1], taste, catalogue.log_price.take(rows), codes)
+    table[0, :, SESSION] = np.bincount(paths[had:, 2], session, minlength=codes)
+    table[1, :, ITEMS] = np.bincount(paths[:had].ravel(), minlength=codes)
+    table[1, :, EVENTS:] = _rhythm(paths[:had, 2], counts, age, span, codes)
+    table[0, 0, SESSION] = table[1, 0, ITEMS] = 0
+    brand = catalogue.brand.take(rows)
+    by_brand = np.stack((_share(brand[:, None], taste, totals[0], brands), np.bincount(brand[had:], session, minlength=brands)))
+    by_brand[1, 0] = 0
+    return table, by_brand.astype(np.float32)
 
 
-def _share(codes: NDArray[np.int32], weights: Floats, size: int) -> Floats:
-    """Root of the share of the weight that lies in each code, 0 for unknown: codes (N, L), weights (N,) -> (K,)."""
+def _share(codes: NDArray[np.int32], weights: Floats, total: float, size: int) -> Floats:
+    """Root of the share of the weight that lies in each code, 0 for unknown: codes (N, L), weights (N,) -> (size,)."""
     table = np.bincount(codes.ravel(), np.repeat(weights, codes.shape[1]), minlength=size)
     table[0] = 0
-    return np.sqrt((table / max(float(weights.sum()), 1e-6)).astype(np.float32))
+    shares: Floats = np.sqrt((table / total).astype(np.float32))
+    return shares
 
 
-def _items(codes: NDArray[np.int32], size: int) -> Floats:
-    """Log of how many distinct items of each code the user has had: codes (H, L) -> (K,)."""
-    table = np.bincount(codes.ravel(), minlength=size).astype(np.float32)
-    table[0] = 0
-    return log(table)
-
-
-def _rhythm(codes: NDArray[np.int32], history: History, size: int) -> Floats:
-    """Of each category: log events, log days since the last, how due it is: (K, 3)."""
-    table = np.zeros((size, 3), np.float32)
-    table[:, 1] = np.log(NEVER_DAYS + 1)
-    events = np.bincount(codes, history.counts, minlength=size)[codes].astype(np.float32)  # (H,)
+def _rhythm(codes: NDArray[np.int32], counts: Floats, age: Floats, span: Floats, size: int) -> Floats:
+    """Of each code: events, days since the last, how due it is: (size, 3)."""
+    events = np.bincount(codes, counts, minlength=size).astype(np.float32)
     newest, oldest = np.full(size, NEVER_DAYS, np.float32), np.zeros(size, np.float32)
-    np.minimum.at(newest, codes, history.age)
-    np.maximum.at(oldest, codes, history.age + history.span)
-    age = newest[codes]
-    gap = np.asarray((oldest[codes] - age) / np.maximum(events - 1, 1), np.float32)
-    table[codes] = np.column_stack((log(events), log(age), np.where(events > 1, due(age, gap), 0)))
-    table[0] = (0, np.log(NEVER_DAYS + 1), 0)
-    return table
+    np.minimum.at(newest, codes, age)
+    np.maximum.at(oldest, codes, age + span)
+    events[0], newest[0], oldest[0] = 0, NEVER_DAYS, 0
+    gap = (oldest - newest) / np.maximum(events - 1, np.float32(1))
+    due = np.minimum(newest / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))
+    return np.stack((events, newest, np.where(events > 1, due, np.float32(0))), axis=1)
 
 
-def _within(
-    liked: NDArray[np.int32], codes: NDArray[np.int32], weights: Floats, offered: NDArray[np.int32], wanted: NDArray[np.int32], size: int
-) -> NDArray[np.float64]:
-    """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
-    pairs = liked.astype(np.int64) * size + codes
-    order = np.argsort(pairs)
-    pairs = pairs[order]
-    begins = np.flatnonzero(np.diff(pairs, prepend=-1))
-    of_pair, pairs = np.add.reduceat(weights[order], begins), pairs[begins]
-    asked = offered.astype(np.int64) * size + wanted
-    at = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-    of_category = np.bincount(codes, weights, minlength=size)[wanted]
-    return np.where(pairs[at] == asked, of_pair[at], 0) / np.maximum(of_category, 1e-6)
-
-
-def _price(
-    query: Query, rows: Rows, codes: NDArray[np.int32], weights: Floats, asked: Rows, wanted: NDArray[np.int32]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Log of the candidate's price over what the user usually pays in its category, and whether both are known: (C,), (C,)."""
-    prices = np.asarray(query.catalogue.price)
-    size = len(query.catalogue.category_names)
-    paid, price = np.log(np.maximum(prices.take(rows), np.float32(0.01))), np.log(np.maximum(prices.take(asked), np.float32(0.01)))
-    known = np.isfinite(paid)
-    codes, weights, paid = codes[known], weights[known], paid[known]
+def _usual(codes: NDArray[np.int32], weights: Floats, prices: Floats, size: int) -> NDArray[np.float64]:
+    """(size,) log of what the user usually pays in each code; NaN where nothing is known."""
+    known = np.isfinite(prices)
+    codes, weights = codes[known], weights[known]
     total = np.bincount(codes, weights, minlength=size)
     total[0] = 0
-    usual = np.full(size, np.nan, np.float32)
-    usual[codes] = (np.bincount(codes, weights * paid, minlength=size)[codes] / np.maximum(total[codes], 1e-6)).astype(np.float32)
-    usual[total <= 0] = np.nan
-    relative = price - usual[wanted]
-    both = np.isfinite(relative)
-    return np.clip(np.where(both, relative, np.float32(0)), -3, 3), both
+    paid = np.bincount(codes, weights * prices[known], minlength=size) / np.maximum(total, LEAST)
+    return np.where(total > 0, paid, np.nan)
+
+
+def write_taste(out: Floats, query: Query, taste: Taste, rows: Rows) -> None:
+    """What share of the user's history, and of the present session, is of the candidate's category and brand, and at what price."""
+    if not len(taste.rows):
+        return
+    catalogue, (plain, logged) = query.catalogue, taste.by_category  # (K, 4) each
+    wide, middle, narrow = catalogue.category.take(rows, axis=0).T  # (C,) each
+    near, wider, counted = plain.take(narrow, axis=0), plain.take(middle, axis=0), logged.take(narrow, axis=0)  # (C, 4) each
+    out[0:2], out[2] = near[:, : RECENT + 1].T, counted[:, ITEMS]
+    out[3:5], out[5] = wider[:, : RECENT + 1].T, logged[:, ITEMS].take(middle)
+    out[6] = plain[:, SHARE].take(wide)
+    out[7:10] = counted[:, EVENTS:].T
+    brand = catalogue.brand.take(rows)
+    out[10] = taste.by_brand[0].take(brand)
+    both = np.flatnonzero((out[10] > 0) & (out[3] > 0))  # candidates of a brand and of a category the user has had
+    out[11, both] = _within(query, taste, brand[both], middle[both])
+    relative = catalogue.log_price.take(rows) - wider[:, USUAL]
+    known = np.isfinite(relative)
+    out[12] = np.clip(np.where(known, relative, np.float32(0)), -3, 3)
+    out[13] = known
+
+
+def _within(query: Query, taste: Taste, brand: NDArray[np.int32], category: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
+    catalogue, weights = query.catalogue, taste.weights
+    codes, size = catalogue.category[taste.rows, 1], len(catalogue.category_names)
+    pairs, at = np.unique(catalogue.brand[taste.rows].astype(np.int64) * size + codes, return_inverse=True)
+    of_pair = np.bincount(at, weights)
+    asked = brand.astype(np.int64) * size + category
+    place = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    of_category = np.bincount(codes, weights, minlength=size)[category]
+    return np.where(pairs[place] == asked, of_pair[place], 0) / np.maximum(of_category, LEAST)

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.index import descending
 from serving.messages import MAX_ID, MAX_K
 from serving.query import Candidates, Request
 from serving.rankers import UserSide
-from serving.recommender import Recommender, Scores, descending
+from serving.recommender import Recommender, Scores
 from serving.state import SESSION_TYPES, BadState, UserState
 
 VERSION = 2
@@ -83,7 +84,7 @@ def candidates_frame(digest: str, pool: Candidates, side: UserSide | None) -> li
 
 
 def scores_frame(digest: str, scores: Scores, pool: Candidates) -> list[Buffer]:
-    order = scores.order if scores.order is not None else descending(scores.light, pool.rows)
+    order = scores.order if scores.order is not None else descending(scores.light)
     heavy = () if scores.heavy is None else (_raw(scores.heavy, "<f4"),)
     head = _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None)
     return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), _raw(order, "<i4"), *heavy)

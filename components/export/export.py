@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.export.graphs import candidate_graph, item_graph, request_graph
+from components.export.graphs import candidate_graph, item_graph, layers_of, request_graph
 from components.export.onnx import to_int8
 from components.export.parity import Asked, Drift, as_record, choose, drift, fastest_us, graph_logits, item_halves, torch_logits
 from components.ranking.cuts import Cut, cut_folders, item_codes, load_cut, training_cuts
@@ -51,6 +51,7 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
         model = models[name]
         graph, types[name], record[name], timing[name] = export_ranker(model, requests, kept, system)
         (out / f"{name}.onnx").write_bytes(graph)
+        layers_of(model).save(out / "layers" / name)
         if name == "light":
             requests = shortened(model, requests, system)
     towers, length = last_towers(retrieval, cut_folders(features)[-1].name)

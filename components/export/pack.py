@@ -25,6 +25,7 @@ LIST_LENGTH = 1000
 POPULAR_DAYS = 28.0  # an item counts once for every user who had it within these days
 _SHRINK = 20.0  # users of everyone's list that a region's own are mixed with
 _MODELS = ("request.onnx", "item.onnx", "light.onnx", "heavy.onnx", "halves")
+_AIDS = ("layers",)  # speed only: without them the graphs run
 
 
 class NothingToPack(ValueError):
@@ -57,7 +58,7 @@ def pack(
         fallback(catalogue, users, lists).save(Path(work))
         parts = {"item_table": cut / "item_table", "fallback": Path(work)}
         parts |= {f"sources/{source.kind}": sources / source.kind for source in system.sources}
-        parts |= {name: export / name for name in _MODELS}
+        parts |= {name: export / name for name in (*_MODELS, *(name for name in _AIDS if (export / name).exists()))}
         return write_bundle(parts, manifest, out)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from components.export.graphs import user_half
 from components.ranking.model import Ranker
 from serving.query import Floats
 from serving.rankers import final_scores, open_session, score
@@ -57,7 +58,7 @@ def torch_logits(model: Ranker, asked: Asked) -> Floats:
 def halves(model: Ranker, asked: Asked) -> tuple[Floats, Floats]:
     """The user half (1, H) and the item halves (C, H)."""
     with torch.no_grad():
-        return model.user(torch.from_numpy(asked.request[None])).numpy(), item_halves(model, asked.features, asked.codes)
+        return user_half(model, torch.from_numpy(asked.request[None])).numpy(), item_halves(model, asked.features, asked.codes)
 
 
 def item_halves(model: Ranker, features: Floats, codes: NDArray[np.int32]) -> Floats:
@@ -73,7 +74,7 @@ def graph_logits(graph: bytes, model: Ranker, requests: list[Asked], dtype: type
     answers = []
     for asked in requests:
         user, items = halves(model, asked)
-        answers.append(score(session, user, items.astype(dtype).astype(np.float32), asked.cross))
+        answers.append(score(session, user + items.astype(dtype).astype(np.float32), asked.cross))
     return answers
 
 
@@ -100,13 +101,13 @@ def _ndcg(label: NDArray[np.bool_], depth: int) -> float:
 def fastest_us(graphs: Mapping[str, bytes], model: Ranker, requests: list[Asked], rounds: int = 7) -> dict[str, float]:
     """CPU microseconds of one call of each graph: the best of interleaved rounds, so that a busy machine favours none."""
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
-    given = [(*halves(model, asked), asked.cross) for asked in requests[:8]]
+    given = [(sum(halves(model, asked)), asked.cross) for asked in requests[:8]]
     best = dict.fromkeys(sessions, np.inf)
     for _ in range(rounds):
         for name, session in sessions.items():
             begin = time.thread_time()
-            for user, items, cross in given:
-                score(session, user, items, cross)
+            for both, cross in given:
+                score(session, both, cross)
             best[name] = min(best[name], (time.thread_time() - begin) / len(given) * 1e6)
     return best
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
+from serving.index import descending
 from serving.query import Floats, Hits, Query
 from serving.sources.history import counts
 from serving.system import SourceSpec
@@ -45,7 +46,7 @@ class BuyAgain:
             had = rows[at] == session_rows
             scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
         scores = scores * self.habits.factor[rows]
-        order = np.argsort(-scores, kind="stable")[:n]
+        order = descending(scores)[:n]
         return Hits(rows[order], scores[order])
 
 

@@ -4,25 +4,29 @@
     lift_g(u, c) = (A_uc + k share_c) / ((A_u + k) share_c)      A: the user's decayed counts, share: everyone's
 
 Lifts, not counts: counts would ask for popular categories twice (new R@1000 on the choosing week .26 with counts, .30 and more with lifts).
-Shapes: I items, A items on offer (sold lately or planned for any store), P places, G groupings, C codes of a grouping.
+Shapes: I items, A items on offer (sold lately or planned for any store), P places, G groupings, N codes of all
+groupings together.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
-from serving.query import Floats, Hits, Query
+from serving.query import Floats, Hits, Query, Rows
 from serving.sources.history import counts, positions
 from serving.system import SourceSpec
 
 GROUPINGS = ("category", "type", "brand")  # levels 1 and 2 of the category path, and the brand
 _CACHED = 512  # (place, period) vectors kept
+_NARROW = 1 << 16  # kinds that sixteen bits tell apart
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,20 @@ class Offers(ArrayFolder):
 class Kinds:
     """Distinct combinations of some groupings' codes among the offers: lifts are made once a kind and gathered once an offer."""
 
-    groupings: tuple[int, ...]
     codes: NDArray[np.int32]  # (groupings, kinds)
-    at: NDArray[np.intp]  # (A,) kind of each offer
+    at: NDArray[np.integer]  # (A,) kind of each offer
 
     @classmethod
     def of(cls, codes: NDArray[np.int32], *groupings: int) -> Self:
         distinct, at = np.unique(codes[list(groupings)], axis=1, return_inverse=True)
-        return cls(groupings, distinct, at.ravel())
+        return cls(np.ascontiguousarray(distinct, np.int32), at.ravel().astype(np.uint16 if distinct.shape[1] <= _NARROW else np.intp))
+
+    def lift(self, lifts: Floats) -> Floats:
+        """(kinds,) the product of the lifts of a kind's codes."""
+        found = lifts.take(self.codes[0])
+        for codes in self.codes[1:]:
+            found *= lifts.take(codes)
+        return found
 
 
 @dataclass(frozen=True)
@@ -77,39 +87,59 @@ class CategoryPromotion:
         offers = Offers.load(folder)
         position_of = np.full(offers.items, -1, np.int32)
         position_of[offers.rows] = np.arange(len(offers.rows), dtype=np.int32)
-        codes = np.stack([grouping_codes(catalogue, name)[offers.rows] for name in GROUPINGS])
+        codes = flat_codes(catalogue, offers)[offers.rows].T
         kinds = (Kinds.of(codes, 0, 1), Kinds.of(codes, 2))  # a type refines its category: together hardly more kinds than types
         return cls(spec, catalogue, offers, position_of, kinds)
 
-    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
-        """The `n` best offers; `dense` (I,) is 0 for what is not on offer."""
-        offers, lifts = self.offers, self.lifts(query)
-        scores = self._worth(query.place, self.catalogue.plan_at(query.request.at_day))  # (A,)
-        for kinds in self.kinds:
-            lift = np.prod([lifts[g][codes] for g, codes in zip(kinds.groupings, kinds.codes, strict=True)], axis=0)
-            scores = scores * lift.take(kinds.at)
-        best = select(scores, n, positions(query.excluded, self.position_of)[0], floor=0.0)
-        dense = np.zeros(offers.items, np.float32)
-        dense[offers.rows] = scores
-        return Hits(offers.rows[best], scores[best], dense)
+    @cached_property
+    def codes_of(self) -> NDArray[np.int32]:
+        """(I, G) see `flat_codes`; of all items of the catalogue, those posted since among them."""
+        return flat_codes(self.catalogue, self.offers)
 
-    def lifts(self, query: Query) -> list[Floats]:
-        """For every grouping (C,): how much more the user goes for each code than everyone does, to its power. 1 without history."""
+    @cached_property
+    def ends(self) -> list[int]:
+        """(G,) where each grouping's codes end."""
+        ends: list[int] = self.offers.share_ends.tolist()
+        return ends
+
+    @cached_property
+    def powers(self) -> NDArray[np.float64]:
+        """(N,) the power of each code's lift."""
+        return np.repeat(np.array(self.offers.powers), np.diff(self.offers.share_ends, prepend=0))
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` best offers; the score of what is not on offer is 0."""
+        worth, lifts = self._worth(query.place, self.catalogue.plan_at(query.request.at_day)), self.lifts(query)
+        first, second = self.kinds
+        scores = kernel.lifted(worth, first.at, first.codes, second.at, second.codes, lifts)  # (A,)
+        if scores is None:
+            scores = worth * first.lift(lifts).take(first.at)
+            scores *= second.lift(lifts).take(second.at)
+        excluded = query.excluded
+        best = select(scores, n, positions(excluded, self.position_of)[0] if len(excluded) else None, floor=0.0)
+        return Hits(self.offers.rows[best], scores[best], scores, self.position_of)
+
+    def lifts(self, query: Query) -> Floats:
+        """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
         offers = self.offers
-        session_rows, session_weights = query.session
-        rows = np.concatenate([query.history_rows, session_rows])
-        weights = np.concatenate([counts(query, offers.tau_days), session_weights])
+        weights, session = counts(query, offers.tau_days), query.session[1]
+        if len(session):
+            weights = np.concatenate((weights, session))
         total = float(weights.sum()) + offers.prior_counts
-        lifts, begin = [], 0
-        for name, end, power in zip(GROUPINGS, offers.share_ends.tolist(), offers.powers, strict=True):
-            share = offers.shares[begin:end]
-            own = np.bincount(grouping_codes(self.catalogue, name)[rows], weights, minlength=len(share))[: len(share)]
-            lift = np.full(len(share), (offers.prior_counts / total) ** power, np.float32)
-            touched = np.flatnonzero(own)
-            lift[touched] = ((own[touched] / share[touched] + offers.prior_counts) / total) ** power
-            lifts.append(lift)
+        lifts, begin = np.empty(len(offers.shares), np.float32), 0
+        for end, power in zip(self.ends, offers.powers, strict=True):
+            lifts[begin:end] = (offers.prior_counts / total) ** power
             begin = end
+        touched, own = kernel.tally(self.codes_of, query.rows, weights, len(lifts)) or self._tally(query.rows, weights)
+        lifts[touched] = ((own / offers.shares[touched] + offers.prior_counts) / total) ** self.powers[touched]
         return lifts
+
+    def _tally(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+        """Codes that any of the rows has, and the sum of the weights of each."""
+        codes = self.codes_of.take(rows, axis=0)  # (H + E, G)
+        own = np.bincount(codes.ravel(), np.repeat(weights, codes.shape[1]), minlength=len(self.offers.shares) + 1)[:-1]  # (N,)
+        touched = np.flatnonzero(own > 0)
+        return touched, own[touched].astype(np.float64)
 
     def _worth(self, place: int, period: int) -> Floats:
         """(A,) popularity x store x promotion, made once for a store and a planned period."""
@@ -117,7 +147,7 @@ class CategoryPromotion:
         if key not in self.worth:
             if len(self.worth) >= _CACHED:
                 self.worth.clear()
-            self.worth[key] = self._local(place) * self._planned(place, period)
+            self.worth[key] = (self._local(place) * self._planned(place, period)).astype(np.float32)
         return self.worth[key]
 
     def _local(self, place: int) -> Floats:
@@ -146,6 +176,14 @@ class CategoryPromotion:
             plans = (self.catalogue.plan_display, self.catalogue.plan_mailer)
             self.chain[period] = tuple((plan[period] > 0).mean(axis=0, dtype=np.float32)[self.offers.rows] for plan in plans)  # type: ignore[assignment]
         return self.chain[period]
+
+
+def flat_codes(catalogue: Catalogue, offers: Offers) -> NDArray[np.int32]:
+    """(I, G) place of each item's code among all shares; the place after the last for a code without a share."""
+    begins = np.concatenate(([0], offers.share_ends[:-1]))
+    sizes = np.diff(offers.share_ends, prepend=0)
+    codes = np.stack([grouping_codes(catalogue, name) for name in GROUPINGS], axis=1)
+    return np.where(codes < sizes, codes + begins, offers.share_ends[-1]).astype(np.int32)
 
 
 def grouping_codes(catalogue: Catalogue, name: str) -> NDArray[np.int32]:

@@ -40,7 +40,14 @@ def mix_for(tau_days: float) -> tuple[float, ...]:
 
 def counts(query: Query, tau_days: float) -> Floats:
     """(H,) counts decayed by `tau_days` at the request's time, aligned with `query.history_rows`."""
-    return np.asarray(query.decayed @ np.asarray(mix_for(tau_days), np.float32))
+    decayed = query.history.decayed  # (T, H)
+    if tau_days in TAUS_DAYS:
+        return decayed[TAUS_DAYS.index(tau_days)]
+    first, *more = [(share, t) for t, share in enumerate(mix_for(tau_days)) if share]
+    mixed = decayed[first[1]] * np.float32(first[0])
+    for share, t in more:
+        mixed += decayed[t] * np.float32(share)
+    return mixed
 
 
 def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Floats]:
@@ -48,14 +55,16 @@ def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Float
 
     A row may come twice (bought, and clicked now): its weights add up wherever they are summed. `limit` keeps the heaviest.
     """
-    rows, weights = query.history_rows, np.log1p(counts(query, tau_days))
+    rows, weights = query.history.rows, np.log(counts(query, tau_days) + np.float32(1))
+    session_rows, session_weights = query.session
     if limit and len(rows) > limit:
         kept = np.argpartition(weights, len(rows) - limit)[-limit:]
         rows, weights = rows[kept], weights[kept]
-    session_rows, session_weights = query.session
-    if not len(session_rows):
-        return rows, weights
-    return np.concatenate([rows, session_rows]), np.concatenate([weights, session_weights])
+        if len(session_rows):
+            rows = np.concatenate((rows, session_rows))
+    else:
+        rows = query.rows
+    return rows, np.concatenate((weights, session_weights)) if len(session_rows) else weights
 
 
 def positions(rows: Rows, position_of: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

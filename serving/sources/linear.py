@@ -47,21 +47,21 @@ class Linear:
         return cls(spec, Neighbours.load(folder))
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
-        """The `n` items with the greatest positive scores; `dense` (I,) holds all, negative ones too."""
+        """The `n` items with the greatest positive scores; `values` holds negative ones too."""
         table = self.table
-        dense = np.zeros(len(table.position_of), np.float32)
-        found, weights = self._voters(query)
-        if not len(found):
-            return Hits(np.empty(0, np.int32), np.empty(0, np.float32), dense)
-        votes = self._votes(found, weights)
-        best = select(votes, n, positions(query.excluded, table.position_of)[0], floor=0.0)
-        dense[table.rows] = votes
-        return Hits(table.rows[best], votes[best], dense)
+        rows, weights = interest(query, table.tau_days, HISTORY_LIMIT)
+        found = kernel.votes(table.neighbours, table.weights, table.scales, table.position_of, rows, weights)
+        votes, voters = found if found is not None else self._votes(rows, weights)
+        if not voters:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
+        excluded = query.excluded
+        best = select(votes, n, positions(excluded, table.position_of)[0] if len(excluded) else None, floor=0.0)
+        return Hits(table.rows[best], votes[best], votes, table.position_of)
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
         """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""
         table = self.table
-        found, weights = self._voters(query)
+        found, weights = self._voters(*interest(query, table.tau_days, HISTORY_LIMIT))
         target = table.position_of[row] if row < len(table.position_of) else -1
         if target < 0 or not len(found):
             return np.empty(0, np.int32), np.empty(0, np.float32)
@@ -70,20 +70,17 @@ class Linear:
         order = np.argsort(-parts, kind="stable")
         return table.rows[found[voter[order]]], parts[order].astype(np.float32)
 
-    def _voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
+    def _voters(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""
-        rows, weights = interest(query, self.table.tau_days, HISTORY_LIMIT)
         found, inside = positions(rows, self.table.position_of)
         return found, weights[inside] * self.table.scales[found]
 
-    def _votes(self, found: NDArray[np.int32], weights: Floats) -> Floats:
-        """(M,) summed votes."""
-        table = self.table
-        sums = kernel.votes(table.neighbours, table.weights, found, weights)
-        if sums is not None:
-            return np.asarray(sums, np.float32)
+    def _votes(self, rows: Rows, weights: Floats) -> tuple[Floats, int]:
+        """(M,) summed votes, and how many rows had one."""
+        table, (found, weights) = self.table, self._voters(rows, weights)
         parts = table.weights[found] * weights[:, None]  # (H, K)
-        return np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
+        sums = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows))
+        return sums.astype(np.float32), len(found)
 
 
 load = Linear.load

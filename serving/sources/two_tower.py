@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import Cells, select
@@ -60,7 +61,9 @@ class TwoTower:
         rows, weights = rows[known], weights[known]
         if not len(rows):
             return np.zeros(self.table.history.shape[1], np.float32)
-        bag = weights @ self.table.history[rows].astype(np.float32)
+        bag = kernel.bag(self.table.history, rows, weights)
+        if bag is None:
+            bag = (weights[:, None] * self.table.history[rows].astype(np.float32)).sum(axis=0)
         return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
@@ -71,20 +74,19 @@ class TwoTower:
         vector = np.asarray(vector, np.float32).ravel() / np.float32(table.temperature)
         if self.cells is not None:
             return self._near(self.cells, vector, n, query.excluded)
-        dense = self._scan.products(vector)  # (I,)
-        dense *= table.scales
-        dense += table.prior
-        rows = select(dense, n, query.excluded)
-        if len(self.fresh):
-            rows = self._with_fresh(rows, dense, n, query.excluded)
-        return Hits(rows, dense[rows], dense)
+        found = kernel.search(table.vectors, vector, table.scales, table.prior, self._is_fresh, FRESH_EVERY, n, query.excluded)
+        if found is None:
+            scores = self._scan.products(vector, table.scales, table.prior)  # (I,)
+            found = scores, self._with_fresh(select(scores, n, query.excluded), scores, n, query.excluded)
+        scores, rows = found
+        return Hits(rows, scores[rows], scores)
 
     def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
-        """From the nearest cells, and whatever was posted since they were made; no dense scores."""
+        """From the nearest cells, and whatever was posted since they were made."""
         table = self.table
         near = np.concatenate([cells.near(vector), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)])
         near = near[np.isin(near, excluded, invert=True)]
-        scores = scan_once(table.vectors[near], vector) * table.scales[near] + table.prior[near]
+        scores = scan_once(table.vectors[near], vector, table.scales[near], table.prior[near])
         best = select(scores, n)
         return Hits(near[best], scores[best])
 
@@ -99,15 +101,29 @@ class TwoTower:
             return np.empty(0, np.int32)
         return np.concatenate([np.flatnonzero(self.new), np.arange(len(self.new), len(self.table.vectors))]).astype(np.int32)
 
-    def _with_fresh(self, rows: Rows, dense: Floats, n: int, excluded: Rows) -> Rows:
+    @cached_property
+    def _is_fresh(self) -> NDArray[np.bool_]:
+        found = np.zeros(len(self.table.vectors), np.bool_)
+        found[self.fresh] = True
+        return found
+
+    def _with_fresh(self, rows: Rows, scores: Floats, n: int, excluded: Rows) -> Rows:
         """Every `FRESH_EVERY`-th place for the best new item: without a prior it would never be shown, and never earn one."""
         slots = np.arange(FRESH_EVERY - 1, n, FRESH_EVERY)
-        worth = dense[self.fresh]
-        at = np.minimum(np.searchsorted(self.fresh, excluded), max(len(self.fresh) - 1, 0))
-        worth[at[self.fresh[at] == excluded]] = -np.inf
-        best = self.fresh[select(worth, len(slots))]
-        others = rows[np.isin(rows, best, invert=True)][: n - len(best)]
-        return np.insert(others, np.minimum(slots[: len(best)] - np.arange(len(best)), len(others)), best)
+        best = self._best_fresh(scores, len(slots), excluded)
+        kept = np.ones(len(rows), np.bool_)
+        kept[np.flatnonzero(self._is_fresh.take(rows))[: len(best)]] = False  # the same items: both lists are in the order of the scores
+        others = rows[kept][: n - len(best)]
+        slots = np.minimum(slots[: len(best)], len(others) + np.arange(len(best)))
+        mixed, given = np.empty(len(others) + len(best), np.int32), np.ones(len(others) + len(best), np.bool_)
+        given[slots] = False
+        mixed[slots], mixed[given] = best, others
+        return mixed
+
+    def _best_fresh(self, scores: Floats, n: int, excluded: Rows) -> Rows:
+        """Of the new items the `n` best, none of `excluded`."""
+        found = self.fresh[select(scores[self.fresh], n + len(excluded))]
+        return found[np.isin(found, excluded, invert=True)][:n] if len(excluded) else found
 
 
 load = TwoTower.load

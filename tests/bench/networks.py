@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.export.graphs import candidate_graph, item_graph, request_graph
+from components.export.graphs import candidate_graph, item_graph, layers_of, request_graph
 from components.export.onnx import to_onnx
 from components.ranking.fit import FULL
 from components.ranking.model import Ranker
@@ -43,6 +43,7 @@ def write_models(system: System, catalogue: Catalogue, dimensions: int, out: Pat
     whole.mkdir(parents=True, exist_ok=True)
     for name, ranker in rankers.items():
         (out / f"{name}.onnx").write_bytes(candidate_graph(ranker))
+        layers_of(ranker).save(out / "layers" / name)
         (whole / f"{name}.onnx").write_bytes(_uncut(ranker))
     (out / "request.onnx").write_bytes(request_graph(rankers["light"], rankers["heavy"], towers))
     item = item_graph(rankers["light"], rankers["heavy"], towers)

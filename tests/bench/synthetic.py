@@ -64,7 +64,7 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
     states.save(out / "users")
     if sizes.items > EXACT_LIMIT:
         write_cells(parts / "sources" / "two_tower", _user_vectors(system, catalogue, states, parts), seed)
-    names = ("item_table", "fallback", "halves", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
+    names = ("item_table", "fallback", "halves", "layers", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
     manifest = {
         "system": system.name,
         "settings": settings_of(system),

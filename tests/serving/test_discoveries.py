@@ -14,14 +14,13 @@ def recommender(tmp_path_factory):
     return Recommender(Bundle.load(tiny_bundle.write_tiny(tmp_path_factory.mktemp("discover"))), tiny_bundle.system())
 
 
-def slow_share(scores, rows):
-    places = sorted(range(len(rows)), key=lambda at: (-scores[at], rows[at]))
-    return [1 / (60 + places.index(at)) for at in range(len(rows))]
+def slow_share(scores):
+    places = sorted(range(len(scores)), key=lambda at: (-scores[at], at))
+    return [1 / (60 + places.index(at)) for at in range(len(scores))]
 
 
-def test_a_rank_share_is_one_over_sixty_plus_the_rank_and_ties_go_by_row():
-    scores, rows = np.array([0.5, 0.9, 0.5], np.float32), np.array([9, 3, 4], np.int32)
-    assert rank_share(scores, rows) == pytest.approx([1 / 62, 1 / 60, 1 / 61])
+def test_a_rank_share_is_one_over_sixty_plus_the_rank_and_ties_go_by_position():
+    assert rank_share(np.array([0.5, 0.9, 0.5], np.float32)) == pytest.approx([1 / 61, 1 / 60, 1 / 62])
 
 
 def test_discoveries_are_fused_from_both_orders_and_hold_nothing_the_user_has_had(recommender):
@@ -30,12 +29,12 @@ def test_discoveries_are_fused_from_both_orders_and_hold_nothing_the_user_has_ha
     side, pool = recommender.request(query), recommender.retrieve(query)
     scores = recommender.rank(query, pool, side)
     plain = recommender.rankers.light(side, pool.rows, scores.cross)[:, 1]
-    expected = np.array(slow_share(plain, pool.rows)) + slow_share(pool.fused, pool.rows)
+    expected = np.array(slow_share(plain)) + slow_share(pool.fused)
     assert scores.light == pytest.approx(expected)
     ranked = recommender.order(pool, scores)
     assert not set(ranked.rows.tolist()) & set(query.history_rows.tolist())
     heavy = recommender.rankers.heavy(side, pool.rows[scores.kept], scores.cross[scores.kept])[:, 1]
-    best = np.array(slow_share(heavy, pool.rows[scores.kept])) + np.array(slow_share(pool.fused, pool.rows))[scores.kept]
+    best = np.array(slow_share(heavy)) + np.array(slow_share(pool.fused))[scores.kept]
     assert ranked.scores[0] == pytest.approx(best.max())
     assert np.all(np.diff(ranked.scores) <= 0)
 

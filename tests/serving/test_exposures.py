@@ -187,9 +187,8 @@ def test_the_story_names_sources_history_features_and_rules(recommender: Recomme
     query = recommender.query(Request("u03", 10, DAY + 0.3), STATES[3])
     row = recommender.catalogue.row_of(by_linear["item_id"])
     _, parts = recommender.sources[1].contributions(query, row)  # type: ignore[attr-defined]
-    dense = recommender.sources[1].retrieve(query, 10).dense
-    assert dense is not None
-    assert np.sum(parts) == pytest.approx(dense[row], rel=1e-5)  # exact: the parts are the score
+    score = recommender.sources[1].retrieve(query, 10).scores_of(np.array([row], np.int32))[0]
+    assert np.sum(parts) == pytest.approx(score, rel=1e-5)  # exact: the parts are the score
     assert by_linear["nearest"]["item_id"] in {"i003", "i015", "i027"}
     assert set(first["ranker"]) == {"item", "had before", "taste", "promotion", "session", "sources"}
 

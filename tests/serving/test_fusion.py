@@ -15,9 +15,9 @@ ITEMS = catalogue([f"{i:04d}" for i in range(400)])
 NOBODY = query(UserState("u"), ITEMS)
 
 
-def hits(rows: list[int], dense: np.ndarray | None = None) -> Hits:
-    scores = np.arange(len(rows), 0, -1).astype(np.float32) if dense is None else dense[rows]
-    return Hits(np.array(rows, np.int32), scores, dense)
+def hits(rows: list[int], values: np.ndarray | None = None) -> Hits:
+    scores = np.arange(len(rows), 0, -1).astype(np.float32) if values is None else values[rows]
+    return Hits(np.array(rows, np.int32), scores, values)
 
 
 def specs(*shares: float, weights: tuple[float, ...] | None = None) -> list[SourceSpec]:
@@ -66,15 +66,15 @@ def test_an_item_found_by_two_sources_beats_one_found_by_either() -> None:
     assert found.source_scores.tolist() == [[1, 1], [2, 0], [0, 2]]
 
 
-def test_a_dense_source_scores_what_others_found() -> None:
-    dense = np.arange(400, dtype=np.float32)
-    found = fuse([hits([399], dense), hits([7])], specs(0.5, 0.5), 2, NOBODY)
+def test_a_source_that_knows_all_items_scores_what_others_found() -> None:
+    values = np.arange(400, dtype=np.float32)
+    found = fuse([hits([399], values), hits([7])], specs(0.5, 0.5), 2, NOBODY)
     assert dict(zip(found.rows.tolist(), found.source_scores[:, 0].tolist(), strict=True)) == {399: 399, 7: 7}
 
 
-def test_an_item_posted_after_the_fit_has_no_dense_score_and_breaks_nothing() -> None:
-    found: Candidates = fuse([hits([1], np.ones(400, np.float32)), hits([405])], specs(0.5, 0.5), 2, NOBODY)
-    assert dict(zip(found.rows.tolist(), found.source_scores[:, 0].tolist(), strict=True)) == {1: 1.0, 405: 0.0}
+def test_an_item_posted_after_the_fit_has_no_score_there_and_breaks_nothing() -> None:
+    found: Candidates = fuse([hits([1], np.ones(390, np.float32)), hits([395])], specs(0.5, 0.5), 2, NOBODY)
+    assert dict(zip(found.rows.tolist(), found.source_scores[:, 0].tolist(), strict=True)) == {1: 1.0, 395: 0.0}
 
 
 def test_what_the_user_had_is_marked() -> None:

@@ -1,6 +1,10 @@
-"""The compiled loops beside numpy: the same bits, and the same lists with and without them."""
+"""The compiled loops beside numpy: the same bits at every step of a request, and the same lists with and without them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,50 +12,222 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import kernel
+from serving.bundle import Bundle
+from serving.features import cross_features, request_features
+from serving.fusion import fuse
+from serving.index import descending, select
+from serving.layers import Layers
+from serving.query import Candidates, Hits, Query, Request
+from serving.recommender import Recommender
+from serving.scan import Int8Scan
+from serving.sources.linear import Linear, Neighbours
+from serving.sources.two_tower import TowerTable, TwoTower
+from serving.state import SESSION_TYPES, TAUS_DAYS, StateTable, UserState
+from serving.system import SourceSpec, load_system
+from tests.bench.synthetic import Sizes, write_synthetic
+from tests.serving import tiny_bundle
 
 pytestmark = pytest.mark.skipif(not kernel.native(), reason="the native kernel was not compiled here")
+CATALOGUE = tiny_bundle.catalogue()
+LEARNING = tiny_bundle.system().learning
+SEEDS = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture
-def numpy_again() -> Iterator[None]:
-    yield
-    kernel.use(True)
+@contextmanager
+def pure() -> Iterator[None]:
+    kernel.use(False)
+    try:
+        yield
+    finally:
+        kernel.use(True)
+
+
+def both(function: Callable[[], Any]) -> tuple[Any, Any]:
+    """What it gives with the loops, and without them."""
+    found = function()
+    with pure():
+        return found, function()
+
+
+def user(random: np.random.Generator) -> UserState:
+    """Anybody: with and without history and session, with items the catalogue lacks."""
+    count, clicks = int(random.integers(0, 60)), int(random.integers(0, 6))
+    known = random.choice(CATALOGUE.keys, count, replace=False)
+    keys = np.sort(np.where(random.random(count) < 0.9, known, random.integers(2**63, size=count, dtype=np.uint64)))
+    last = tiny_bundle.DAY - random.exponential(60, count)
+    counts = (1 + random.poisson(1, count)).astype(np.float32)
+    return UserState(
+        "u", keys, last - random.exponential(60, count), last, counts, random.random((count, len(TAUS_DAYS)), np.float32) * counts[:, None],
+        random.choice(CATALOGUE.keys, clicks), tiny_bundle.DAY - random.random(clicks) / 10,
+        random.integers(len(SESSION_TYPES), size=clicks).astype(np.uint8), place=str(random.choice(["north", "south", ""])),
+    )  # fmt: skip
+
+
+def asked(random: np.random.Generator, discover: bool = False) -> Callable[[], Query]:
+    """The same question made anew each time: a query keeps what it has worked out."""
+    state, request = user(random), Request("u", 10, tiny_bundle.DAY + 0.3, "r", discover=discover)
+    return lambda: Query(request, state, CATALOGUE, LEARNING)
+
+
+def same(found: Any, expected: Any) -> None:
+    assert np.asarray(found).dtype == np.asarray(expected).dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 70), st.sampled_from([1, 7, 16, 48, 64, 65, 128]))
+@given(SEEDS, st.integers(0, 70), st.sampled_from([1, 7, 16, 48, 64, 65, 128]))
 def test_products_of_integers_are_exact_at_every_width(seed: int, items: int, width: int) -> None:
     random = np.random.default_rng(seed)
     table = random.integers(-128, 128, (items, width), dtype=np.int8)
-    vector = random.integers(-128, 128, width, dtype=np.int8)
-    found = np.empty(items, np.float32)
-    assert kernel.dots(table, vector, found)
-    assert found.tolist() == (table.astype(np.int64) @ vector.astype(np.int64)).tolist()
+    vector, scales, prior = random.normal(size=width).astype(np.float32), random.random(items, np.float32), random.random(items, np.float32)
+    for more in ((), (scales, prior)):
+        same(Int8Scan(table, "kernel").products(vector, *more), Int8Scan(table, "numpy").products(vector, *more))
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 9), st.integers(0, 80), st.sampled_from([np.uint16, np.int32]))
-def test_votes_add_up_as_bincount_adds_them(seed: int, items: int, neighbours: int, voters: int, kind: type) -> None:
+@given(SEEDS, st.integers(0, 9_000), st.integers(0, 700), st.sampled_from([-np.inf, 0.0]), st.sampled_from([1, 3, 1_000_000]))
+def test_the_best_and_their_order_are_the_same(seed: int, size: int, n: int, floor: float, distinct: int) -> None:
     random = np.random.default_rng(seed)
+    scores = (random.integers(-distinct, distinct, size) / 7).astype(np.float32)
+    excluded = random.permutation(size)[: size // 5].astype(np.int32)
+    before = scores.copy()
+    same(*(rows.astype(np.int32) for rows in both(lambda: select(scores, n, excluded, floor))))
+    same(*(rows.astype(np.int32) for rows in both(lambda: descending(scores))))
+    same(scores, before)
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.integers(1, 60), st.integers(1, 9), st.sampled_from([np.uint16, np.int32]), st.booleans())
+def test_votes_add_up_as_bincount_adds_them(seed: int, items: int, neighbours: int, kind: type, discover: bool) -> None:
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(CATALOGUE))[:items]).astype(np.int32)
+    position = np.full(len(CATALOGUE), -1, np.int32)
+    position[rows] = np.arange(items)
     to = random.integers(items, size=(items, neighbours)).astype(kind)
     weights = random.integers(-30_000, 30_000, (items, neighbours), dtype=np.int16)
-    found = random.integers(items, size=voters).astype(np.int32)
-    strengths = random.normal(size=voters).astype(np.float32)
-    expected = np.bincount(to[found].ravel(), (weights[found] * strengths[:, None]).ravel(), minlength=items)
-    assert kernel.votes(to, weights, found, strengths).tolist() == expected.tolist()
+    source = Linear(SourceSpec("linear", 1.0), Neighbours(rows, position, to, weights, random.random(items, np.float32), 150.0))
+    query = asked(random, discover)
+    found, expected = both(lambda: source.retrieve(query(), 20))
+    same(found.rows, expected.rows)
+    same(found.scores, expected.scores)
 
 
-def test_a_voter_or_neighbour_outside_of_the_table_is_refused() -> None:
-    to, weights = np.array([[1], [5]], np.int32), np.ones((2, 1), np.int16)
-    one = np.ones(1, np.float32)
-    with pytest.raises(ValueError, match="a voter is outside"):
-        kernel.votes(to, weights, np.array([2], np.int32), one)
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.booleans(), st.floats(0, 0.3))
+def test_the_search_gives_new_items_the_same_places(seed: int, discover: bool, new: float) -> None:
+    random = np.random.default_rng(seed)
+    table = TowerTable(
+        random.integers(-127, 128, (len(CATALOGUE), 64), dtype=np.int8), random.random(len(CATALOGUE), np.float32),
+        random.integers(-9, 2, len(CATALOGUE)).astype(np.float32), random.normal(size=(len(CATALOGUE), 64)).astype(np.float16), 0.15,
+    )  # fmt: skip
+    source = TwoTower(SourceSpec("two_tower", 1.0), table, random.random(len(CATALOGUE)) < new)
+    query, vector = asked(random, discover), random.normal(size=64).astype(np.float32)
+    found, expected = both(lambda: source.retrieve(query(), 150, vector))
+    for part in ("rows", "scores", "values"):
+        same(getattr(found, part), getattr(expected, part))
+    same(*both(lambda: source.history_bag(query())))
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEEDS, st.integers(1, 5), st.integers(1, 120))
+def test_pools_are_the_same(seed: int, sources: int, pool: int) -> None:
+    random = np.random.default_rng(seed)
+    hits, specs = [], []
+    for s in range(sources):
+        rows = random.permutation(len(CATALOGUE))[: random.integers(0, 90)].astype(np.int32)
+        values = random.normal(size=int(random.integers(100, len(CATALOGUE) + 1))).astype(np.float32) if random.random() < 0.6 else None
+        place = random.integers(-1, len(values), len(CATALOGUE)).astype(np.int32) if values is not None and random.random() < 0.5 else None
+        hits.append(Hits(rows, -np.sort(-random.random(len(rows), np.float32)), values, place))
+        specs.append(SourceSpec(f"s{s}", 1 / sources, {"weight": float(random.integers(1, 4)), "offset": float(random.integers(1, 60))}))
+    query = asked(random)
+    found, expected = both(lambda: fuse(hits, specs, pool, query()))
+    for part in ("rows", "fused", "source_ranks", "source_scores", "seen"):
+        same(getattr(found, part), getattr(expected, part))
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEEDS, st.integers(0, 90))
+def test_features_are_the_same(seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    query = asked(random)
+    rows = random.permutation(len(CATALOGUE))[:count].astype(np.int32)
+    ranks = np.where(random.random((count, 3)) < 0.5, random.integers(0, 100, (count, 3)), np.inf).astype(np.float32)
+    scores = (random.normal(size=(count, 3)) * (random.random((count, 3)) < 0.7)).astype(np.float32)
+    pool = Candidates(rows, scores, ranks, random.random(count, np.float32), np.isin(rows, query().history_rows))
+    same(*both(lambda: cross_features(query(), pool)))
+    same(*both(lambda: request_features(query())))
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.integers(1, 60), st.sampled_from([(5, 16, 2), (47, 64, 2), (33, 128, 64, 2), (3, 32, 16, 7, 2)]))
+def test_a_rankers_layers_are_sums_in_order(seed: int, count: int, sizes: tuple[int, ...]) -> None:
+    random = np.random.default_rng(seed)
+    parts = [random.normal(size=(a, b)) for a, b in pairwise(sizes)]
+    biases = [random.normal(size=b) for b in sizes[2:]]
+    flat = np.concatenate(
+        [parts[0].ravel(), *(part for pair in zip(parts[1:], biases, strict=True) for part in (pair[0].ravel(), pair[1]))]
+    )
+    layers = Layers(
+        random.normal(size=sizes[0]).astype(np.float32), random.random(sizes[0], np.float32), flat.astype(np.float32), np.array(sizes), 5.0
+    )
+    halves = random.normal(size=(90, sizes[1])).astype(np.float16)
+    rows, user_half = random.integers(90, size=count).astype(np.int32), random.normal(size=sizes[1]).astype(np.float32)
+    cross = random.normal(size=(count, sizes[0])).astype(np.float32)
+    found = layers.judge(halves, rows, user_half, cross)
+    if found is None:
+        pytest.skip("this CPU has no loop for it")
+    hidden = np.clip((cross - layers.mean) * layers.scale, -5, 5).astype(np.float64) @ parts[0] + halves[rows] + user_half
+    for part, bias in zip(parts[1:], biases, strict=True):
+        hidden = np.maximum(hidden, 0) @ part + bias
+    np.testing.assert_allclose(found, hidden, rtol=2e-3, atol=2e-3)
+    assert not layers.agree(lambda halves, cross: np.zeros((len(cross), 2), np.float32))  # a graph that says something else
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, StateTable]:
+    """The shop's sources and networks over a made-up catalogue, large enough for thresholds from samples."""
+    system = load_system("shop")
+    sizes = Sizes(items=9_000, users=60, with_neighbours=4_500, neighbours=40, on_offer=6_000)
+    bundle, users = write_synthetic(system, tmp_path_factory.mktemp("kernel"), sizes)
+    return Recommender(Bundle.load(bundle), system), StateTable.load(users)
+
+
+@pytest.mark.parametrize("discover", [False, True])
+def test_the_same_answer_to_the_bit_with_and_without_the_loops(shop: tuple[Recommender, StateTable], discover: bool) -> None:
+    recommender, table = shop
+    for number in range(len(table)):
+        state = table[number]
+        if number % 3 == 0:
+            state = state.with_session_event(int(recommender.catalogue.keys[number]), "click", recommender.catalogue.cut_day)
+        request = Request(state.user_id, 20, recommender.catalogue.cut_day + 0.3, str(number), discover=discover)
+        found, expected = both(lambda request=request, state=state: recommender.recommend(request, state))
+        assert found.items == expected.items
+        for part in ("rows", "fused", "source_ranks", "source_scores", "seen"):
+            same(getattr(found.trace.candidates, part), getattr(expected.trace.candidates, part))
+        for part in ("light", "heavy", "cross", "kept"):
+            np.testing.assert_array_equal(getattr(found.trace.scores, part), getattr(expected.trace.scores, part))
+
+
+def test_the_shops_rankers_run_as_loops_where_the_cpu_has_them(shop: tuple[Recommender, StateTable]) -> None:
+    recommender, _ = shop
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    assert set(recommender.rankers.layers) == ({"light", "heavy"} if " avx512f" in flags else set())
+
+
+def test_what_is_outside_of_a_table_is_refused() -> None:
+    to, weights, one = np.array([[1], [5]], np.int32), np.ones((2, 1), np.int16), np.ones(2, np.float32)
     with pytest.raises(ValueError, match="a neighbour is outside"):
-        kernel.votes(to, weights, np.array([1], np.int32), one)
+        kernel.votes(to, weights, one, np.arange(2, dtype=np.int32), np.array([1], np.int32), np.ones(1, np.float32))
+    with pytest.raises(ValueError, match="excluded rows below 2"):
+        kernel.best(one, 1, 0.0, np.array([2], np.int32))
+    with pytest.raises(ValueError, match="rows within a table of 2"):
+        kernel.bag(np.ones((2, 16), np.float16), np.array([2], np.int32), np.ones(1, np.float32))
+    assert one.tolist() == [1, 1]
 
 
-def test_without_the_kernel_the_callers_are_told_to_use_numpy(numpy_again: None) -> None:
-    kernel.use(False)
-    assert not kernel.native()
-    assert kernel.votes(np.zeros((1, 1), np.uint16), np.ones((1, 1), np.int16), np.zeros(1, np.int32), np.ones(1, np.float32)) is None
-    assert not kernel.dots(np.zeros((1, 4), np.int8), np.zeros(4, np.int8), np.empty(1, np.float32))
+def test_without_the_kernel_the_callers_are_told_to_use_numpy() -> None:
+    with pure():
+        assert not kernel.native()
+        assert kernel.best(np.ones(1, np.float32), 1, 0.0, np.empty(0, np.int32)) is None
+        assert kernel.falling(np.ones(1, np.float32)) is None
+    assert kernel.native()

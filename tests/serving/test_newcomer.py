@@ -5,7 +5,7 @@ import pytest
 
 from serving.bundle import Bundle
 from serving.query import Request
-from serving.recommender import LEAST_VISITS, Recommender, is_newcomer
+from serving.recommender import Recommender, is_newcomer
 from serving.state import UserState
 from tests.serving import tiny_bundle
 
@@ -31,7 +31,7 @@ def ranked(recommender, state):
 
 
 def test_visits_are_moments_not_items():
-    assert [is_newcomer(after(visits)) for visits in (0, LEAST_VISITS - 1, LEAST_VISITS)] == [True, True, False]
+    assert [is_newcomer(after(visits)) for visits in (0, 1, 2)] == [True, True, False]
 
 
 def test_a_newcomers_list_is_in_the_order_of_the_fused_rank(recommender):
@@ -48,5 +48,5 @@ def test_a_click_of_a_newcomer_counts_too(recommender):
 
 
 def test_from_the_second_visit_on_the_rankers_decide(recommender):
-    pool, found = ranked(recommender, after(LEAST_VISITS))
+    pool, found = ranked(recommender, after(2))
     assert found.rows.tolist() != pool.rows[np.lexsort((pool.rows, -pool.fused))].tolist()

@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from feature_repo.names import USER_FEATURES
 from serving.query import Request
-from serving.recommender import Recommender, descending
+from serving.recommender import Recommender
 from serving.state import UserState
 from tests.serving.tiny_bundle import DAY, ITEMS, load_tiny, states, system
 
@@ -98,14 +95,6 @@ def test_a_click_changes_the_next_list(recommender: Recommender) -> None:
     key = int(recommender.catalogue.keys[100])
     after = recommender.recommend(request, USERS[3].with_session_event(key, "add_to_cart", DAY - 0.001))
     assert [item.row for item in before.items] != [item.row for item in after.items]
-
-
-@given(st.lists(st.sampled_from([0.0, 0.1, 0.1000001, 0.5, 0.9]), max_size=60), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
-def test_scores_fall_and_ties_go_by_row(values: list[float], random: Random) -> None:
-    scores, rows = np.array(values, np.float32), np.array(random.sample(range(1000), len(values)), np.int32)
-    expected = sorted(range(len(values)), key=lambda at: (-scores[at], rows[at]))
-    assert descending(scores, rows).tolist() == expected
 
 
 def test_the_trace_holds_what_explains_the_answer(recommender: Recommender, tmp_path: Path) -> None:

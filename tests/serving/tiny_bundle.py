@@ -162,19 +162,18 @@ def _models(folder: Path, made: System) -> None:
 
 
 def _ranker(weights: np.ndarray) -> bytes:
-    """logits = cross @ weights + (user + item)[:, :1]."""
+    """logits = cross @ weights + halves[:, :1]."""
     from onnx import TensorProto, helper, numpy_helper
 
     floats = TensorProto.FLOAT
     first = np.zeros((WIDTH, 2), np.float32)
     first[0] = 1
     nodes = [
-        helper.make_node("Add", ["user", "item"], ["both"]),
-        helper.make_node("MatMul", ["both", "first"], ["base"]),
+        helper.make_node("MatMul", ["halves", "first"], ["base"]),
         helper.make_node("MatMul", ["cross", "weights"], ["seen"]),
         helper.make_node("Add", ["base", "seen"], ["logits"]),
     ]
-    inputs = [("user", (1, WIDTH)), ("item", ("C", WIDTH)), ("cross", ("C", len(weights)))]
+    inputs = [("halves", ("C", WIDTH)), ("cross", ("C", len(weights)))]
     return _graph(
         nodes,
         inputs,

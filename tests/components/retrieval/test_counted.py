@@ -15,6 +15,7 @@ from serving.state import UserState
 from tests.components.retrieval.worlds import CUT_DAY, Event, catalogue, clicked, cut, query
 
 FOUR = ["a", "b", "c", "d"]
+ALL = np.arange(4, dtype=np.int32)
 
 
 def load(kind: type, fitter, spec, world, folder: Path):
@@ -60,7 +61,7 @@ def test_trending_counts_users_of_the_last_days(tmp_path: Path) -> None:
     hits = source.retrieve(query(UserState("nobody"), world.catalogue), 5)
     assert hits.rows.tolist() == [1, 0]
     assert hits.scores.tolist() == [25, 24]
-    assert hits.dense.tolist() == [24, 25, 0, 0]
+    assert hits.scores_of(ALL).tolist() == [24, 25, 0, 0]
 
 
 def test_a_region_with_enough_users_has_its_own_list_and_others_get_everyones(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_category_promotion_equals_its_formula(tmp_path: Path) -> None:
     display = np.array([1, 1, 1, (1 + 0.5 / 2) * (1 + 0.3)])  # planned in one of two places, the user's own
     expected = popularity * store * display * lift**0.3 * lift**0.3 * brand**0.3
     hits = source.retrieve(asked, 4)
-    np.testing.assert_allclose(hits.dense, expected, rtol=1e-4)
+    np.testing.assert_allclose(hits.scores_of(ALL), expected, rtol=1e-4)
     assert hits.rows.tolist() == np.argsort(-expected).tolist()
 
 
@@ -126,14 +127,14 @@ def test_a_click_raises_its_category(tmp_path: Path) -> None:
     world = promotion_world()
     source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
     nobody = UserState("nobody")
-    before = source.retrieve(query(nobody, world.catalogue), 4).dense
-    after = source.retrieve(query(clicked(nobody, "b"), world.catalogue), 4).dense
+    before = source.retrieve(query(nobody, world.catalogue), 4).scores_of(ALL)
+    after = source.retrieve(query(clicked(nobody, "b"), world.catalogue), 4).scores_of(ALL)
     assert after[0] / before[0] > 1 > after[2] / before[2]
 
 
 def test_another_store_has_another_plan(tmp_path: Path) -> None:
     world = promotion_world()
     source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
-    here, there = (source.retrieve(query(UserState("nobody"), world.catalogue, place=place), 4).dense[3] for place in ("p0", "p1"))
-    assert here > there
+    here, there = (source.retrieve(query(UserState("nobody"), world.catalogue, place=place), 4).scores_of(ALL) for place in ("p0", "p1"))
+    assert here[3] > there[3]
     assert world.users.cut_day == CUT_DAY

@@ -71,8 +71,9 @@ def test_scores_are_history_times_the_matrix(fitted) -> None:
     for user in range(12):
         hits = source.retrieve(query(world.users[user], world.catalogue), 7)
         slow = counts[user] @ matrix
-        np.testing.assert_allclose(hits.dense, slow, atol=1e-4 * np.abs(slow).max())  # int16 weights
-        best = [row for row in np.argsort(-hits.dense, kind="stable") if hits.dense[row] > 0][:7]
+        scores = hits.scores_of(np.arange(30, dtype=np.int32))
+        np.testing.assert_allclose(scores, slow, atol=1e-4 * np.abs(slow).max())  # int16 weights
+        best = [row for row in np.argsort(-scores, kind="stable") if scores[row] > 0][:7]
         assert hits.rows.tolist() == best
 
 

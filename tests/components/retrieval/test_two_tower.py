@@ -64,8 +64,8 @@ def test_every_user_is_led_to_their_own_colour(learnt) -> None:
 def test_items_never_sold_are_placed_by_their_content(learnt) -> None:
     world, source, vectors, _ = learnt
     for user in range(60):
-        dense = source.retrieve(query(world.users[user], world.catalogue), SIZE, vectors[user]).dense
-        assert (dense[38] > dense[39]) == (user % 2 == 0)
+        scores = source.retrieve(query(world.users[user], world.catalogue), SIZE, vectors[user]).values
+        assert (scores[38] > scores[39]) == (user % 2 == 0)
 
 
 def test_a_click_turns_the_history_bag_and_the_list(learnt) -> None:
@@ -93,13 +93,13 @@ def test_vectors_of_all_users_at_once_are_those_made_one_by_one(learnt) -> None:
         np.testing.assert_allclose(vectors[user], alone, atol=1e-5)
 
 
-def test_dense_scores_are_the_formula_within_int8(learnt) -> None:
+def test_scores_are_the_formula_within_int8(learnt) -> None:
     world, source, vectors, home = learnt
     towers = Towers.load(home / "towers.pt")
     items = two_tower.item_vectors(world, towers, two_tower.catalogue_content(world.catalogue))
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
-    dense = source.retrieve(query(world.users[0], world.catalogue), 5, vectors[0]).dense
-    np.testing.assert_allclose(dense, items @ vectors[0] / source.table.temperature + source.table.prior, atol=0.1)
+    scores = source.retrieve(query(world.users[0], world.catalogue), 5, vectors[0]).values
+    np.testing.assert_allclose(scores, items @ vectors[0] / source.table.temperature + source.table.prior, atol=0.1)
 
 
 def test_without_a_vector_the_source_is_silent(learnt) -> None:
@@ -165,5 +165,5 @@ def test_new_items_get_every_twenty_fifth_place() -> None:
     hits = source.retrieve(query(UserState("u"), world), 100, vector)
     assert np.flatnonzero(hits.rows >= 2900).tolist() == [FRESH_EVERY - 1 + FRESH_EVERY * i for i in range(100 // FRESH_EVERY)]
     assert len(np.unique(hits.rows)) == 100
-    best_new = 2900 + select(hits.dense[2900:], 4)
+    best_new = 2900 + select(hits.values[2900:].copy(), 4)
     assert hits.rows[FRESH_EVERY - 1 :: FRESH_EVERY].tolist() == best_new.tolist()

@@ -1,0 +1,74 @@
+/* What the parts of the kernel share: arguments as buffers, memory that is kept, selection of the best.
+ *
+ * Every loop gives what numpy beside its caller gives, to the bit: products of integers are exact, sums run in the same order and precision,
+ * nothing is contracted (-ffp-contract=off), and whatever has no exact definition (logarithms, exponentials, powers) is left to numpy.
+ * The interpreter's lock is held throughout: a call is at most a few hundred microseconds, and the kept memory needs no other guard.
+ */
+#ifndef SHORTLIST_KERNEL_H
+#define SHORTLIST_KERNEL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define X86 1
+#endif
+
+/* Compiled for several generations of CPUs, chosen at run time. */
+#if defined(X86) && !defined(__clang__)
+#define HOT __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define HOT
+#endif
+
+typedef struct {
+    float score;
+    int32_t at;
+} Scored;
+
+/* Memory of at least `bytes`, kept for the next call; NULL with an exception set. One a purpose. */
+enum { KEPT_FOUND, KEPT_SPARE, KEPT_SUMS, KEPT_SLOTS, KEPT_TABLE, KEPT_PAIRS, KEPT_KINDS };
+void *kept_memory(int purpose, size_t bytes);
+
+/* The same, all zero where it has never been written; who writes puts the zeros back. */
+void *kept_zeros(int purpose, size_t bytes);
+
+/* Sorts `found` by falling score, equal scores staying in order; the sorted ones are returned (in `found` or in `spare`). */
+Scored *falling(Scored *found, Scored *spare, size_t count);
+
+/* The best n of `scores` above `floor` among those whose byte in `wanted` is not 0 (all, if NULL): falling, ties by position. -1: exception. */
+Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, Scored **best);
+
+/* The same, none of `excluded`, copied to `rows` and `values`, where there is room for n of each. */
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, const int32_t *excluded, size_t barred, int32_t *rows, float *values);
+
+/* Arguments: arrays as contiguous buffers. `take` fills `views` after the format of PyArg_ParseTuple and counts them. */
+typedef struct {
+    Py_buffer *views;
+    int count;
+} Given;
+void give_back(Given given);
+
+PyObject *py_search(PyObject *, PyObject *);
+PyObject *py_products(PyObject *, PyObject *);
+PyObject *py_instructions(PyObject *, PyObject *);
+PyObject *py_best(PyObject *, PyObject *);
+PyObject *py_votes(PyObject *, PyObject *);
+PyObject *py_tally(PyObject *, PyObject *);
+PyObject *py_lifted(PyObject *, PyObject *);
+PyObject *py_fuse(PyObject *, PyObject *);
+PyObject *py_resolve(PyObject *, PyObject *);
+PyObject *py_recall(PyObject *, PyObject *);
+PyObject *py_falling(PyObject *, PyObject *);
+PyObject *py_bag(PyObject *, PyObject *);
+PyObject *py_halves(PyObject *, PyObject *);
+PyObject *py_tables(PyObject *, PyObject *);
+PyObject *py_sizes(PyObject *, PyObject *);
+PyObject *py_judge(PyObject *, PyObject *);
+PyObject *py_features(PyObject *, PyObject *);
+
+#endif

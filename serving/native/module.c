@@ -1,0 +1,27 @@
+/* The hot loops of a request as a Python module; serving/kernel.py is its door. */
+#include "kernel.h"
+
+static PyMethodDef methods[] = {
+    {"search", py_search, METH_VARARGS, "The best of a table for a vector, marked rows among them."},
+    {"products", py_products, METH_VARARGS, "Exact integer products of int8 rows with an int8 vector, scaled."},
+    {"instructions", py_instructions, METH_VARARGS, "instructions(width) -> name of the scan this CPU gets."},
+    {"best", py_best, METH_VARARGS, "The n best of many scores."},
+    {"votes", py_votes, METH_VARARGS, "Votes of history items for their neighbours."},
+    {"tally", py_tally, METH_VARARGS, "Weights by code."},
+    {"lifted", py_lifted, METH_VARARGS, "Offers times the user's lifts."},
+    {"bag", py_bag, METH_VARARGS, "Weighted sum of rows of a float16 table."},
+    {"halves", py_halves, METH_VARARGS, "Rows of a float16 table plus one vector."},
+    {"fuse", py_fuse, METH_VARARGS, "One pool from the lists of the sources."},
+    {"resolve", py_resolve, METH_VARARGS, "Rows of item keys."},
+    {"recall", py_recall, METH_VARARGS, "A history on the rows of a bundle."},
+    {"falling", py_falling, METH_VARARGS, "Positions of scores, greatest first."},
+    {"tables", py_tables, METH_VARARGS, "A user's taste by category and brand."},
+    {"sizes", py_sizes, METH_VARARGS, "Sizes of the scores of sources."},
+    {"features", py_features, METH_VARARGS, "Features of candidates."},
+    {"judge", py_judge, METH_VARARGS, "A ranker over its candidates."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "serving.native._kernel", "Hot loops of a request.", -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void) { return PyModule_Create(&module); }

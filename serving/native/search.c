@@ -1,0 +1,165 @@
+/* The scan of the two-tower source (serving/scan.py): every int8 row times one int8 vector, times the row's scale, plus its prior. */
+#include "kernel.h"
+
+#define BLOCK 16 /* rows at a time */
+
+typedef void (*dots_fn)(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums);
+
+static void dots_plain(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    for (int i = 0; i < BLOCK; i++) {
+        int32_t sum = 0;
+        for (size_t d = 0; d < width; d++) sum += (int32_t)table[(size_t)i * width + d] * vector[d];
+        sums[i] = sum;
+    }
+}
+
+#ifdef X86
+__attribute__((target("avx2"))) static int32_t total256(__m256i sum) {
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    return _mm_cvtsi128_si32(half);
+}
+
+/* width is a multiple of 16 */
+__attribute__((target("avx2"))) static void dots_avx2(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    for (int i = 0; i < BLOCK; i++) {
+        const int8_t *row = table + (size_t)i * width;
+        __m256i sum = _mm256_setzero_si256();
+        for (size_t d = 0; d < width; d += 16) {
+            __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row + d)));
+            __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(vector + d)));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+        }
+        sums[i] = total256(sum);
+    }
+}
+
+/* Sums of four rows within each 128 bits: [a, b, c, d] four times, still to be added up. */
+__attribute__((target("avx512f"))) static inline __m512i four(__m512i a, __m512i b, __m512i c, __m512i d) {
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+__attribute__((target("avx512f"))) static inline __m512i halved(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* width is 64: one row is one register. dpbusd wants one side unsigned: (t + 128) . v - 128 * sum(v). */
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) static void dots_vnni64(
+    const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    __m512i high = _mm512_set1_epi8((char)0x80), v = _mm512_loadu_si512(vector), s[BLOCK];
+    __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_dpbusd_epi32(_mm512_setzero_si512(), high, v)); /* - 128 * sum(v), in 16 parts */
+    for (int i = 0; i < BLOCK; i++) s[i] = _mm512_dpbusd_epi32(start, _mm512_xor_si512(_mm512_loadu_si512(table + 64 * i), high), v);
+    __m512i first = halved(four(s[0], s[1], s[2], s[3]), four(s[4], s[5], s[6], s[7]));
+    __m512i second = halved(four(s[8], s[9], s[10], s[11]), four(s[12], s[13], s[14], s[15]));
+    _mm512_storeu_si512(sums, halved(first, second));
+}
+#endif
+
+static dots_fn choose_dots(size_t width, const char **name) {
+#ifdef X86
+    __builtin_cpu_init();
+    if (width == 64 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) return *name = "vnni", dots_vnni64;
+    if (width % 16 == 0 && __builtin_cpu_supports("avx2")) return *name = "avx2", dots_avx2;
+#endif
+    return *name = "plain", dots_plain;
+}
+
+HOT static void scan(const int8_t *table, const int8_t *vector, size_t items, size_t width, float scale, const float *scales, const float *prior, float *out) {
+    const char *name;
+    dots_fn dots = choose_dots(width, &name);
+    int32_t sums[BLOCK];
+    for (size_t begin = 0; begin < items; begin += BLOCK) {
+        size_t rows = items - begin < BLOCK ? items - begin : BLOCK;
+        if (rows == BLOCK) {
+            dots(table + begin * width, vector, width, sums);
+        } else {
+            for (size_t i = 0; i < rows; i++) {
+                sums[i] = 0;
+                for (size_t d = 0; d < width; d++) sums[i] += (int32_t)table[(begin + i) * width + d] * vector[d];
+            }
+        }
+        for (size_t i = 0; i < rows; i++) out[begin + i] = (float)sums[i] * scale;
+        if (scales)
+            for (size_t i = 0; i < rows; i++) out[begin + i] = out[begin + i] * scales[begin + i] + prior[begin + i];
+    }
+}
+
+/* The vector as int8 and the scale that makes it so again, as serving/scan.py rounds it. */
+static float rounded(const float *vector, size_t width, int8_t *out) {
+    float most = 0;
+    for (size_t d = 0; d < width; d++) most = fabsf(vector[d]) > most ? fabsf(vector[d]) : most;
+    float scale = (float)((most > 1e-30 ? (double)most : 1e-30) / 127);
+    for (size_t d = 0; d < width; d++) out[d] = (int8_t)rintf(vector[d] / scale);
+    return scale;
+}
+
+/* products(table int8 (I, D), vector float32 (D,), scales float32 (I,) or None, prior float32 (I,) or None, out float32 (I,)) */
+PyObject *py_products(PyObject *self, PyObject *args) {
+    Py_buffer v[5] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*y*z*z*w*", &v[0], &v[1], &v[2], &v[3], &v[4])) return NULL;
+    Py_ssize_t width = v[1].len / 4, items = v[4].len / 4;
+    int wrong = v[0].len != items * width || !v[2].buf != !v[3].buf || (v[2].buf && (v[2].len != items * 4 || v[3].len != items * 4));
+    int8_t *vector = kept_memory(KEPT_KINDS, (size_t)width + 64);
+    if (wrong) PyErr_Format(PyExc_ValueError, "expected a table of %zd x %zd bytes, and as many scales and priors", items, width);
+    else if (vector) {
+        float scale = rounded(v[1].buf, (size_t)width, vector);
+        scan(v[0].buf, vector, (size_t)items, (size_t)width, scale, v[2].buf, v[3].buf, v[4].buf);
+    }
+    give_back((Given){v, 5});
+    if (wrong || !vector) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyObject *py_instructions(PyObject *self, PyObject *args) {
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "n", &width)) return NULL;
+    const char *name;
+    choose_dots((size_t)width, &name);
+    return PyUnicode_FromString(name);
+}
+
+/* The first n of `list`, every `every`-th place given to the next of `turn`, which are not said twice. */
+static size_t mix(const int32_t *list, size_t listed, const int32_t *turn, size_t turns, const uint8_t *marked, size_t every, size_t n, int32_t *out) {
+    size_t at = 0, used = 0, met = 0, size = 0;
+    while (size < n) {
+        while (at < listed && marked[list[at]] && met < turns) at++, met++; /* the first marked ones are those of `turn` */
+        int due = size % every == every - 1 && used < turns;
+        if (due || at >= listed) {
+            if (used >= turns) break;
+            out[size++] = turn[used++];
+        } else {
+            out[size++] = list[at++];
+        }
+    }
+    return size;
+}
+
+/* search(table int8 (I, D), vector float32 (D,), scales float32 (I,), prior float32 (I,), marked uint8 (I,), every, n, excluded int32,
+ *        scores float32 (I,) out, rows int32 (n,) out) -> how many: the best n, every `every`-th place for the best marked one */
+PyObject *py_search(PyObject *self, PyObject *args) {
+    Py_buffer v[8] = {{0}};
+    Py_ssize_t every, n;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*nny*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &every, &n, &v[5], &v[6], &v[7])) return NULL;
+    size_t width = (size_t)v[1].len / 4, items = (size_t)v[6].len / 4, most = (size_t)(n > 0 ? n : 0), turns = every > 0 ? most / (size_t)every : 0;
+    Py_ssize_t size = -1;
+    if ((size_t)v[0].len != items * width || (size_t)v[2].len != items * 4 || (size_t)v[3].len != items * 4 || (size_t)v[4].len != items || n < 0 ||
+        every < 1 || v[7].len != n * 4) {
+        PyErr_Format(PyExc_ValueError, "expected a table of %zu x %zu bytes, with scales, priors and marks, and room for %zd rows", items, width, n);
+    } else {
+        int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
+        int32_t *list = kept_memory(KEPT_SUMS, (2 * most + turns + 1) * 4), *turn = list + most;
+        float *values = list ? (float *)(turn + turns) : NULL, *scores = v[6].buf;
+        if (vector && list) {
+            float scale = rounded(v[1].buf, width, vector);
+            scan(v[0].buf, vector, items, width, scale, v[2].buf, v[3].buf, scores);
+            Py_ssize_t listed = best_but(scores, items, most, -INFINITY, NULL, v[5].buf, (size_t)v[5].len / 4, list, values);
+            Py_ssize_t fresh = listed < 0 ? -1 : best_but(scores, items, turns, -INFINITY, v[4].buf, v[5].buf, (size_t)v[5].len / 4, turn, values);
+            if (fresh >= 0) size = (Py_ssize_t)mix(list, (size_t)listed, turn, (size_t)fresh, v[4].buf, (size_t)every, most, v[7].buf);
+        }
+    }
+    give_back((Given){v, 8});
+    return size < 0 ? NULL : PyLong_FromSsize_t(size);
+}

@@ -1,0 +1,188 @@
+/* The best n of many: a threshold from a sample of the scores, then a radix sort of the few that reach it (serving/index.py). */
+#include "kernel.h"
+
+#define SAMPLE 2048
+#define SLACK 1.3
+#define BUCKETS 2048 /* 11 bits a pass */
+#define PURPOSES 8
+
+void *kept_memory(int purpose, size_t bytes) {
+    static void *memory[PURPOSES];
+    static size_t size[PURPOSES];
+    if (size[purpose] < bytes) {
+        void *more = PyMem_RawRealloc(memory[purpose], bytes + bytes / 4);
+        if (!more) return PyErr_NoMemory();
+        memory[purpose] = more, size[purpose] = bytes + bytes / 4;
+    }
+    return memory[purpose];
+}
+
+void *kept_zeros(int purpose, size_t bytes) {
+    static size_t cleared[PURPOSES];
+    char *memory = kept_memory(purpose, bytes);
+    if (memory && cleared[purpose] < bytes) {
+        memset(memory, 0, bytes); /* all of it: whoever wrote has put zeros back, so nothing is lost */
+        cleared[purpose] = bytes;
+    }
+    return memory;
+}
+
+void give_back(Given given) {
+    for (int i = 0; i < given.count; i++) PyBuffer_Release(&given.views[i]);
+}
+
+/* A float's bits, turned so that greater floats have smaller keys. + 0: there is no negative zero. */
+static inline uint32_t key_of(float score) {
+    uint32_t bits;
+    score += 0.0f;
+    memcpy(&bits, &score, 4);
+    return ~(bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u));
+}
+
+static inline float score_of(uint32_t key) {
+    uint32_t bits = ~key;
+    bits = bits & 0x80000000u ? bits ^ 0x80000000u : ~bits;
+    float score;
+    memcpy(&score, &bits, 4);
+    return isnan(score) ? -INFINITY : score;
+}
+
+Scored *falling(Scored *found, Scored *spare, size_t count) {
+    static uint32_t many[3][BUCKETS];
+    memset(many, 0, sizeof many);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t key = key_of(found[i].score);
+        many[0][key & 2047]++, many[1][(key >> 11) & 2047]++, many[2][key >> 22]++;
+    }
+    for (int pass = 0; pass < 3; pass++) {
+        uint32_t *begin = many[pass], total = 0;
+        if (count && begin[(key_of(found[0].score) >> (11 * pass)) & 2047] == count) continue; /* all alike in these bits */
+        for (int b = 0; b < BUCKETS; b++) {
+            uint32_t here = begin[b];
+            begin[b] = total, total += here;
+        }
+        for (size_t i = 0; i < count; i++) spare[begin[(key_of(found[i].score) >> (11 * pass)) & 2047]++] = found[i];
+        Scored *swap = found;
+        found = spare, spare = swap;
+    }
+    return found;
+}
+
+/* The rank-th smallest of the keys, its last ten bits filled up: two counts of eleven bits each. */
+static uint32_t near_rank(const uint32_t *keys, size_t count, size_t rank) {
+    uint32_t many[BUCKETS] = {0}, upper = 0, lower = 0;
+    for (size_t i = 0; i < count; i++) many[keys[i] >> 21]++;
+    while (rank > many[upper]) rank -= many[upper++];
+    memset(many, 0, sizeof many);
+    for (size_t i = 0; i < count; i++)
+        if (keys[i] >> 21 == upper) many[(keys[i] >> 10) & 2047]++;
+    while (rank > many[lower]) rank -= many[lower++];
+    return upper << 21 | lower << 10 | 1023;
+}
+
+/* A score that about SLACK * n of the wanted reach, from every stride-th; -inf where a sample would not pay. */
+static float threshold(const float *scores, size_t count, size_t n, const uint8_t *wanted) {
+    uint32_t sample[2 * SAMPLE];
+    size_t stride = count / SAMPLE, taken = 0;
+    if (stride < 2) return -INFINITY;
+    double share = (double)n * SLACK / (double)stride;
+    size_t rank = (size_t)(share + 3 * sqrt(share)) + 1; /* three deviations more: a second look is rare */
+    for (size_t i = 0; i < count && taken < 2 * SAMPLE; i += stride)
+        if (!wanted || wanted[i]) sample[taken++] = key_of(scores[i]);
+    return rank < taken ? score_of(near_rank(sample, taken, rank)) : -INFINITY;
+}
+
+#ifdef X86
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t reach_wide(
+    const float *scores, size_t count, float least, int above, const uint8_t *wanted, Scored *found) {
+    size_t kept = 0, i = 0;
+    __m512 bound = _mm512_set1_ps(least);
+    for (; i + 16 <= count; i += 16) {
+        __m512 values = _mm512_loadu_ps(scores + i);
+        __mmask16 hit = above ? _mm512_cmp_ps_mask(values, bound, _CMP_GT_OQ) : _mm512_cmp_ps_mask(values, bound, _CMP_GE_OQ);
+        if (wanted && hit) hit &= _mm_test_epi8_mask(_mm_loadu_si128((const void *)(wanted + i)), _mm_set1_epi8(-1));
+        while (hit) {
+            size_t at = i + (size_t)__builtin_ctz(hit);
+            found[kept++] = (Scored){scores[at], (int32_t)at};
+            hit &= (__mmask16)(hit - 1);
+        }
+    }
+    for (; i < count; i++)
+        if ((above ? scores[i] > least : scores[i] >= least) && (!wanted || wanted[i])) found[kept++] = (Scored){scores[i], (int32_t)i};
+    return kept;
+}
+#endif
+
+/* Those that reach `least`, or are `above` it, in order. */
+static size_t reach(const float *scores, size_t count, float least, int above, const uint8_t *wanted, Scored *found) {
+#ifdef X86
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return reach_wide(scores, count, least, above, wanted, found);
+#endif
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if ((above ? scores[i] > least : scores[i] >= least) && (!wanted || wanted[i])) found[kept++] = (Scored){scores[i], (int32_t)i};
+    return kept;
+}
+
+Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, Scored **best) {
+    Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
+    if (!found || !spare) return -1;
+    float least = threshold(scores, count, n, wanted);
+    size_t kept = least > floor ? reach(scores, count, least, 0, wanted, found) : 0;
+    if (kept < n) kept = reach(scores, count, floor, 1, wanted, found);
+    *best = falling(found, spare, kept);
+    return (Py_ssize_t)(kept < n ? kept : n);
+}
+
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, const int32_t *excluded, size_t barred, int32_t *rows, float *values) {
+    float *kept = kept_memory(KEPT_PAIRS, (barred + 1) * 4);
+    if (!kept) return -1;
+    for (size_t i = 0; i < barred; i++) {
+        if (excluded[i] < 0 || (size_t)excluded[i] >= count) {
+            while (i--) scores[excluded[i]] = kept[i];
+            PyErr_Format(PyExc_ValueError, "expected excluded rows below %zu", count);
+            return -1;
+        }
+        kept[i] = scores[excluded[i]], scores[excluded[i]] = -INFINITY;
+    }
+    Scored *best;
+    Py_ssize_t found = best_of(scores, count, n, floor, wanted, &best);
+    for (size_t i = barred; i--;) scores[excluded[i]] = kept[i]; /* backwards: a row named twice gets its first value again */
+    for (Py_ssize_t i = 0; i < found; i++) rows[i] = best[i].at, values[i] = best[i].score;
+    return found;
+}
+
+/* best(scores float32 (I,), n, floor, wanted uint8 (I,) or None, excluded int32, rows int32 (n,) out, values float32 (n,) out) -> how many there are.
+ * `scores` are written to while it runs and left as they were. */
+PyObject *py_best(PyObject *self, PyObject *args) {
+    Py_buffer v[5] = {{0}};
+    Py_ssize_t n;
+    float floor;
+    if (!PyArg_ParseTuple(args, "w*nfz*y*w*w*", &v[0], &n, &floor, &v[1], &v[2], &v[3], &v[4])) return NULL;
+    size_t count = (size_t)v[0].len / 4;
+    Py_ssize_t found = -1;
+    if (n < 0 || v[3].len < n * 4 || v[4].len < n * 4 || (v[1].buf && (size_t)v[1].len != count))
+        PyErr_Format(PyExc_ValueError, "expected room for %zd rows and values, and a byte for each of %zu scores", n, count);
+    else found = best_but(v[0].buf, count, (size_t)n, floor, v[1].buf, v[2].buf, (size_t)v[2].len / 4, v[3].buf, v[4].buf);
+    give_back((Given){v, 5});
+    return found < 0 ? NULL : PyLong_FromSsize_t(found);
+}
+
+/* falling(scores float32 (C,), out int32 (C,)): positions, greatest score first, ties by position */
+PyObject *py_falling(PyObject *self, PyObject *args) {
+    Py_buffer v[2] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*w*", &v[0], &v[1])) return NULL;
+    size_t count = (size_t)v[0].len / 4;
+    int wrong = v[1].len != v[0].len;
+    Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
+    if (found && spare && !wrong) {
+        for (size_t c = 0; c < count; c++) found[c] = (Scored){((const float *)v[0].buf)[c], (int32_t)c};
+        Scored *order = falling(found, spare, count);
+        for (size_t c = 0; c < count; c++) ((int32_t *)v[1].buf)[c] = order[c].at;
+    }
+    give_back((Given){v, 2});
+    if (!found || !spare) return NULL;
+    if (wrong) return PyErr_Format(PyExc_ValueError, "expected room for %zu positions", count);
+    Py_RETURN_NONE;
+}
