@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 _SHARE = 0.5  # of a request's budget that may be spent waiting
 _SMOOTH = 0.05  # weight of the newest call in the running mean
-_LANES = 4  # calls at a time that wait for other servers: enough to keep both halves busy, few enough to wait for them within a budget
+_LANES = 3  # calls at a time that wait for other servers: as many as keep both halves and the front busy
 
 
 class Turn:

@@ -86,6 +86,11 @@ def test_requests_with_the_same_head_are_told_apart_by_their_bodies(server: Runn
             if cut < len(whole):
                 connection.sendall(whole[cut:])
             assert ids(json.loads(_body(connection))) == plain[user]
+        whole = b"".join(head % len(body) + body for body in (b'{"user_id":"u01","k":3}', b'{"user_id":"stranger","k":3}'))
+        connection.sendall(whole[:70])
+        connection.sendall(whole[70:])  # the end of one and all of another
+        assert ids(json.loads(_body(connection))) == plain["u01"]
+        assert len(json.loads(_body(connection))["items"]) == 3
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
         assert _body(connection) + _body(connection) == b'{"status":"alive"}' * 2
         connection.sendall(head % 9 + b"no json..")
