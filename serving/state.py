@@ -51,7 +51,7 @@ class UserState:
     consent: str = "full"
     created_day: float = float("nan")
     updated_day: float = float("nan")  # of the latest event folded in
-    _packed: bytes = field(default=b"", init=False, compare=False, repr=False)  # the bytes it was read from; a changed copy has none
+    _packed: bytes = field(default=b"", init=False, compare=False, repr=False)  # its bytes, once they are known; a changed copy has none
 
     def same_as(self, other: "UserState") -> bool:
         """Whether both say the same of the user."""
@@ -118,7 +118,9 @@ class UserState:
             self.keys, self.first_day, self.last_day, self.session_keys, self.session_days,
             self.counts, self.decayed, self.features, self.session_types,
         )  # fmt: skip
-        return b"".join((head, struct.pack("<I", len(texts)), texts, *(np.ascontiguousarray(a).tobytes() for a in arrays)))
+        packed = b"".join((head, struct.pack("<I", len(texts)), texts, *(np.ascontiguousarray(a).data for a in arrays)))
+        object.__setattr__(self, "_packed", packed)
+        return packed
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:

@@ -12,6 +12,8 @@ Shapes: C candidates, K kept by the light ranker, S sources, D the user's vector
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -87,7 +89,7 @@ def scores_frame(digest: str, scores: Scores, pool: Candidates) -> list[Buffer]:
     order = scores.order if scores.order is not None else descending(scores.light)
     heavy = () if scores.heavy is None else (_raw(scores.heavy, "<f4"),)
     head = _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None)
-    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), _raw(order, "<i4"), *heavy)
+    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), *heavy, _raw(order, "<i4"))
 
 
 def read_retrieve(frame: Buffer, digest: str) -> Asked:
@@ -149,11 +151,13 @@ class _Reader:
     def _array(self, dtype: str, count: int) -> NDArray[Any]:
         return np.frombuffer(self._bytes(count * np.dtype(dtype).itemsize), dtype)
 
-    def _floats(self, count: int) -> NDArray[np.float32]:
-        values = self._array("<f4", count)
+    def _finite(self, *counts: int) -> list[NDArray[np.float32]]:
+        """Arrays that lie one after the other, looked through at once."""
+        values = self._array("<f4", sum(counts))
         if not np.isfinite(values).all():
             raise WireError("a score is not a finite number")
-        return values
+        ends = list(accumulate(counts))
+        return [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _rows(self, count: int, below: int) -> NDArray[np.int32]:
         rows = self._array("<i4", count)
@@ -178,26 +182,26 @@ class _Reader:
         count, width, *side = self._unpack(_POOL)
         if count > MAX_CANDIDATES or width != shape.sources or tuple(side) not in (shape.side, (0, 0, 0)):
             raise WireError(f"{count} candidates of {width} sources and a side of {side}, expected at most {MAX_CANDIDATES} and {shape}")
-        rows, fused = self._rows(count, shape.items), self._floats(count)
-        scores = self._floats(count * width).reshape(count, width)
+        rows = self._rows(count, shape.items)
+        fused, scores, vector, light, heavy = self._finite(count, count * width, *side)
         ranks = self._array("<f4", count * width).reshape(count, width)
-        if not (ranks >= 0).all():
+        if count and width and not ranks.min() >= 0:
             raise WireError("a rank is below 0 or no number")
-        vector, light, heavy = (self._floats(size) for size in side)
         seen = self._array("u1", count)
         if count and seen.max() > 1:
             raise WireError("a flag is neither 0 nor 1")
         made = UserSide(vector, light[None], heavy[None]) if any(side) else None
-        return Candidates(rows, scores, ranks, fused, seen.view(bool)), made
+        return Candidates(rows, scores.reshape(count, width), ranks, fused, seen.view(bool)), made
 
     def scores(self, candidates: int) -> Scores:
         count, kept, with_heavy = self._unpack(_SCORED)
         if count != candidates or kept > count or with_heavy > 1:
             raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
-        light, order = self._floats(count), self._rows(count, count)
+        light, heavy = self._finite(count, kept if with_heavy else 0)
+        order = self._rows(count, count)
         if count and np.bincount(order, minlength=count).max() > 1:
             raise WireError("a candidate is named twice")
-        return Scores(light, order[:kept], self._floats(kept) if with_heavy else None, order=order)
+        return Scores(light, order[:kept], heavy if with_heavy else None, order=order)
 
 
 def _frame(kind: int, digest: str, *parts: Buffer) -> list[Buffer]:
@@ -218,7 +222,7 @@ def _pool(pool: Candidates, side: UserSide | None) -> Sequence[Buffer]:
     widths = [half.size for half in halves] or [0, 0, 0]
     return (
         _POOL.pack(*pool.source_scores.shape, *widths), _raw(pool.rows, "<i4"), _raw(pool.fused, "<f4"),
-        _raw(pool.source_scores, "<f4"), _raw(pool.source_ranks, "<f4"), *(_raw(half, "<f4") for half in halves), _raw(pool.seen, "u1"),
+        _raw(pool.source_scores, "<f4"), *(_raw(half, "<f4") for half in halves), _raw(pool.source_ranks, "<f4"), _raw(pool.seen, "u1"),
     )  # fmt: skip
 
 
@@ -227,5 +231,6 @@ def _raw(values: NDArray[Any], dtype: str) -> Buffer:
     return np.ascontiguousarray(values, dtype).data.cast("B") if values.size else b""
 
 
+@lru_cache(4)
 def _digest(digest: str) -> bytes:
     return bytes.fromhex(digest.removeprefix("sha256:"))
