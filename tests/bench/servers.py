@@ -62,7 +62,10 @@ class Engine:
         if what is not None:
             self._process.stdin.write(json.dumps(what) + "\n")
             self._process.stdin.flush()
-        return dict(json.loads(self._process.stdout.readline()))
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the engine's process ended with {self._process.wait()}: what it wrote is above")
+        return dict(json.loads(line))
 
     def measure(self, users: Sequence[str], rate: float) -> dict[str, Any]:
         return self.tell({"users": list(users), "rate": rate})
