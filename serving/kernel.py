@@ -62,9 +62,8 @@ def best(scores: Array, n: int, floor: float, excluded: Array) -> Array | None:
     """(<= n,) positions of the greatest scores above `floor`, best first, ties by position; none of `excluded`."""
     if _active is None:
         return None
-    room = min(n, len(scores))
-    rows, values = np.empty(room, np.int32), np.empty(room, np.float32)
-    return rows[: _active.best(scores, room, floor, None, excluded, rows, values)]
+    rows = np.empty(min(n, len(scores)), np.int32)
+    return rows[: _active.best(scores, len(rows), floor, excluded, rows)]
 
 
 def votes(neighbours: Array, weights: Array, scales: Array, position_of: Array, rows: Array, interest: Array) -> tuple[Array, int] | None:

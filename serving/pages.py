@@ -66,7 +66,8 @@ def exchange(
         fit = next((index for index in fresh if index not in added and fits(index, beside, capped)), None)
         if fit is None:
             break
-        page, left = [*kept, fit], [old[-1], *(index for index in left if index != fit)]
+        page, left = [*kept, fit], [old[-1], *left]
+        left.remove(fit)
         old, added = old[:-1], [*added, fit]
     return page, left, added
 

@@ -40,11 +40,13 @@ void *kept_zeros(int purpose, size_t bytes);
 /* Sorts `found` by falling score, equal scores staying in order; the sorted ones are returned (in `found` or in `spare`). */
 Scored *falling(Scored *found, Scored *spare, size_t count);
 
-/* The best n of `scores` above `floor` among those whose byte in `wanted` is not 0 (all, if NULL): falling, ties by position. -1: exception. */
-Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, Scored **best);
+/* The best of `scores` above `floor`, falling, ties by position: at least n of them, and among them at least `turns` whose byte in `marked` is
+ * not 0, where there are as many. Returns how many; -1: exception. */
+Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *marked, size_t turns, Scored **best);
 
-/* The same, none of `excluded`, copied to `rows` and `values`, where there is room for n of each. */
-Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, const int32_t *excluded, size_t barred, int32_t *rows, float *values);
+/* Excluded rows are scored -inf for a while: `bar` keeps their scores (NULL: exception), `unbar` puts them back. */
+float *bar(float *scores, size_t count, const int32_t *excluded, size_t barred);
+void unbar(float *scores, const int32_t *excluded, size_t barred, const float *kept);
 
 /* Arguments: arrays as contiguous buffers. `take` fills `views` after the format of PyArg_ParseTuple and counts them. */
 typedef struct {

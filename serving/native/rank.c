@@ -19,30 +19,41 @@ typedef struct {
     size_t count, layers;
 } Ranker;
 
-/* out[n][lane] = sum over k of weights[k][n] * in[k][lane], + bias[n] or + base[n][lane]; `bent`: nothing below 0 */
-__attribute__((target("avx512f"))) static void layer(
-    const float *in, const float *weights, const float *bias, const float *base, size_t inputs, size_t outputs, int bent, float *out) {
-    for (size_t begin = 0; begin < outputs; begin += AT_ONCE) {
-        size_t here = outputs - begin < AT_ONCE ? outputs - begin : AT_ONCE;
-        __m512 sums[AT_ONCE];
-        for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_setzero_ps();
-        if (here == AT_ONCE) {
-            for (size_t k = 0; k < inputs; k++) {
-                __m512 value = _mm512_loadu_ps(in + k * LANES);
-                const float *line = weights + k * outputs + begin;
+typedef struct {
+    const float *weights, *bias, *base; /* (inputs, outputs), (outputs,) or (outputs, lanes) */
+    size_t inputs, outputs;
+    int bent; /* nothing below 0 */
+} Layer;
+
+__attribute__((target("avx512f"))) static inline void finish(const Layer *l, size_t n, __m512 sum, float *out) {
+    __m512 value = _mm512_add_ps(sum, l->base ? _mm512_loadu_ps(l->base + n * LANES) : _mm512_set1_ps(l->bias[n]));
+    _mm512_storeu_ps(out + n * LANES, l->bent ? _mm512_max_ps(value, _mm512_setzero_ps()) : value);
+}
+
+/* Sixteen outputs at once, all sums in registers. */
+__attribute__((target("avx512f"))) static void sixteen(const Layer *l, size_t begin, const float *in, float *out) {
+    __m512 sums[AT_ONCE];
 #pragma GCC unroll 16
-                for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_fmadd_ps(_mm512_set1_ps(line[n]), value, sums[n]);
-            }
-        } else {
-            for (size_t k = 0; k < inputs; k++)
-                for (size_t n = 0; n < here; n++)
-                    sums[n] = _mm512_fmadd_ps(_mm512_set1_ps(weights[k * outputs + begin + n]), _mm512_loadu_ps(in + k * LANES), sums[n]);
-        }
-        for (size_t n = 0; n < here; n++) {
-            __m512 more = base ? _mm512_loadu_ps(base + (begin + n) * LANES) : _mm512_set1_ps(bias[begin + n]);
-            __m512 value = _mm512_add_ps(sums[n], more);
-            _mm512_storeu_ps(out + (begin + n) * LANES, bent ? _mm512_max_ps(value, _mm512_setzero_ps()) : value);
-        }
+    for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_setzero_ps();
+    const float *line = l->weights + begin;
+    for (size_t k = 0; k < l->inputs; k++, line += l->outputs) {
+        __m512 value = _mm512_loadu_ps(in + k * LANES);
+#pragma GCC unroll 16
+        for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_fmadd_ps(_mm512_set1_ps(line[n]), value, sums[n]);
+    }
+#pragma GCC unroll 16
+    for (size_t n = 0; n < AT_ONCE; n++) finish(l, begin + n, sums[n], out);
+}
+
+/* out[n][lane] = sum over k of weights[k][n] * in[k][lane], + bias[n] or + base[n][lane] */
+__attribute__((target("avx512f"))) static void layer(const Layer *l, const float *in, float *out) {
+    size_t begin = 0;
+    for (; begin + AT_ONCE <= l->outputs; begin += AT_ONCE) sixteen(l, begin, in, out);
+    for (size_t n = begin; n < l->outputs; n++) {
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t k = 0; k < l->inputs; k++)
+            sum = _mm512_fmadd_ps(_mm512_set1_ps(l->weights[k * l->outputs + n]), _mm512_loadu_ps(in + k * LANES), sum);
+        finish(l, n, sum, out);
     }
 }
 
@@ -77,13 +88,14 @@ __attribute__((target("avx512f"))) static void judge(const Ranker *r, float *out
     size_t last = (size_t)r->sizes[r->layers];
     for (size_t first = 0; first < r->count; first += LANES) {
         float *in = one, *next = other;
-        const float *weights = r->weights;
         lay_out(r, first, features, one);
-        layer(features, weights, NULL, one, (size_t)r->sizes[0], (size_t)r->sizes[1], 1, one);
-        weights += r->sizes[0] * r->sizes[1];
+        Layer now = {r->weights, NULL, one, (size_t)r->sizes[0], (size_t)r->sizes[1], 1};
+        layer(&now, features, one);
+        const float *weights = r->weights + now.inputs * now.outputs;
         for (size_t l = 1; l < r->layers; l++) {
             size_t inputs = (size_t)r->sizes[l], outputs = (size_t)r->sizes[l + 1];
-            layer(in, weights, weights + inputs * outputs, NULL, inputs, outputs, l + 1 < r->layers, next);
+            now = (Layer){weights, weights + inputs * outputs, NULL, inputs, outputs, l + 1 < r->layers};
+            layer(&now, in, next);
             weights += inputs * outputs + outputs;
             float *swap = in;
             in = next, next = swap;

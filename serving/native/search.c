@@ -121,18 +121,16 @@ PyObject *py_instructions(PyObject *self, PyObject *args) {
     return PyUnicode_FromString(name);
 }
 
-/* The first n of `list`, every `every`-th place given to the next of `turn`, which are not said twice. */
-static size_t mix(const int32_t *list, size_t listed, const int32_t *turn, size_t turns, const uint8_t *marked, size_t every, size_t n, int32_t *out) {
-    size_t at = 0, used = 0, met = 0, size = 0;
+/* The first n of `best`, every `every`-th place given to the next marked one, which is not said twice. */
+static size_t mix(const Scored *best, size_t kept, size_t n, const uint8_t *marked, size_t every, int32_t *out) {
+    size_t at = 0, next = 0, used = 0, met = 0, size = 0, turns = n / every, listed = kept < n ? kept : n;
     while (size < n) {
-        while (at < listed && marked[list[at]] && met < turns) at++, met++; /* the first marked ones are those of `turn` */
-        int due = size % every == every - 1 && used < turns;
-        if (due || at >= listed) {
-            if (used >= turns) break;
-            out[size++] = turn[used++];
-        } else {
-            out[size++] = list[at++];
-        }
+        while (next < kept && !marked[best[next].at]) next++;
+        while (at < listed && marked[best[at].at] && met < turns) at++, met++; /* the first marked ones have turns of their own */
+        int left = used < turns && next < kept;
+        if (left && (size % every == every - 1 || at >= listed)) out[size++] = best[next++].at, used++;
+        else if (at < listed) out[size++] = best[at++].at;
+        else break;
     }
     return size;
 }
@@ -141,23 +139,21 @@ static size_t mix(const int32_t *list, size_t listed, const int32_t *turn, size_
  *        scores float32 (I,) out, rows int32 (n,) out) -> how many: the best n, every `every`-th place for the best marked one */
 PyObject *py_search(PyObject *self, PyObject *args) {
     Py_buffer v[8] = {{0}};
-    Py_ssize_t every, n;
+    Py_ssize_t every, n, size = -1;
     if (!PyArg_ParseTuple(args, "y*y*y*y*y*nny*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &every, &n, &v[5], &v[6], &v[7])) return NULL;
-    size_t width = (size_t)v[1].len / 4, items = (size_t)v[6].len / 4, most = (size_t)(n > 0 ? n : 0), turns = every > 0 ? most / (size_t)every : 0;
-    Py_ssize_t size = -1;
+    size_t width = (size_t)v[1].len / 4, items = (size_t)v[6].len / 4, barred = (size_t)v[5].len / 4, most = (size_t)(n > 0 ? n : 0);
     if ((size_t)v[0].len != items * width || (size_t)v[2].len != items * 4 || (size_t)v[3].len != items * 4 || (size_t)v[4].len != items || n < 0 ||
         every < 1 || v[7].len != n * 4) {
         PyErr_Format(PyExc_ValueError, "expected a table of %zu x %zu bytes, with scales, priors and marks, and room for %zd rows", items, width, n);
     } else {
         int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
-        int32_t *list = kept_memory(KEPT_SUMS, (2 * most + turns + 1) * 4), *turn = list + most;
-        float *values = list ? (float *)(turn + turns) : NULL, *scores = v[6].buf;
-        if (vector && list) {
-            float scale = rounded(v[1].buf, width, vector);
-            scan(v[0].buf, vector, items, width, scale, v[2].buf, v[3].buf, scores);
-            Py_ssize_t listed = best_but(scores, items, most, -INFINITY, NULL, v[5].buf, (size_t)v[5].len / 4, list, values);
-            Py_ssize_t fresh = listed < 0 ? -1 : best_but(scores, items, turns, -INFINITY, v[4].buf, v[5].buf, (size_t)v[5].len / 4, turn, values);
-            if (fresh >= 0) size = (Py_ssize_t)mix(list, (size_t)listed, turn, (size_t)fresh, v[4].buf, (size_t)every, most, v[7].buf);
+        if (vector) scan(v[0].buf, vector, items, width, rounded(v[1].buf, width, vector), v[2].buf, v[3].buf, v[6].buf);
+        float *kept = vector ? bar(v[6].buf, items, v[5].buf, barred) : NULL;
+        if (kept) {
+            Scored *best;
+            Py_ssize_t found = best_of(v[6].buf, items, most, -INFINITY, v[4].buf, most / (size_t)every, &best);
+            unbar(v[6].buf, v[5].buf, barred, kept);
+            if (found >= 0) size = (Py_ssize_t)mix(best, (size_t)found, most, v[4].buf, (size_t)every, v[7].buf);
         }
     }
     give_back((Given){v, 8});

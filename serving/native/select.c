@@ -92,15 +92,25 @@ static float threshold(const float *scores, size_t count, size_t n, const uint8_
     return rank < taken ? score_of(near_rank(sample, taken, rank)) : -INFINITY;
 }
 
+typedef struct {
+    float least, marked_least; /* of all, and of the marked ones */
+    const uint8_t *marked;     /* NULL: none is */
+    int above;                 /* all of them above `least`, not at it */
+} Bounds;
+
+static inline int reaches(Bounds b, const float *scores, size_t i) {
+    return (b.above ? scores[i] > b.least : scores[i] >= b.least) || (b.marked && b.marked[i] && scores[i] >= b.marked_least);
+}
+
 #ifdef X86
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t reach_wide(
-    const float *scores, size_t count, float least, int above, const uint8_t *wanted, Scored *found) {
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t reach_wide(Bounds b, const float *scores, size_t count, Scored *found) {
     size_t kept = 0, i = 0;
-    __m512 bound = _mm512_set1_ps(least);
+    __m512 least = _mm512_set1_ps(b.least), marked_least = _mm512_set1_ps(b.marked_least);
     for (; i + 16 <= count; i += 16) {
         __m512 values = _mm512_loadu_ps(scores + i);
-        __mmask16 hit = above ? _mm512_cmp_ps_mask(values, bound, _CMP_GT_OQ) : _mm512_cmp_ps_mask(values, bound, _CMP_GE_OQ);
-        if (wanted && hit) hit &= _mm_test_epi8_mask(_mm_loadu_si128((const void *)(wanted + i)), _mm_set1_epi8(-1));
+        __mmask16 hit = b.above ? _mm512_cmp_ps_mask(values, least, _CMP_GT_OQ) : _mm512_cmp_ps_mask(values, least, _CMP_GE_OQ);
+        __mmask16 more = b.marked ? _mm512_cmp_ps_mask(values, marked_least, _CMP_GE_OQ) : 0;
+        if (more) hit |= more & _mm_test_epi8_mask(_mm_loadu_si128((const void *)(b.marked + i)), _mm_set1_epi8(-1));
         while (hit) {
             size_t at = i + (size_t)__builtin_ctz(hit);
             found[kept++] = (Scored){scores[at], (int32_t)at};
@@ -108,64 +118,78 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t reach_wide(
         }
     }
     for (; i < count; i++)
-        if ((above ? scores[i] > least : scores[i] >= least) && (!wanted || wanted[i])) found[kept++] = (Scored){scores[i], (int32_t)i};
+        if (reaches(b, scores, i)) found[kept++] = (Scored){scores[i], (int32_t)i};
     return kept;
 }
 #endif
 
-/* Those that reach `least`, or are `above` it, in order. */
-static size_t reach(const float *scores, size_t count, float least, int above, const uint8_t *wanted, Scored *found) {
+/* Those within the bounds, in order. */
+static size_t reach(Bounds b, const float *scores, size_t count, Scored *found) {
 #ifdef X86
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return reach_wide(scores, count, least, above, wanted, found);
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return reach_wide(b, scores, count, found);
 #endif
     size_t kept = 0;
     for (size_t i = 0; i < count; i++)
-        if ((above ? scores[i] > least : scores[i] >= least) && (!wanted || wanted[i])) found[kept++] = (Scored){scores[i], (int32_t)i};
+        if (reaches(b, scores, i)) found[kept++] = (Scored){scores[i], (int32_t)i};
     return kept;
 }
 
-Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, Scored **best) {
-    Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
-    if (!found || !spare) return -1;
-    float least = threshold(scores, count, n, wanted);
-    size_t kept = least > floor ? reach(scores, count, least, 0, wanted, found) : 0;
-    if (kept < n) kept = reach(scores, count, floor, 1, wanted, found);
-    *best = falling(found, spare, kept);
-    return (Py_ssize_t)(kept < n ? kept : n);
+/* Enough of what was found for `n` at `least`, and of the marked ones for `turns`? */
+static int enough(Bounds b, const Scored *found, size_t kept, size_t n, size_t turns) {
+    size_t all = 0, marked = 0;
+    for (size_t i = 0; i < kept; i++) all += found[i].score >= b.least, marked += turns && b.marked[found[i].at];
+    return all >= n && marked >= turns;
 }
 
-Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const uint8_t *wanted, const int32_t *excluded, size_t barred, int32_t *rows, float *values) {
+Py_ssize_t best_of(
+    const float *scores, size_t count, size_t n, float floor, const uint8_t *marked, size_t turns, Scored **best) {
+    Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
+    if (!found || !spare) return -1;
+    Bounds b = {threshold(scores, count, n, NULL), turns ? threshold(scores, count, turns, marked) : INFINITY, turns ? marked : NULL, 0};
+    size_t kept = b.least > floor && (!turns || b.marked_least > floor) ? reach(b, scores, count, found) : 0;
+    if (!kept || !enough(b, found, kept, n, turns)) kept = reach((Bounds){floor, INFINITY, NULL, 1}, scores, count, found);
+    *best = falling(found, spare, kept);
+    return (Py_ssize_t)kept;
+}
+
+float *bar(float *scores, size_t count, const int32_t *excluded, size_t barred) {
     float *kept = kept_memory(KEPT_PAIRS, (barred + 1) * 4);
-    if (!kept) return -1;
-    for (size_t i = 0; i < barred; i++) {
+    for (size_t i = 0; i < barred && kept; i++) {
         if (excluded[i] < 0 || (size_t)excluded[i] >= count) {
-            while (i--) scores[excluded[i]] = kept[i];
+            unbar(scores, excluded, i, kept);
             PyErr_Format(PyExc_ValueError, "expected excluded rows below %zu", count);
-            return -1;
+            return NULL;
         }
         kept[i] = scores[excluded[i]], scores[excluded[i]] = -INFINITY;
     }
-    Scored *best;
-    Py_ssize_t found = best_of(scores, count, n, floor, wanted, &best);
-    for (size_t i = barred; i--;) scores[excluded[i]] = kept[i]; /* backwards: a row named twice gets its first value again */
-    for (Py_ssize_t i = 0; i < found; i++) rows[i] = best[i].at, values[i] = best[i].score;
-    return found;
+    return kept;
 }
 
-/* best(scores float32 (I,), n, floor, wanted uint8 (I,) or None, excluded int32, rows int32 (n,) out, values float32 (n,) out) -> how many there are.
+void unbar(float *scores, const int32_t *excluded, size_t barred, const float *kept) {
+    while (barred--) scores[excluded[barred]] = kept[barred]; /* backwards: a row named twice gets its first value again */
+}
+
+/* best(scores float32 (I,), n, floor, excluded int32, rows int32 (n,) out) -> how many there are.
  * `scores` are written to while it runs and left as they were. */
 PyObject *py_best(PyObject *self, PyObject *args) {
-    Py_buffer v[5] = {{0}};
-    Py_ssize_t n;
+    Py_buffer v[3] = {{0}};
+    Py_ssize_t n, found = -1;
     float floor;
-    if (!PyArg_ParseTuple(args, "w*nfz*y*w*w*", &v[0], &n, &floor, &v[1], &v[2], &v[3], &v[4])) return NULL;
-    size_t count = (size_t)v[0].len / 4;
-    Py_ssize_t found = -1;
-    if (n < 0 || v[3].len < n * 4 || v[4].len < n * 4 || (v[1].buf && (size_t)v[1].len != count))
-        PyErr_Format(PyExc_ValueError, "expected room for %zd rows and values, and a byte for each of %zu scores", n, count);
-    else found = best_but(v[0].buf, count, (size_t)n, floor, v[1].buf, v[2].buf, (size_t)v[2].len / 4, v[3].buf, v[4].buf);
-    give_back((Given){v, 5});
+    if (!PyArg_ParseTuple(args, "w*nfy*w*", &v[0], &n, &floor, &v[1], &v[2])) return NULL;
+    size_t count = (size_t)v[0].len / 4, barred = (size_t)v[1].len / 4;
+    if (n < 0 || v[2].len < n * 4) {
+        PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
+    } else {
+        Scored *best;
+        float *kept = bar(v[0].buf, count, v[1].buf, barred);
+        if (kept) {
+            found = best_of(v[0].buf, count, (size_t)n, floor, NULL, 0, &best);
+            unbar(v[0].buf, v[1].buf, barred, kept);
+        }
+        if (found > n) found = n;
+        for (Py_ssize_t i = 0; i < found; i++) ((int32_t *)v[2].buf)[i] = best[i].at;
+    }
+    give_back((Given){v, 3});
     return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }
 
