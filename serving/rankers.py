@@ -54,6 +54,9 @@ class Rankers:
     extra: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # the same, of items posted since: rows I, I + 1, ...
     request_width: int = 0  # Fr
     layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
+    wide: dict[str, Floats] = field(
+        default_factory=dict, repr=False
+    )  # halves in float32, made where numpy reads them
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -69,7 +72,7 @@ class Rankers:
             if given != ["halves", "cross"]:
                 raise BadModels(f"{files[name]} asks for {', '.join(given)}, expected halves, cross: export and pack the models again")
         halves = {name: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, path in tables.items()}
-        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]), _layers(folder / "layers", sessions))
+        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]), layers=_layers(folder / "layers", sessions))
 
     def request(self, features: Floats, bag: Floats | None = None) -> UserSide:
         """The user's side: features (<= Fr,), missing ones at the end are unknown; history bag (D,), or None without a tower."""
@@ -110,11 +113,13 @@ class Rankers:
 
     def item_halves(self, name: str, rows: Rows) -> Floats:
         """(C, H) float32 item halves of a ranker."""
-        table, more = self.halves[name], self.extra.get(name)
+        if not kernel.native() and name not in self.wide:
+            self.wide[name] = self.halves[name].astype(np.float32)
+        table, more = self.wide.get(name, self.halves[name]), self.extra.get(name)
         if more is None or not len(more) or not len(rows) or rows.max() < len(table):
             return table.take(rows, axis=0).astype(np.float32, copy=False)
         posted = rows >= len(table)
-        found = table.take(np.where(posted, 0, rows), axis=0).astype(np.float32)
+        found = table.take(np.where(posted, 0, rows), axis=0).astype(np.float32, copy=False)
         found[posted] = more[rows[posted] - len(table)]
         return found
 

@@ -63,8 +63,13 @@ class TwoTower:
             return np.zeros(self.table.history.shape[1], np.float32)
         bag = kernel.bag(self.table.history, rows, weights)
         if bag is None:
-            bag = (weights[:, None] * self.table.history[rows].astype(np.float32)).sum(axis=0)
+            bag = (weights[:, None] * self._wide_history.take(rows, axis=0)).sum(axis=0)
         return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
+
+    @cached_property
+    def _wide_history(self) -> Floats:
+        """The rows of the bag in float32, made once: numpy widens slowly."""
+        return self.table.history.astype(np.float32)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items nearest to `vector` (D,); nothing without one."""
