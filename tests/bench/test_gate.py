@@ -1,14 +1,16 @@
 """The gate: a change may not make a request dearer. By CPU and by the ratio to the naive build of the same run, never by wall time.
 
-Limits are generous, because neighbours and another processor's caches move these figures by tens of per cent: the ratio must reach what
-`gate.json` asks (the design asks 3), and a request, in calibration loops, at most `margin` times what was recorded there.
+Judged by what `gate.json` recorded: a request, in calibration loops, may take `margin` times that, and the ratio may fall to that part of
+it. The margin is wide, because neighbours and another processor's caches move these figures by tens of per cent; what the design asks of
+them is judged by `make bench`.
 """
 
 from tests.bench.gate import figures, path, recorded
 
 
-def test_a_request_costs_no_more_than_recorded_and_the_naive_build_several_times_that() -> None:
+def test_a_request_costs_no_more_than_recorded_and_the_naive_build_as_many_times_that() -> None:
     limits, found = recorded(), figures()
-    assert found["ratio"] >= limits["ratio_at_least"][path()], found
     before = limits["recorded"].get(path())
-    assert before is None or found["in_loops"] <= limits["margin"] * before["in_loops"], (found, before)
+    assert before is not None, f"nothing is recorded for the {path()} path: run python -m tests.bench.gate --record"
+    assert found["in_loops"] <= limits["margin"] * before["in_loops"], (found, before)
+    assert found["ratio"] >= before["ratio"] / limits["margin"], (found, before)
