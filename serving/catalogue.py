@@ -57,6 +57,17 @@ class Catalogue(ArrayFolder):
         return np.asarray(self.keys)[self.key_order]  # (I,)
 
     @cached_property
+    def brand_category(self) -> NDArray[np.int32]:
+        """(I,) code of the item's brand and category (level 1) together, from 0."""
+        pairs = np.asarray(self.brand, np.int64) * len(self.category_names) + self.category[:, 1]
+        return np.unique(pairs, return_inverse=True)[1].astype(np.int32)
+
+    @cached_property
+    def pairs(self) -> int:
+        """How many codes `brand_category` has."""
+        return int(self.brand_category.max(initial=-1)) + 1
+
+    @cached_property
     def log_price(self) -> NDArray[np.float32]:
         """(I,) log of the price, at least a cent; NaN where unknown."""
         return np.log(np.maximum(self.price, np.float32(0.01)))

@@ -69,9 +69,10 @@ def cross_features(query: Query, candidates: Candidates) -> Floats:
     best = max(float(candidates.fused.max()), 1e-9)
     catalogue = query.catalogue
     found = kernel.features(
-        catalogue.category, catalogue.brand, catalogue.log_price, taste.rows, query.history_rows, taste.clicked, taste.weights, taste.own,
-        taste.by_category, taste.by_brand, taste.lifts, candidates.rows, candidates.seen, candidates.fused, candidates.source_ranks,
-        candidates.source_scores, sizes, *plans, best, RANK_OFFSET, count=len(candidates), width=width,
+        catalogue.category, catalogue.brand, catalogue.log_price, catalogue.brand_category, catalogue.pairs, taste.rows, query.history_rows,
+        taste.clicked, taste.weights, taste.own, taste.by_category, taste.by_brand, taste.lifts, candidates.rows, candidates.seen,
+        candidates.fused, candidates.source_ranks, candidates.source_scores, sizes, *plans, best, RANK_OFFSET,
+        count=len(candidates), width=width,
     )  # fmt: skip
     if found is not None:
         return found

@@ -69,27 +69,26 @@ def _fuse(
     items: int, pool: int,
 ) -> tuple[Rows, Floats, Floats, NDArray[np.bool_]]:  # fmt: skip
     """Rows (C,), fused (C,), ranks (C, S) and seen (C,) of the pool from the lists (L,) end to end."""
+    steps = np.arange(len(listed), dtype=np.int32)
     slots = np.empty(items, np.int32)  # position of an item; what is not written is not read
-    slots[listed[::-1]] = np.arange(len(listed), dtype=np.int32)[::-1]  # the first place of each
-    first = slots[listed] == np.arange(len(listed))
-    slots[listed[first]] = np.arange(np.count_nonzero(first), dtype=np.int32)
-    at, rows = slots[listed], listed[first]
-    ranks = np.full((len(rows), len(ends)), np.inf, np.float32)
+    slots[listed[::-1]] = steps[::-1]  # the first place of each
+    first = np.flatnonzero(slots.take(listed) == steps)
+    rows = listed.take(first)
+    slots[rows] = steps[: len(rows)]
+    at = slots.take(listed)
+    ranks = np.full((len(ends), len(rows)), np.inf, np.float32)  # (S, M)
     parts, kept = np.empty(len(listed), np.float32), np.zeros(len(rows), bool)
     for s, end in enumerate(ends.tolist()):
         begin = int(ends[s - 1]) if s else 0
-        steps = np.arange(end - begin, dtype=np.float32)
-        parts[begin:end] = weights[s] / (steps + offsets[s])
-        ranks[at[begin:end], s] = steps
-        kept[at[begin : begin + min(int(promised[s]), end - begin)]] = True
+        own, places = at[begin:end], steps[: end - begin].astype(np.float32)
+        np.divide(weights[s], places + offsets[s], out=parts[begin:end])
+        ranks[s][own] = places
+        kept[own[: int(promised[s])]] = True
     fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
     chosen = _fill(fused, kept, pool)
-    rows = rows[chosen]
-    had = np.zeros(len(rows), bool)
-    if len(history):
-        place = np.minimum(np.searchsorted(history, rows), len(history) - 1)
-        had = history[place] == rows
-    return rows, fused[chosen], ranks[chosen], had
+    rows, had = rows.take(chosen), np.append(history, np.int32(-1))  # never empty
+    seen = had.take(np.searchsorted(history, rows)) == rows
+    return rows, fused.take(chosen), np.ascontiguousarray(ranks.take(chosen, axis=1).T), seen
 
 
 def _fill(fused: Floats, promised: NDArray[np.bool_], pool: int) -> Rows:

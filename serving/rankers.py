@@ -54,9 +54,7 @@ class Rankers:
     extra: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # the same, of items posted since: rows I, I + 1, ...
     request_width: int = 0  # Fr
     layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
-    wide: dict[str, Floats] = field(
-        default_factory=dict, repr=False
-    )  # halves in float32, made where numpy reads them
+    wide: dict[str, Floats] = field(default_factory=dict, repr=False)  # halves in float32, made where numpy reads them
 
     @classmethod
     def load(cls, folder: Path) -> Self:

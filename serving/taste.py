@@ -145,20 +145,18 @@ def write_taste(out: Floats, query: Query, taste: Taste, rows: Rows) -> None:
     brand = catalogue.brand.take(rows)
     out[10] = taste.by_brand[0].take(brand)
     both = np.flatnonzero((out[10] > 0) & (out[3] > 0))  # candidates of a brand and of a category the user has had
-    out[11, both] = _within(query, taste, brand[both], middle[both])
+    out[11, both] = _within(query, taste, rows[both], middle[both])
     relative = catalogue.log_price.take(rows) - wider[:, USUAL]
     known = np.isfinite(relative)
     out[12] = np.clip(np.where(known, relative, np.float32(0)), -3, 3)
     out[13] = known
 
 
-def _within(query: Query, taste: Taste, brand: NDArray[np.int32], category: NDArray[np.int32]) -> NDArray[np.float64]:
+def _within(query: Query, taste: Taste, rows: Rows, category: NDArray[np.int32]) -> NDArray[np.float64]:
     """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
     catalogue, weights = query.catalogue, taste.weights
-    codes, size = catalogue.category[taste.rows, 1], len(catalogue.category_names)
-    pairs, at = np.unique(catalogue.brand[taste.rows].astype(np.int64) * size + codes, return_inverse=True)
-    of_pair = np.bincount(at, weights)
-    asked = brand.astype(np.int64) * size + category
-    place = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-    of_category = np.bincount(codes, weights, minlength=size)[category]
-    return np.where(pairs[place] == asked, of_pair[place], 0) / np.maximum(of_category, LEAST)
+    pairs = catalogue.brand_category
+    of_pair = np.bincount(pairs.take(taste.rows), weights, minlength=catalogue.pairs)
+    of_category = np.bincount(catalogue.category[taste.rows, 1], weights, minlength=len(catalogue.category_names))
+    shares: NDArray[np.float64] = of_pair.take(pairs.take(rows)) / np.maximum(of_category.take(category), LEAST)
+    return shares

@@ -31,7 +31,7 @@ typedef struct {
 } Scored;
 
 /* Memory of at least `bytes`, kept for the next call; NULL with an exception set. One a purpose. */
-enum { KEPT_FOUND, KEPT_SPARE, KEPT_SUMS, KEPT_SLOTS, KEPT_TABLE, KEPT_PAIRS, KEPT_KINDS };
+enum { KEPT_FOUND, KEPT_SPARE, KEPT_SUMS, KEPT_SLOTS, KEPT_TABLE, KEPT_BARRED, KEPT_KINDS, KEPT_PAIRS };
 void *kept_memory(int purpose, size_t bytes);
 
 /* The same, all zero where it has never been written; who writes puts the zeros back. */

@@ -153,7 +153,7 @@ Py_ssize_t best_of(
 }
 
 float *bar(float *scores, size_t count, const int32_t *excluded, size_t barred) {
-    float *kept = kept_memory(KEPT_PAIRS, (barred + 1) * 4);
+    float *kept = kept_memory(KEPT_BARRED, (barred + 1) * 4);
     for (size_t i = 0; i < barred && kept; i++) {
         if (excluded[i] < 0 || (size_t)excluded[i] >= count) {
             unbar(scores, excluded, i, kept);

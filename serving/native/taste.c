@@ -122,20 +122,8 @@ PyObject *py_tables(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Sums by (brand, category) of what the user had: open addressing, `mask` + 1 places. */
 typedef struct {
-    uint64_t pair; /* + 1; 0: free */
-    double sum;
-} Pair;
-
-static Pair *place(Pair *pairs, size_t mask, uint64_t pair) {
-    size_t at = (size_t)((pair * 0x9E3779B97F4A7C15u) >> 32) & mask;
-    while (pairs[at].pair && pairs[at].pair != pair + 1) at = (at + 1) & mask;
-    return &pairs[at];
-}
-
-typedef struct {
-    const int32_t *rows, *history, *clicked; /* (C,), (H,) ascending, (E,) */
+    const int32_t *rows, *history, *clicked, *pairs; /* (C,), (H,) ascending, (E,), (I,) codes of brand and category together */
     const float *fused, *ranks, *scores, *sizes, *own, *by_brand, *lifts, *taste;
     const Plain *plain;
     const Logged *logged;
@@ -155,9 +143,9 @@ static void own_features(const Asked *a, size_t had, size_t c, float *out) {
         for (int f = 0; f < OWN; f++) out[f] = a->own[(size_t)f * had + low];
 }
 
-static void taste_features(const Asked *a, World w, Pair *pairs, size_t mask, const double *of_category, int32_t row, float *out) {
+static void taste_features(const Asked *a, World w, const double *of_pair, const double *of_category, int32_t row, float *out) {
     const int32_t *path = w.category + (size_t)row * LEVELS;
-    size_t k = a->codes, middle = (size_t)path[1];
+    size_t middle = (size_t)path[1];
     Plain narrow = a->plain[path[2]], wider = a->plain[middle];
     Logged counted = a->logged[path[2]];
     out[0] = narrow.share, out[1] = narrow.recent, out[2] = counted.items;
@@ -165,10 +153,7 @@ static void taste_features(const Asked *a, World w, Pair *pairs, size_t mask, co
     out[6] = a->plain[path[0]].share;
     out[7] = counted.events, out[8] = counted.age, out[9] = counted.due;
     out[10] = a->by_brand[w.brand[row]];
-    if (out[10] > 0 && out[3] > 0) {
-        Pair *pair = place(pairs, mask, (uint64_t)w.brand[row] * k + middle);
-        out[11] = (float)((pair->pair ? pair->sum : 0) / (of_category[middle] > 1e-6 ? of_category[middle] : 1e-6));
-    }
+    if (out[10] > 0 && out[3] > 0) out[11] = (float)(of_pair[a->pairs[row]] / (of_category[middle] > 1e-6 ? of_category[middle] : 1e-6));
     float relative = w.price[row] - wider.usual;
     if (isfinite(relative)) out[12] = relative < -3 ? -3 : relative > 3 ? 3 : relative, out[13] = 1;
 }
@@ -192,14 +177,13 @@ static void source_features(const Asked *a, size_t c, float *out) {
     out[0] = a->fused[c] * a->offset, out[1] = a->fused[c] / a->best, out[2] = found;
 }
 
-static void write_features(const Asked *a, World w, Pair *pairs, size_t mask, double *of_category, float *out) {
+/* `of_pair`, `of_category`: weights by code, all zero before and after. */
+static void write_features(const Asked *a, World w, double *of_pair, double *of_category, float *out) {
     size_t width = OWN + TASTE + 2 + 3 + 3 + 3 * a->sources;
     memset(out, 0, a->count * width * 4);
     for (size_t n = 0; n < w.count; n++) {
-        size_t code = (size_t)w.category[(size_t)w.rows[n] * LEVELS + 1];
-        Pair *pair = place(pairs, mask, (uint64_t)w.brand[w.rows[n]] * a->codes + code);
-        pair->pair = (uint64_t)w.brand[w.rows[n]] * a->codes + code + 1;
-        pair->sum += (double)a->taste[n], of_category[code] += (double)a->taste[n];
+        of_pair[a->pairs[w.rows[n]]] += (double)a->taste[n];
+        of_category[w.category[(size_t)w.rows[n] * LEVELS + 1]] += (double)a->taste[n];
     }
     for (size_t c = 0; c < a->count; c++, out += width) {
         int32_t row = a->rows[c];
@@ -209,11 +193,12 @@ static void write_features(const Asked *a, World w, Pair *pairs, size_t mask, do
             if (a->display) __builtin_prefetch(a->display + a->rows[c + 8]), __builtin_prefetch(a->mailer + a->rows[c + 8]);
         }
         if (a->seen[c]) own_features(a, w.had, c, out);
-        if (w.count) taste_features(a, w, pairs, mask, of_category, row, out + OWN);
+        if (w.count) taste_features(a, w, of_pair, of_category, row, out + OWN);
         if (a->display) out[OWN + TASTE] = a->display[row] != 0, out[OWN + TASTE + 1] = a->mailer[row] != 0;
         if (a->events) session_features(a, w, row, out + OWN + TASTE + 2);
         source_features(a, c, out + OWN + TASTE + 5);
     }
+    for (size_t n = 0; n < w.count; n++) of_pair[a->pairs[w.rows[n]]] = of_category[w.category[(size_t)w.rows[n] * LEVELS + 1]] = 0;
 }
 
 /* sizes(scores float32 (C, S), relative, out float32 (C, 2 S)): the size of each, and beside the greatest of its source; before logarithms */
@@ -236,20 +221,27 @@ PyObject *py_sizes(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* features(category, brand, price as `tables`, history rows int32 (H,), session rows int32 (E,), taste float32 (H + E,), own float32 (10, H),
+static int below(const int32_t *codes, const int32_t *rows, size_t count, size_t limit) {
+    int wrong = 0;
+    for (size_t n = 0; n < count; n++) wrong |= codes[rows[n]] < 0 || (size_t)codes[rows[n]] >= limit;
+    return !wrong;
+}
+
+/* features(category, brand, price as `tables`, pairs int32 (I,), how many, rows int32 (H + E,), history rows int32 (H,), session rows int32 (E,), taste float32 (H + E,), own float32 (10, H),
  *          by category float32 (2, K, 4), by brand float32 (2, B), session lifts float32 (E,), candidate rows int32 (C,), seen uint8 (C,),
  *          fused float32 (C,), ranks float32 (C, S), scores float32 (C, S), sizes float32 (C, 2 S), display uint8 (I,) or None,
  *          mailer uint8 (I,) or None, best, offset, out float32 (C, Fx)) */
 PyObject *py_features(PyObject *self, PyObject *args) {
-    enum { CATEGORY, BRAND, PRICE, ROWS, HISTORY, CLICKED, WEIGHTS, OWNED, TABLE, BRANDS, LIFTS, ASKED, SEEN, FUSED, RANKS, SCORES, SIZES, DISPLAY, MAILER, OUT, ALL };
+    enum { CATEGORY, BRAND, PRICE, PAIRS, ROWS, HISTORY, CLICKED, WEIGHTS, OWNED, TABLE, BRANDS, LIFTS, ASKED, SEEN, FUSED, RANKS, SCORES, SIZES, DISPLAY, MAILER, OUT, ALL };
     Py_buffer v[ALL] = {{0}};
     float best, offset;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*z*z*ffw*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9], &v[10], &v[11],
-                          &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &v[18], &best, &offset, &v[19])) return NULL;
+    Py_ssize_t pairs;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*ny*y*y*y*y*y*y*y*y*y*y*y*y*y*z*z*ffw*", &v[0], &v[1], &v[2], &v[3], &pairs, &v[4], &v[5], &v[6], &v[7], &v[8], &v[9], &v[10], &v[11],
+                          &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &v[18], &v[19], &best, &offset, &v[20])) return NULL;
     size_t items = (size_t)v[BRAND].len / 4, had = (size_t)v[HISTORY].len / 4, events = (size_t)v[CLICKED].len / 4, count = (size_t)v[ASKED].len / 4;
     size_t sources = count ? (size_t)v[RANKS].len / 4 / count : 0, codes = (size_t)v[TABLE].len / (2 * sizeof(Plain)), brand_codes = (size_t)v[BRANDS].len / 8;
     World w = {v[CATEGORY].buf, v[BRAND].buf, v[ROWS].buf, v[PRICE].buf, items, had + events, had};
-    Asked a = {v[ASKED].buf, v[HISTORY].buf, v[CLICKED].buf, v[FUSED].buf, v[RANKS].buf, v[SCORES].buf, v[SIZES].buf, v[OWNED].buf, v[BRANDS].buf,
+    Asked a = {v[ASKED].buf, v[HISTORY].buf, v[CLICKED].buf, v[PAIRS].buf, v[FUSED].buf, v[RANKS].buf, v[SCORES].buf, v[SIZES].buf, v[OWNED].buf, v[BRANDS].buf,
                v[LIFTS].buf, v[WEIGHTS].buf, v[TABLE].buf, (const Logged *)v[TABLE].buf + codes, v[SEEN].buf, v[DISPLAY].buf, v[MAILER].buf, count, sources, codes,
                brand_codes, events, best, offset};
     int wrong = (size_t)v[CATEGORY].len != items * 4 * LEVELS || (size_t)v[PRICE].len != items * 4 || (size_t)v[ROWS].len != (had + events) * 4 ||
@@ -259,16 +251,11 @@ PyObject *py_features(PyObject *self, PyObject *args) {
                 (size_t)v[OUT].len != count * (OWN + TASTE + 8 + 3 * sources) * 4 || !codes || !brand_codes;
     World asked = {w.category, w.brand, a.rows, w.price, items, count, count};
     wrong = wrong || !fits(w, codes, brand_codes) || !fits(asked, codes, brand_codes);
-    size_t mask = 63;
-    while (mask < 2 * w.count) mask = 2 * mask + 1;
-    Pair *pairs = kept_memory(KEPT_PAIRS, (mask + 1) * sizeof(Pair));
-    double *of_category = kept_memory(KEPT_SUMS, (codes + 1) * 8);
-    if (pairs && of_category && !wrong) {
-        memset(pairs, 0, (mask + 1) * sizeof(Pair)), memset(of_category, 0, codes * 8);
-        write_features(&a, w, pairs, mask, of_category, v[OUT].buf);
-    }
+    wrong = wrong || (size_t)v[PAIRS].len != items * 4 || pairs < 0 || !below(a.pairs, w.rows, w.count, (size_t)pairs) || !below(a.pairs, a.rows, count, (size_t)pairs);
+    double *of_pair = wrong ? NULL : kept_zeros(KEPT_PAIRS, ((size_t)pairs + 1) * 8), *of_category = wrong ? NULL : kept_zeros(KEPT_TABLE, (codes + 1) * sizeof(Sums));
+    if (of_pair && of_category) write_features(&a, w, of_pair, of_category, v[OUT].buf);
     give_back((Given){v, ALL});
-    if (!pairs || !of_category) return NULL;
+    if (!wrong && (!of_pair || !of_category)) return NULL;
     if (wrong) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", count, items);
     Py_RETURN_NONE;
 }
