@@ -6,6 +6,7 @@ of the cells nearest to the vector (IVF). Shapes: I items, D dimensions, L cells
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,18 +77,25 @@ def _threshold(scores: Floats, n: int) -> float:
 
 @dataclass(frozen=True)
 class Cells(ArrayFolder):
-    """Item rows grouped by nearest centroid; made by `components/retrieval/cells.py`, which also chooses `probes`."""
+    """Items grouped by nearest centroid, vectors side by side; made by `components/retrieval/cells.py`, which also chooses `probes`."""
 
     centroids: NDArray[np.float32]  # (L, D)
     bonus: NDArray[np.float32]  # (L,) what a cell's items add to their product at most usually (their prior)
     rows: NDArray[np.int32]  # (I,) cell after cell, ascending within a cell
     ends: NDArray[np.int64]  # (L,) where each cell ends
     probes: int  # cells looked into
+    vectors: NDArray[np.int8]  # (I, D) of `rows`, over their scale
+    scales: NDArray[np.float32]  # (I,) of `rows`
+    prior: NDArray[np.float32]  # (I,) of `rows`
 
-    def near(self, vector: Floats, probes: int = 0) -> Rows:
-        """Rows of the items of the cells most promising for `vector` (D,), ascending."""
+    def near(self, vector: Floats, probes: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the cells most promising for `vector` (D,) begin and end: (probes,), (probes,). Their order is that of the table."""
         worth = self.centroids @ vector + self.bonus  # (L,)
-        best = select(worth, probes or self.probes)
-        begins = np.where(best > 0, self.ends[best - 1], 0)
-        spans = [self.rows[begin:end] for begin, end in zip(begins.tolist(), self.ends[best].tolist(), strict=True)]
-        return np.sort(np.concatenate(spans)) if spans else np.empty(0, np.int32)
+        best = np.sort(select(worth, probes or self.probes))
+        return np.where(best > 0, self.ends[best - 1], 0), np.asarray(self.ends[best])
+
+
+def stretch(values: NDArray[Any], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[Any]:
+    """values[begin:end] of each pair, one after the other."""
+    parts = [values[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate(parts) if parts else values[:0]

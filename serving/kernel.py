@@ -48,6 +48,15 @@ def products(table: Array, vector: Array, scales: Array | None, prior: Array | N
     return out
 
 
+def spans(table: Array, vector: Array, scales: Array, prior: Array, begins: Array, ends: Array) -> Array | None:
+    """`products` of the stretches begins[l]:ends[l] of the table, one after the other."""
+    if _active is None:
+        return None
+    out = np.empty(int((ends - begins).sum()), np.float32)
+    _active.spans(table, vector, scales, prior, begins, ends, out)
+    return out
+
+
 def search(
     table: Array, vector: Array, scales: Array, prior: Array, marked: Array, every: int, n: int, excluded: Array
 ) -> tuple[Array, Array] | None:  # fmt: skip

@@ -3,10 +3,13 @@
 Shapes: I items, D dimensions, L cells, Q trial vectors.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.index import Cells, select
+from serving.index import Cells, select, stretch
+from serving.sources.two_tower import TowerTable
 
 LEAST_RECALL = 0.97  # of the exact answer
 _ITERATIONS, _POINTS_A_CELL = 8, 64
@@ -14,8 +17,9 @@ _BLOCK = 16_384
 Floats = NDArray[np.float32]
 
 
-def build(vectors: Floats, prior: Floats, trials: Floats, n: int, seed: int) -> Cells:
-    """Cells of item `vectors` (I, D) whose scores are vector . item + prior. `trials` (Q, D): vectors as they will be asked with."""
+def build(table: TowerTable, trials: Floats, n: int, seed: int) -> Cells:
+    """Cells of a tower's items. `trials` (Q, D): user vectors over the temperature, as the cells will be asked with."""
+    vectors, prior = np.asarray(table.vectors, np.float32) * np.asarray(table.scales)[:, None], np.asarray(table.prior)
     count = max(1, int(2 * np.sqrt(len(vectors))))
     centroids = _centroids(vectors, count, np.random.default_rng(seed))
     cell = _nearest(vectors, centroids)  # (I,)
@@ -24,19 +28,19 @@ def build(vectors: Floats, prior: Floats, trials: Floats, n: int, seed: int) -> 
     mean = np.bincount(cell, prior, minlength=count) / np.maximum(sizes, 1)
     spread = np.sqrt(np.maximum(np.bincount(cell, prior**2, minlength=count) / np.maximum(sizes, 1) - mean**2, 0))
     bonus = np.where(sizes > 0, mean + spread, -np.inf).astype(np.float32)
-    cells = Cells(centroids, bonus, rows, np.cumsum(sizes), count)
+    cells = Cells(centroids, bonus, rows, np.cumsum(sizes), count, table.vectors[rows], table.scales[rows], table.prior[rows])
     exact = [select(vectors @ trial + prior, n) for trial in trials]
     probes = 1
     while probes < count and recall(cells, vectors, prior, trials, exact, probes) < LEAST_RECALL:
         probes = min(count, probes + max(1, probes // 4))
-    return Cells(centroids, bonus, rows, np.cumsum(sizes), probes)
+    return replace(cells, probes=probes)
 
 
 def recall(cells: Cells, vectors: Floats, prior: Floats, trials: Floats, exact: list[NDArray[np.int32]], probes: int) -> float:
     """Mean share of the exact answers found in that many cells."""
     found = []
     for trial, truth in zip(trials, exact, strict=True):
-        near = cells.near(trial, probes)
+        near = stretch(cells.rows, *cells.near(trial, probes))
         best = near[select(vectors[near] @ trial + prior[near], len(truth))]
         found.append(np.isin(truth, best).mean())
     return float(np.mean(found))

@@ -49,8 +49,7 @@ def write_cells(folder: Path, users: NDArray[np.float32], seed: int) -> None:
     """Cells of the written table, tried with some of the users' vectors."""
     table = TowerTable.load(folder)
     trials = users[np.random.default_rng(seed).choice(len(users), min(_TRIALS, len(users)), replace=False)]
-    items = table.vectors * table.scales[:, None]
-    cells.build(items, np.asarray(table.prior), trials / np.float32(table.temperature), _TRIAL_DEPTH, seed).save(folder / "cells")
+    cells.build(table, trials / np.float32(table.temperature), _TRIAL_DEPTH, seed).save(folder / "cells")
 
 
 def write(cut: Cut, towers: Towers, content: Content, prior: NDArray[np.float32], folder: Path) -> None:

@@ -55,6 +55,7 @@ typedef struct {
 } Given;
 void give_back(Given given);
 
+PyObject *py_spans(PyObject *, PyObject *);
 PyObject *py_search(PyObject *, PyObject *);
 PyObject *py_products(PyObject *, PyObject *);
 PyObject *py_instructions(PyObject *, PyObject *);

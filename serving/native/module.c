@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 static PyMethodDef methods[] = {
+    {"spans", py_spans, METH_VARARGS, "Products of stretches of a table."},
     {"search", py_search, METH_VARARGS, "The best of a table for a vector, marked rows among them."},
     {"products", py_products, METH_VARARGS, "Exact integer products of int8 rows with an int8 vector, scaled."},
     {"instructions", py_instructions, METH_VARARGS, "instructions(width) -> name of the scan this CPU gets."},

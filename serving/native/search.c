@@ -159,3 +159,26 @@ PyObject *py_search(PyObject *self, PyObject *args) {
     give_back((Given){v, 8});
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
+
+/* spans(table int8 (I, D), vector float32 (D,), scales float32 (I,), prior float32 (I,), begins int64 (L,), ends int64 (L,), out float32 (sum,)):
+ * `products` of some stretches of the table, one after the other */
+PyObject *py_spans(PyObject *self, PyObject *args) {
+    Py_buffer v[7] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6])) return NULL;
+    size_t width = (size_t)v[1].len / 4, items = (size_t)v[2].len / 4, count = (size_t)v[4].len / 8, room = (size_t)v[6].len / 4, at = 0;
+    const int64_t *begins = v[4].buf, *ends = v[5].buf;
+    int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
+    int wrong = (size_t)v[0].len != items * width || v[3].len != v[2].len || v[5].len != v[4].len;
+    if (vector && !wrong) {
+        float scale = rounded(v[1].buf, width, vector), *out = v[6].buf;
+        for (size_t l = 0; l < count && !wrong; l++) {
+            size_t begin = (size_t)begins[l], size = (size_t)(ends[l] - begins[l]);
+            wrong = begins[l] < 0 || ends[l] < begins[l] || (size_t)ends[l] > items || size > room - at;
+            if (!wrong) scan((const int8_t *)v[0].buf + begin * width, vector, size, width, scale, (const float *)v[2].buf + begin, (const float *)v[3].buf + begin, out + at), at += size;
+        }
+    }
+    give_back((Given){v, 7});
+    if (!vector) return NULL;
+    if (wrong || at != room) return PyErr_Format(PyExc_ValueError, "expected stretches of a table of %zu rows, and room for all of them", items);
+    Py_RETURN_NONE;
+}

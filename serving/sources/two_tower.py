@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
-from serving.index import Cells, select
+from serving.index import Cells, select, stretch
 from serving.query import Floats, Hits, Query, Rows
 from serving.scan import Int8Scan, scan_once
 from serving.sources.history import interest
@@ -88,12 +88,18 @@ class TwoTower:
 
     def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
         """From the nearest cells, and whatever was posted since they were made."""
-        table = self.table
-        near = np.concatenate([cells.near(vector), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)])
-        near = near[np.isin(near, excluded, invert=True)]
-        scores = scan_once(table.vectors[near], vector, table.scales[near], table.prior[near])
-        best = select(scores, n)
-        return Hits(near[best], scores[best])
+        table, posted = self.table, slice(len(cells.rows), None)
+        begins, ends = cells.near(vector)
+        rows = np.concatenate((stretch(cells.rows, begins, ends), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)))
+        scores = kernel.spans(cells.vectors, vector, cells.scales, cells.prior, begins, ends)
+        if scores is None:
+            parts = (stretch(values, begins, ends) for values in (cells.vectors, cells.scales, cells.prior))
+            scores = scan_once(next(parts), vector, *parts)
+        if len(rows) > len(scores):
+            scores = np.concatenate((scores, scan_once(table.vectors[posted], vector, table.scales[posted], table.prior[posted])))
+        best = select(scores, n + len(excluded))
+        best = best[np.isin(rows[best], excluded, invert=True)][:n] if len(excluded) else best
+        return Hits(rows[best], scores[best])
 
     @cached_property
     def _scan(self) -> Int8Scan:

@@ -9,6 +9,7 @@ import torch
 from components.retrieval import cells, two_tower
 from components.retrieval.tower_training import singular_vectors
 from components.retrieval.towers import Towers
+from serving import kernel
 from serving.index import select
 from serving.query import Query
 from serving.sources import two_tower as tower_spec
@@ -141,15 +142,22 @@ def table_world(items: int, dimensions: int = 16, seed: int = 0) -> TowerTable:
 def test_cells_keep_the_recall_they_were_built_for(asked: str, tmp_path: Path) -> None:
     table = table_world(8000)
     users = table_world(64, seed=0 if asked == "near" else 5).history.astype(np.float32)
-    items = table.vectors * table.scales[:, None]
-    trials = users / np.float32(table.temperature)
-    made = cells.build(items, table.prior, trials, 100, seed=0)
+    made = cells.build(table, users / np.float32(table.temperature), 100, seed=0)
     assert made.probes < len(made.ends)
     assert sorted(made.rows.tolist()) == list(range(8000))
     table.save(tmp_path)
     made.save(tmp_path / "cells")
     world = catalogue([f"{i:04d}" for i in range(8000)])
     by_cells, exact = TwoTower.load(tmp_path, SPEC, world), TwoTower(SPEC, table)
+    if kernel.native():
+        found = by_cells.retrieve(query(UserState("u"), world), 100, users[0])
+        kernel.use(False)
+        try:
+            again = by_cells.retrieve(query(UserState("u"), world), 100, users[0])
+        finally:
+            kernel.use(True)
+        assert found.rows.tolist() == again.rows.tolist()
+        assert found.scores.tolist() == again.scores.tolist()
     nobody = query(UserState("u"), world)
     found = [np.isin(exact.retrieve(nobody, 100, user).rows, by_cells.retrieve(nobody, 100, user).rows).mean() for user in users]
     assert np.mean(found) >= cells.LEAST_RECALL - 0.005
