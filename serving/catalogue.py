@@ -3,6 +3,7 @@
 Shapes: I items, Fi item features, P places, W planned periods.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -108,5 +109,10 @@ class Catalogue(ArrayFolder):
 
     def plan_at(self, day: float) -> int:
         """Index of the planned period that holds `day`, or -1 when nothing is planned for it."""
-        period = int(np.searchsorted(self.plan_from, day, side="right")) - 1
-        return period if period >= 0 and day < self.plan_until[period] else -1
+        begins, ends = self._plan_days
+        period = bisect_right(begins, day) - 1
+        return period if period >= 0 and day < ends[period] else -1
+
+    @cached_property
+    def _plan_days(self) -> tuple[list[float], list[float]]:
+        return self.plan_from.tolist(), self.plan_until.tolist()

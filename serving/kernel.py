@@ -178,6 +178,25 @@ def tables(*given: Any, codes: int, brands: int) -> tuple[Array, Array] | None:
     return by_category, by_brand
 
 
+def worth(logits: Array, seen: Array, lifts: Array | None, repeat: float, discover: float) -> Array | None:
+    """(C,) weight / (1 + exp(-logit)) of each candidate's own head: `repeat` where it was had before, else `discover`."""
+    if _active is None:
+        return None
+    chances, scores = np.empty(len(seen), np.float64), np.empty(len(seen), np.float32)
+    _active.own(logits, seen, lifts, chances)
+    _active.worth(np.exp(chances, out=chances), seen, repeat, discover, scores)
+    return scores
+
+
+def merge(light: Array, order: Array, heavy: Array, head: Array, rows: Array, seen: Array) -> tuple[Array, Array, Array] | None:
+    """Rows, scores and seen (C,): the first of the light order by their heavy scores, then the others. See `Recommender.order`."""
+    if _active is None:
+        return None
+    out = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32), np.empty(len(rows), np.bool_)
+    _active.merge(light, order, heavy, head, rows, seen, *out)
+    return out
+
+
 def sizes(scores: Array, relative: float) -> Array | None:
     """(C, 2S) size of each score (C, S), and `relative` times its part of the greatest of its source."""
     if _active is None:

@@ -175,6 +175,9 @@ def final_scores(logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[st
     """
     weights = [float(objectives.get(head, 1.0)) for head in HEADS]
     repeat, discover = (weight / max(*weights, 1e-9) for weight in weights)
+    compiled = kernel.worth(logits, seen, lift, repeat, discover)
+    if compiled is not None:
+        return compiled
     own = np.where(seen, logits[:, 0], logits[:, 1])
     if lift is not None:
         own = own + lift

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrange import Rules
 from serving.bundle import BadBundle, Bundle
 from serving.catalogue import Catalogue
@@ -140,6 +141,10 @@ class Recommender:
     def order(self, pool: Candidates, scores: Scores) -> Ranked:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
         order = scores.order if scores.order is not None else descending(scores.light)
+        if scores.heavy is not None:
+            merged = kernel.merge(scores.light, order, scores.heavy, descending(scores.heavy), pool.rows, pool.seen)
+            if merged is not None:
+                return Ranked(*merged)
         values = scores.light[order]
         if scores.heavy is not None:
             head = descending(scores.heavy)

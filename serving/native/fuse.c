@@ -122,3 +122,26 @@ PyObject *py_fuse(PyObject *self, PyObject *args) {
     give_back((Given){v, 11});
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
+
+/* merge(light float32 (C,), order int32 (C,), heavy float32 (K,), head int32 (K,), rows int32 (C,), seen uint8 (C,),
+ *       rows int32 (C,) out, scores float32 (C,) out, seen uint8 (C,) out): the first K of the light order in the order `head` of their heavy scores,
+ *       the others after them, no score above the last heavy one */
+PyObject *py_merge(PyObject *self, PyObject *args) {
+    Py_buffer v[9] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8])) return NULL;
+    size_t count = (size_t)v[0].len / 4, kept = (size_t)v[2].len / 4;
+    const float *light = v[0].buf, *heavy = v[2].buf;
+    const int32_t *order = v[1].buf, *head = v[3].buf;
+    int wrong = v[1].len != v[0].len || v[3].len != v[2].len || kept > count || v[4].len != v[0].len || (size_t)v[5].len != count || v[6].len != v[0].len ||
+                v[7].len != v[0].len || (size_t)v[8].len != count || beyond(order, count, count) || beyond(head, kept, kept);
+    for (size_t c = 0; c < count && !wrong; c++) {
+        size_t at = (size_t)(c < kept ? order[head[c]] : order[c]);
+        float score = c < kept ? heavy[head[c]] : light[at];
+        if (kept && c >= kept && heavy[head[kept - 1]] < score) score = heavy[head[kept - 1]];
+        ((int32_t *)v[6].buf)[c] = ((const int32_t *)v[4].buf)[at];
+        ((float *)v[7].buf)[c] = score, ((uint8_t *)v[8].buf)[c] = ((const uint8_t *)v[5].buf)[at];
+    }
+    give_back((Given){v, 9});
+    if (wrong) return PyErr_Format(PyExc_ValueError, "expected orders of %zu candidates and of the %zu that are kept", count, kept);
+    Py_RETURN_NONE;
+}

@@ -259,3 +259,33 @@ PyObject *py_features(PyObject *self, PyObject *args) {
     if (wrong) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", count, items);
     Py_RETURN_NONE;
 }
+
+/* own(logits float32 (C, 2), seen uint8 (C,), lifts float32 (C,) or None, out float64 (C,)): the logit of an item's own head with its lift, negated */
+PyObject *py_own(PyObject *self, PyObject *args) {
+    Py_buffer v[4] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*y*z*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
+    size_t count = (size_t)v[1].len;
+    const float *logits = v[0].buf, *lifts = v[2].buf;
+    int wrong = (size_t)v[0].len != count * 8 || (size_t)v[3].len != count * 8 || (lifts && (size_t)v[2].len != count * 4);
+    for (size_t c = 0; c < count && !wrong; c++) {
+        float own = logits[2 * c + (((const uint8_t *)v[1].buf)[c] ? 0 : 1)];
+        ((double *)v[3].buf)[c] = -(double)(lifts ? own + lifts[c] : own);
+    }
+    give_back((Given){v, 4});
+    if (wrong) return PyErr_Format(PyExc_ValueError, "expected two logits of each of %zu candidates", count);
+    Py_RETURN_NONE;
+}
+
+/* worth(exponentials float64 (C,), seen uint8 (C,), repeat, discover, out float32 (C,)): weight / (1 + exponential) */
+PyObject *py_worth(PyObject *self, PyObject *args) {
+    Py_buffer v[3] = {{0}};
+    double repeat, discover;
+    if (!PyArg_ParseTuple(args, "y*y*ddw*", &v[0], &v[1], &repeat, &discover, &v[2])) return NULL;
+    size_t count = (size_t)v[1].len;
+    int wrong = (size_t)v[0].len != count * 8 || (size_t)v[2].len != count * 4;
+    for (size_t c = 0; c < count && !wrong; c++)
+        ((float *)v[2].buf)[c] = (float)((((const uint8_t *)v[1].buf)[c] ? repeat : discover) / (1.0 + ((const double *)v[0].buf)[c]));
+    give_back((Given){v, 3});
+    if (wrong) return PyErr_Format(PyExc_ValueError, "expected an exponential of each of %zu candidates", count);
+    Py_RETURN_NONE;
+}
