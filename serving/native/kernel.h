@@ -1,7 +1,7 @@
 /* What the parts of the kernel share: arguments as buffers, memory that is kept, selection of the best.
  *
  * Every loop gives what numpy beside its caller gives, to the bit: products of integers are exact, sums run in the same order and precision,
- * nothing is contracted (-ffp-contract=off), and whatever has no exact definition (logarithms, exponentials, powers) is left to numpy.
+ * nothing is contracted (-ffp-contract=off), and whatever has no exact definition (logarithms, exponentials, powers) is run by numpy's loops.
  * The interpreter's lock is held throughout: a call is at most a few hundred microseconds, and the kept memory needs no other guard.
  */
 #ifndef SHORTLIST_KERNEL_H
@@ -47,6 +47,12 @@ Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, con
 /* Excluded rows are scored -inf for a while: `bar` keeps their scores (NULL: exception), `unbar` puts them back. */
 float *bar(float *scores, size_t count, const int32_t *excluded, size_t barred);
 void unbar(float *scores, const int32_t *excluded, size_t barred, const float *kept);
+
+/* In place, by numpy's loops: natural logarithms, exponentials, each base to its exponent. Found once, when the module is made (0: exception). */
+int find_numpy_loops(void);
+void logs(float *values, size_t count);
+void exps(double *values, size_t count);
+void powers(double *bases, const double *exponents, size_t count);
 
 /* Arguments: arrays as contiguous buffers. `take` fills `views` after the format of PyArg_ParseTuple and counts them. */
 typedef struct {

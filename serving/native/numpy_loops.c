@@ -1,0 +1,48 @@
+/* numpy's own loops for what has no exact definition: logarithms, exponentials and powers are the same bits here as in numpy beside a caller. */
+#include "kernel.h"
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+#include <numpy/ufuncobject.h>
+
+typedef struct {
+    PyUFuncGenericFunction run;
+    void *data;
+} Loop;
+
+static Loop log_loop, exp_loop, power_loop;
+
+/* The loop of a function of numpy's for arguments and result of one type; 0: exception set. */
+static int find(PyObject *numpy, const char *name, int type, Loop *found) {
+    PyObject *function = PyObject_GetAttrString(numpy, name);
+    if (!function) return 0;
+    PyUFuncObject *of = (PyUFuncObject *)function;
+    for (int i = 0; i < of->ntypes && !found->run; i++) {
+        int same = 1;
+        for (int a = 0; a < of->nargs; a++) same = same && of->types[i * of->nargs + a] == type;
+        if (same) found->run = of->functions[i], found->data = of->data ? (void *)of->data[i] : NULL;
+    }
+    Py_DECREF(function); /* the module keeps it */
+    if (!found->run) PyErr_Format(PyExc_ImportError, "this numpy has no loop of %s for type %d: do without the native kernel", name, type);
+    return found->run != NULL;
+}
+
+int find_numpy_loops(void) {
+    import_array1(0);
+    import_umath1(0);
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    if (!numpy) return 0;
+    int found = find(numpy, "log", NPY_FLOAT, &log_loop) && find(numpy, "exp", NPY_DOUBLE, &exp_loop) && find(numpy, "power", NPY_DOUBLE, &power_loop);
+    Py_DECREF(numpy);
+    return found;
+}
+
+static void run(Loop loop, const void *one, const void *other, void *out, size_t count, npy_intp size) {
+    char *args[3] = {(char *)one, (char *)(other ? other : out), (char *)out};
+    npy_intp steps[3] = {size, size, size}, all = (npy_intp)count;
+    if (count) loop.run(args, &all, steps, loop.data);
+}
+
+void logs(float *values, size_t count) { run(log_loop, values, NULL, values, count, sizeof(float)); }
+void exps(double *values, size_t count) { run(exp_loop, values, NULL, values, count, sizeof(double)); }
+void powers(double *bases, const double *exponents, size_t count) { run(power_loop, bases, exponents, bases, count, sizeof(double)); }
