@@ -14,25 +14,37 @@ static void dots_plain(const int8_t *table, const int8_t *vector, size_t width, 
 }
 
 #ifdef X86
-__attribute__((target("avx2"))) static int32_t total256(__m256i sum) {
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return _mm_cvtsi128_si32(half);
+/* Eight registers, each summed up. */
+__attribute__((target("avx2"))) static inline __m256i totals(const __m256i *s) {
+    __m256i low = _mm256_hadd_epi32(_mm256_hadd_epi32(s[0], s[1]), _mm256_hadd_epi32(s[2], s[3]));
+    __m256i high = _mm256_hadd_epi32(_mm256_hadd_epi32(s[4], s[5]), _mm256_hadd_epi32(s[6], s[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-/* width is a multiple of 16 */
-__attribute__((target("avx2"))) static void dots_avx2(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
-    for (int i = 0; i < BLOCK; i++) {
-        const int8_t *row = table + (size_t)i * width;
-        __m256i sum = _mm256_setzero_si256();
-        for (size_t d = 0; d < width; d += 16) {
-            __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row + d)));
-            __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(vector + d)));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+/* width is a multiple of 32. maddubs wants one side unsigned: |t| * (v with the sign of t), in pairs at most 2 * 128 * 127, which 16 bits hold. */
+__attribute__((target("avx2"))) static inline void dots_avx2_of(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    __m256i ones = _mm256_set1_epi16(1), s[8];
+    for (int eight = 0; eight < BLOCK; eight += 8) {
+        for (int i = 0; i < 8; i++) {
+            const int8_t *row = table + (size_t)(eight + i) * width;
+            s[i] = _mm256_setzero_si256();
+            for (size_t d = 0; d < width; d += 32) {
+                __m256i t = _mm256_loadu_si256((const __m256i *)(row + d)), v = _mm256_loadu_si256((const __m256i *)(vector + d));
+                __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(t), _mm256_sign_epi8(v, t));
+                s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(pairs, ones));
+            }
         }
-        sums[i] = total256(sum);
+        _mm256_storeu_si256((__m256i *)(sums + eight), totals(s));
     }
+}
+
+__attribute__((target("avx2"))) static void dots_avx2(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    dots_avx2_of(table, vector, width, sums);
+}
+
+__attribute__((target("avx2"))) static void dots_avx2_64(const int8_t *table, const int8_t *vector, size_t width, int32_t *sums) {
+    (void)width;
+    dots_avx2_of(table, vector, 64, sums); /* a known width: the vector stays in registers */
 }
 
 /* Sums of four rows within each 128 bits: [a, b, c, d] four times, still to be added up. */
@@ -62,12 +74,22 @@ static dots_fn choose_dots(size_t width, const char **name) {
 #ifdef X86
     __builtin_cpu_init();
     if (width == 64 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) return *name = "vnni", dots_vnni64;
-    if (width % 16 == 0 && __builtin_cpu_supports("avx2")) return *name = "avx2", dots_avx2;
+    if (width % 32 == 0 && __builtin_cpu_supports("avx2")) return *name = "avx2", width == 64 ? dots_avx2_64 : dots_avx2;
 #endif
     return *name = "plain", dots_plain;
 }
 
-HOT static void scan(const int8_t *table, const int8_t *vector, size_t items, size_t width, float scale, const float *scales, const float *prior, float *out) {
+/* Sums of `rows` rows (BLOCK of them, but for the last) into scores. */
+HOT static void scored(const int32_t *sums, size_t rows, float scale, const float *scales, const float *prior, float *out) {
+    if (scales && rows == BLOCK)
+        for (size_t i = 0; i < BLOCK; i++) out[i] = (float)sums[i] * scale * scales[i] + prior[i];
+    else if (scales)
+        for (size_t i = 0; i < rows; i++) out[i] = (float)sums[i] * scale * scales[i] + prior[i];
+    else
+        for (size_t i = 0; i < rows; i++) out[i] = (float)sums[i] * scale;
+}
+
+static void scan(const int8_t *table, const int8_t *vector, size_t items, size_t width, float scale, const float *scales, const float *prior, float *out) {
     const char *name;
     dots_fn dots = choose_dots(width, &name);
     int32_t sums[BLOCK];
@@ -81,9 +103,7 @@ HOT static void scan(const int8_t *table, const int8_t *vector, size_t items, si
                 for (size_t d = 0; d < width; d++) sums[i] += (int32_t)table[(begin + i) * width + d] * vector[d];
             }
         }
-        for (size_t i = 0; i < rows; i++) out[begin + i] = (float)sums[i] * scale;
-        if (scales)
-            for (size_t i = 0; i < rows; i++) out[begin + i] = out[begin + i] * scales[begin + i] + prior[begin + i];
+        scored(sums, rows, scale, scales ? scales + begin : NULL, scales ? prior + begin : NULL, out + begin);
     }
 }
 

@@ -121,12 +121,33 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) static size_t reach_wide(Bo
         if (reaches(b, scores, i)) found[kept++] = (Scored){scores[i], (int32_t)i};
     return kept;
 }
+
+__attribute__((target("avx2"))) static size_t reach_avx2(Bounds b, const float *scores, size_t count, Scored *found) {
+    size_t kept = 0, i = 0;
+    __m256 least = _mm256_set1_ps(b.least), marked_least = _mm256_set1_ps(b.marked_least);
+    for (; i + 8 <= count; i += 8) {
+        __m256 values = _mm256_loadu_ps(scores + i);
+        __m256 within = b.above ? _mm256_cmp_ps(values, least, _CMP_GT_OQ) : _mm256_cmp_ps(values, least, _CMP_GE_OQ);
+        if (b.marked) {
+            __m256i unmarked = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(b.marked + i))), _mm256_setzero_si256());
+            within = _mm256_or_ps(within, _mm256_andnot_ps(_mm256_castsi256_ps(unmarked), _mm256_cmp_ps(values, marked_least, _CMP_GE_OQ)));
+        }
+        for (unsigned hit = (unsigned)_mm256_movemask_ps(within); hit; hit &= hit - 1) {
+            size_t at = i + (size_t)__builtin_ctz(hit);
+            found[kept++] = (Scored){scores[at], (int32_t)at};
+        }
+    }
+    for (; i < count; i++)
+        if (reaches(b, scores, i)) found[kept++] = (Scored){scores[i], (int32_t)i};
+    return kept;
+}
 #endif
 
 /* Those within the bounds, in order. */
 static size_t reach(Bounds b, const float *scores, size_t count, Scored *found) {
 #ifdef X86
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return reach_wide(b, scores, count, found);
+    if (__builtin_cpu_supports("avx2")) return reach_avx2(b, scores, count, found);
 #endif
     size_t kept = 0;
     for (size_t i = 0; i < count; i++)

@@ -69,12 +69,25 @@ __attribute__((target("avx512f"))) static size_t lift_wide(
     }
     return a;
 }
+
+__attribute__((target("avx2"))) static size_t lift_avx2(
+    const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
+    size_t a = 0;
+    for (; a + 8 <= offers; a += 8) {
+        __m256i kinds = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(first + a)));
+        __m256i others = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(second + a)));
+        __m256 lifted = _mm256_mul_ps(_mm256_loadu_ps(worth + a), _mm256_i32gather_ps(one, kinds, 4));
+        _mm256_storeu_ps(out + a, _mm256_mul_ps(lifted, _mm256_i32gather_ps(other, others, 4)));
+    }
+    return a;
+}
 #endif
 
 static void lift_all(const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
     size_t a = 0;
 #ifdef X86
     if (__builtin_cpu_supports("avx512f")) a = lift_wide(worth, first, one, second, other, offers, out);
+    else if (__builtin_cpu_supports("avx2")) a = lift_avx2(worth, first, one, second, other, offers, out);
 #endif
     for (; a < offers; a++) out[a] = worth[a] * one[first[a]] * other[second[a]];
 }
@@ -170,6 +183,14 @@ __attribute__((target("avx512f"))) static void add_halves_wide(const uint16_t *r
         _mm512_storeu_ps(out + d, _mm512_add_ps(_mm512_loadu_ps(base + d), part));
     }
 }
+
+__attribute__((target("avx2,f16c"))) static void add_halves_avx2(const uint16_t *row, float weight, const float *base, float *out, size_t width) {
+    __m256 times = _mm256_set1_ps(weight);
+    for (size_t d = 0; d < width; d += 8) {
+        __m256 part = _mm256_mul_ps(times, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(row + d))));
+        _mm256_storeu_ps(out + d, _mm256_add_ps(_mm256_loadu_ps(base + d), part));
+    }
+}
 #endif
 
 typedef void (*add_fn)(const uint16_t *, float, const float *, float *, size_t);
@@ -178,6 +199,7 @@ static add_fn choose_add(size_t width) {
 #ifdef X86
     __builtin_cpu_init();
     if (width % 16 == 0 && __builtin_cpu_supports("avx512f")) return add_halves_wide;
+    if (width % 8 == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return add_halves_avx2;
 #endif
     return add_halves;
 }
