@@ -33,17 +33,14 @@ def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Qu
 
     Equal fused scores stay in the order in which the lists name their items first.
     """
-    listed = np.concatenate([hit.rows for hit in hits])  # (L,)
-    ends = np.cumsum([len(hit.rows) for hit in hits])
-    weights = np.array([weight(spec, query.request.discover) for spec in specs], np.float32)
-    offsets = np.array([spec.settings.get("offset", RANK_OFFSET) for spec in specs], np.float32)
-    promised = np.array([int(spec.share * pool) for spec in specs], np.int32)
-    lists, items = (listed, ends, weights, offsets, promised, query.history_rows), len(query.catalogue)
-    found = kernel.fuse(*lists, items, pool, tuple((hit.scores, hit.values, hit.position_of) for hit in hits))
+    discover = query.request.discover
+    terms = [(weight(spec, discover), float(spec.settings.get("offset", RANK_OFFSET)), int(spec.share * pool)) for spec in specs]
+    sources = tuple((hit.rows, hit.scores, hit.values, hit.position_of, *term) for hit, term in zip(hits, terms, strict=True))
+    found = kernel.fuse(sources, query.history_rows, len(query.catalogue), pool)
     if found is not None:
         rows, fused, ranks, scores, seen = found
         return Candidates(rows, scores, ranks, fused, seen)
-    rows, fused, ranks, seen = _fuse(*lists, items, pool)
+    rows, fused, ranks, seen = _fuse([hit.rows for hit in hits], terms, query.history_rows, len(query.catalogue), pool)
     scores = np.stack([_read(hit, rows, ranks[:, s]) for s, hit in enumerate(hits)], axis=1)
     return Candidates(rows, scores, ranks, fused, seen)
 
@@ -65,10 +62,10 @@ def _read(hit: Hits, rows: Rows, ranks: Floats) -> Floats:
 
 
 def _fuse(
-    listed: Rows, ends: NDArray[np.int64], weights: Floats, offsets: Floats, promised: NDArray[np.int32], history: Rows,
-    items: int, pool: int,
+    lists: Sequence[Rows], terms: Sequence[tuple[float, float, int]], history: Rows, items: int, pool: int
 ) -> tuple[Rows, Floats, Floats, NDArray[np.bool_]]:  # fmt: skip
-    """Rows (C,), fused (C,), ranks (C, S) and seen (C,) of the pool from the lists (L,) end to end."""
+    """Rows (C,), fused (C,), ranks (C, S) and seen (C,) of the pool. `terms`: each list's weight, offset and promised places."""
+    listed, ends = np.concatenate(lists), np.cumsum([len(rows) for rows in lists])  # (L,), (S,)
     steps = np.arange(len(listed), dtype=np.int32)
     slots = np.empty(items, np.int32)  # position of an item; what is not written is not read
     slots[listed[::-1]] = steps[::-1]  # the first place of each
@@ -78,12 +75,12 @@ def _fuse(
     at = slots.take(listed)
     ranks = np.full((len(ends), len(rows)), np.inf, np.float32)  # (S, M)
     parts, kept = np.empty(len(listed), np.float32), np.zeros(len(rows), bool)
-    for s, end in enumerate(ends.tolist()):
-        begin = int(ends[s - 1]) if s else 0
+    for s, (end, (worth, offset, promised)) in enumerate(zip(ends.tolist(), terms, strict=True)):
+        begin = end - len(lists[s])
         own, places = at[begin:end], steps[: end - begin].astype(np.float32)
-        np.divide(weights[s], places + offsets[s], out=parts[begin:end])
+        np.divide(np.float32(worth), places + np.float32(offset), out=parts[begin:end])
         ranks[s][own] = places
-        kept[own[: int(promised[s])]] = True
+        kept[own[:promised]] = True
     fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
     chosen = _fill(fused, kept, pool)
     rows, had = rows.take(chosen), np.append(history, np.int32(-1))  # never empty

@@ -153,19 +153,18 @@ def falling(scores: Array) -> Array | None:
 
 
 def fuse(
-    rows: Array, ends: Array, weights: Array, offsets: Array, promised: Array, history: Array, items: int, pool: int,
-    sources: tuple[tuple[Array, Array | None, Array | None], ...],
+    sources: tuple[tuple[Array, Array, Array | None, Array | None, float, float, int], ...], history: Array, items: int, pool: int
 ) -> tuple[Array, Array, Array, Array, Array] | None:  # fmt: skip
-    """Of the lists (L,) end to end: rows (C,), fused (C,), ranks (C, S), scores (C, S), seen (C,) of the pool. See `serving/fusion.py`.
+    """Rows (C,), fused (C,), ranks (C, S), scores (C, S), seen (C,) of the pool of some lists. See `serving/fusion.py`.
 
-    `sources`: of each the scores of its list, and its values with their positions by row, where it has them.
+    `sources`: of each its list's rows and scores, its values with their positions by row, where it has them, weight, offset, promised places.
     """
-    if _active is None:
+    listed = sum(len(source[0]) for source in sources)
+    if _active is None or listed >= 1 << 16 - 1:
         return None
-    listed = len(rows)
     kept, fused, seen = np.empty(listed, np.int32), np.empty(listed, np.float32), np.empty(listed, np.bool_)
-    ranks, scores = np.empty((listed, len(ends)), np.float32), np.empty((listed, len(ends)), np.float32)
-    size = _active.fuse(rows, ends, weights, offsets, promised, history, items, pool, sources, kept, fused, ranks, scores, seen)
+    ranks, scores = np.empty((listed, len(sources)), np.float32), np.empty((listed, len(sources)), np.float32)
+    size = _active.fuse(sources, history, items, pool, kept, fused, ranks, scores, seen)
     return kept[:size], fused[:size], ranks[:size], scores[:size], seen[:size]
 
 

@@ -1,65 +1,95 @@
 /* One pool from the lists of the sources (serving/fusion.py). */
 #include "kernel.h"
 
+enum { MOST_SOURCES = 64, MOST_LISTED = 65534 }; /* an item's slot has sixteen bits: the table of slots stays in the nearest caches */
+
 typedef struct {
-    const int32_t *rows, *promised, *history;
-    const int64_t *ends;
-    const float *weights, *offsets;
-    size_t listed, sources, had, items, pool;
+    const int32_t *rows, *at; /* best first; of an item in `values`, NULL: at its row */
+    const float *scores, *values;
+    size_t listed, known, valued; /* lengths of rows, at (else of values), values */
+    float weight, offset;
+    Py_ssize_t promised;
+} Listed;
+
+typedef struct {
+    const Listed *lists;
+    const int32_t *history;
+    size_t sources, had, pool, listed;
 } Lists;
 
 typedef struct {
     int32_t *rows;
-    float *fused, *ranks;
+    float *fused, *ranks, *scores;
     uint8_t *seen;
 } Pool;
 
 /* Distinct items in the order of their first place, each with its fused score. `slots` holds the position + 1 of every item met. */
-static size_t gather(const Lists *lists, int32_t *slots, Scored *found, double *sums, uint8_t *kept) {
-    size_t distinct = 0, begin = 0;
-    for (size_t s = 0; s < lists->sources; s++) {
-        size_t end = (size_t)lists->ends[s];
-        for (size_t j = begin; j < end; j++) {
-            int32_t slot = slots[lists->rows[j]];
+static size_t gather(const Lists *all, uint16_t *slots, Scored *found, double *sums, uint8_t *kept) {
+    size_t distinct = 0;
+    for (size_t s = 0; s < all->sources; s++) {
+        const Listed *list = &all->lists[s];
+        for (size_t j = 0; j < list->listed; j++) {
+            int32_t row = list->rows[j];
+            uint16_t slot = slots[row];
+            if (j + 16 < list->listed) __builtin_prefetch(slots + list->rows[j + 16]);
             if (!slot) {
-                slot = slots[lists->rows[j]] = (int32_t)++distinct;
-                sums[slot - 1] = 0, kept[slot - 1] = 0, found[slot - 1].at = (int32_t)j;
+                slot = slots[row] = (uint16_t)++distinct;
+                sums[slot - 1] = 0, kept[slot - 1] = 0, found[slot - 1].at = row;
             }
-            sums[slot - 1] += (double)(lists->weights[s] / ((float)(j - begin) + lists->offsets[s]));
-            if (j - begin < (size_t)lists->promised[s]) kept[slot - 1] = 1;
+            sums[slot - 1] += (double)(list->weight / ((float)j + list->offset));
+            kept[slot - 1] |= (Py_ssize_t)j < list->promised;
         }
-        begin = end;
     }
     for (size_t m = 0; m < distinct; m++) found[m].score = (float)sums[m];
     return distinct;
 }
 
-static size_t fill(const Lists *lists, int32_t *slots, Scored *found, Scored *spare, double *sums, uint8_t *kept, Pool out) {
-    size_t distinct = gather(lists, slots, found, sums, kept), promised = 0, count = 0;
+/* Rows, fused scores, ranks and what was had before. */
+static size_t fill(const Lists *all, uint16_t *slots, Scored *found, Scored *spare, double *sums, uint8_t *kept, Pool out) {
+    size_t distinct = gather(all, slots, found, sums, kept), promised = 0, count = 0, sources = all->sources;
     for (size_t m = 0; m < distinct; m++) promised += kept[m];
-    size_t room = distinct <= lists->pool ? distinct : lists->pool > promised ? lists->pool - promised : 0;
+    size_t room = distinct <= all->pool ? distinct : all->pool > promised ? all->pool - promised : 0;
     Scored *order = falling(found, spare, distinct);
     for (size_t m = 0; m < distinct; m++) {
-        int32_t row = lists->rows[order[m].at], slot = slots[row];
+        int32_t row = order[m].at;
+        uint8_t must = kept[slots[row] - 1];
         slots[row] = 0;
-        if (!kept[slot - 1] && !room) continue;
-        if (!kept[slot - 1]) room--;
+        if (!must && !room) continue;
+        room -= !must;
         out.rows[count] = row, out.fused[count] = order[m].score, out.seen[count] = 0;
         count++;
     }
-    for (size_t c = 0; c < count; c++) slots[out.rows[c]] = (int32_t)c + 1;
-    for (size_t i = 0; i < count * lists->sources; i++) out.ranks[i] = INFINITY;
-    for (size_t s = 0, begin = 0; s < lists->sources; begin = (size_t)lists->ends[s++])
-        for (size_t j = begin; j < (size_t)lists->ends[s]; j++) {
-            int32_t slot = slots[lists->rows[j]];
-            if (slot) out.ranks[(size_t)(slot - 1) * lists->sources + s] = (float)(j - begin);
+    for (size_t c = 0; c < count; c++) slots[out.rows[c]] = (uint16_t)(c + 1);
+    for (size_t i = 0; i < count * sources; i++) out.ranks[i] = INFINITY;
+    for (size_t s = 0; s < sources; s++)
+        for (size_t j = 0; j < all->lists[s].listed; j++) {
+            uint16_t slot = slots[all->lists[s].rows[j]];
+            if (slot) out.ranks[(size_t)(slot - 1) * sources + s] = (float)j;
         }
-    for (size_t h = 0; h < lists->had; h++) {
-        int32_t slot = slots[lists->history[h]];
+    for (size_t h = 0; h < all->had; h++) {
+        uint16_t slot = slots[all->history[h]];
         if (slot) out.seen[slot - 1] = 1;
     }
     for (size_t c = 0; c < count; c++) slots[out.rows[c]] = 0;
     return count;
+}
+
+/* Each source's score of each candidate: its value by position, or only what it listed. */
+static void read_scores(const Lists *all, size_t count, Pool pool) {
+    for (size_t c = 0; c < count; c++)
+        for (size_t s = 0; s < all->sources; s++) {
+            const Listed *list = &all->lists[s];
+            size_t row = (size_t)pool.rows[c], i = c * all->sources + s;
+            if (c + 8 < count && (size_t)pool.rows[c + 8] < list->known) __builtin_prefetch((const float *)(list->at ? (const void *)list->at : list->values) + pool.rows[c + 8]);
+            float rank = pool.ranks[i], score = 0;
+            if (!list->values) {
+                if (isfinite(rank)) score = list->scores[(size_t)rank];
+            } else if (row < list->known) {
+                size_t place = list->at ? (size_t)list->at[row] : row; /* -1 is beyond all of them */
+                if (place < list->valued) score = list->values[place];
+            }
+            pool.scores[i] = score;
+        }
 }
 
 static int beyond(const int32_t *rows, size_t count, size_t items) {
@@ -68,58 +98,50 @@ static int beyond(const int32_t *rows, size_t count, size_t items) {
     return wrong;
 }
 
-/* One source's column of scores: its values by position, or only what it listed. `given`: (scores, values or None, positions or None). */
-static int read_column(PyObject *given, size_t s, size_t sources, Pool pool, size_t count, float *scores) {
-    Py_buffer v[3] = {{0}};
-    if (!PyArg_ParseTuple(given, "y*z*z*", &v[0], &v[1], &v[2])) return -1;
-    size_t listed = (size_t)v[0].len / 4, values = (size_t)v[1].len / 4, known = v[2].buf ? (size_t)v[2].len / 4 : values;
-    const float *list = v[0].buf, *value = v[1].buf;
-    const int32_t *at = v[2].buf;
-    for (size_t c = 0; c < count; c++) {
-        float score = 0, rank = pool.ranks[c * sources + s];
-        size_t row = (size_t)pool.rows[c];
-        if (!value) {
-            if (isfinite(rank) && (size_t)rank < listed) score = list[(size_t)rank];
-        } else if (row < known) {
-            size_t place = at ? (size_t)at[row] : row; /* -1 is beyond all of them */
-            if (place < values) score = value[place];
-        }
-        scores[c * sources + s] = score;
-    }
-    give_back((Given){v, 3});
+/* One source: (rows int32 (n,), scores float32 (n,), values float32 or None, positions int32 (I,) or None, weight, offset, promised). */
+static int read_list(PyObject *given, Py_buffer *v, size_t items, Listed *list) {
+    if (!PyArg_ParseTuple(given, "y*y*z*z*ffn", &v[0], &v[1], &v[2], &v[3], &list->weight, &list->offset, &list->promised)) return 0;
+    list->rows = v[0].buf, list->scores = v[1].buf, list->values = v[2].buf, list->at = v[3].buf;
+    list->listed = (size_t)v[0].len / 4, list->valued = list->values ? (size_t)v[2].len / 4 : 0;
+    list->known = list->at ? (size_t)v[3].len / 4 : list->valued;
+    if (v[1].len == v[0].len && !beyond(list->rows, list->listed, items)) return 1;
+    PyErr_Format(PyExc_ValueError, "expected a list of rows below %zu, with a score each", items);
     return 0;
 }
 
-/* fuse(rows int32 (L,), ends int64 (S,), weights float32 (S,), offsets float32 (S,), promised int32 (S,), history int32 (H,), items, pool,
- *      sources (S) as `read_column` takes them, rows int32 (L,) out, fused float32 (L,) out, ranks float32 (L, S) out, scores float32 (L, S) out,
- *      seen uint8 (L,) out) -> size of the pool */
+/* fuse(sources (S) as `read_list` takes them, history int32 (H,), items, pool, rows int32 (L,) out, fused float32 (L,) out, ranks float32 (L, S) out,
+ *      scores float32 (L, S) out, seen uint8 (L,) out) -> size of the pool */
 PyObject *py_fuse(PyObject *self, PyObject *args) {
-    Py_buffer v[11] = {{0}};
-    Py_ssize_t items, pool;
+    Py_buffer v[6] = {{0}}, of[MOST_SOURCES * 4] = {{0}};
+    Listed lists[MOST_SOURCES];
+    Py_ssize_t items, pool, count = -1;
     PyObject *given;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*nnO!w*w*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &items, &pool, &PyTuple_Type, &given, &v[6], &v[7], &v[8], &v[9], &v[10]))
-        return NULL;
-    Lists lists = {v[0].buf, v[4].buf, v[5].buf, v[1].buf, v[2].buf, v[3].buf, (size_t)v[0].len / 4, (size_t)v[1].len / 8, (size_t)v[5].len / 4, (size_t)items, (size_t)pool};
-    Pool out = {v[6].buf, v[7].buf, v[8].buf, v[10].buf};
-    size_t listed = lists.listed, sources = lists.sources;
-    int wrong = v[2].len != (Py_ssize_t)sources * 4 || v[3].len != v[2].len || v[4].len != v[2].len || v[6].len != v[0].len || v[7].len != v[0].len ||
-                v[8].len != v[0].len * (Py_ssize_t)sources || v[9].len != v[8].len || v[10].len != (Py_ssize_t)listed || items < 0 || pool < 0 ||
-                (size_t)PyTuple_GET_SIZE(given) != sources;
-    for (size_t s = 0; s < sources && !wrong; s++) wrong |= lists.ends[s] < (s ? lists.ends[s - 1] : 0) || (size_t)lists.ends[s] > listed;
-    wrong = wrong || beyond(lists.rows, listed, lists.items) || beyond(lists.history, lists.had, lists.items);
-    Py_ssize_t count = -1;
-    if (wrong) {
-        PyErr_Format(PyExc_ValueError, "expected lists of rows below %zd, one after the other, and room for all of them", items);
-    } else {
-        int32_t *slots = kept_zeros(KEPT_SLOTS, ((size_t)items + 1) * 4);
-        Scored *found = kept_memory(KEPT_FOUND, (listed + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (listed + 1) * sizeof(Scored));
-        double *sums = kept_memory(KEPT_SUMS, (listed + 1) * 8);
-        uint8_t *kept = kept_memory(KEPT_KINDS, listed + 1);
-        if (slots && found && spare && sums && kept) count = (Py_ssize_t)fill(&lists, slots, found, spare, sums, kept, out);
-        for (size_t s = 0; s < sources && count >= 0; s++)
-            if (read_column(PyTuple_GET_ITEM(given, s), s, sources, out, (size_t)count, v[9].buf) < 0) count = -1;
+    if (!PyArg_ParseTuple(args, "O!y*nnw*w*w*w*w*", &PyTuple_Type, &given, &v[0], &items, &pool, &v[1], &v[2], &v[3], &v[4], &v[5])) return NULL;
+    Lists all = {lists, v[0].buf, (size_t)PyTuple_GET_SIZE(given), (size_t)v[0].len / 4, (size_t)pool, 0};
+    int sound = all.sources >= 1 && all.sources <= MOST_SOURCES && items >= 0 && pool >= 0 && !beyond(all.history, all.had, (size_t)items);
+    size_t read = 0;
+    for (; sound && read < all.sources; read++) {
+        sound = read_list(PyTuple_GET_ITEM(given, read), of + 4 * read, (size_t)items, &lists[read]);
+        all.listed += sound ? lists[read].listed : 0;
     }
-    give_back((Given){v, 11});
+    size_t room = (size_t)v[5].len;
+    sound = sound && all.listed <= MOST_LISTED && room == all.listed && (size_t)v[1].len == room * 4 && v[2].len == v[1].len &&
+            (size_t)v[3].len == room * all.sources * 4 && v[4].len == v[3].len;
+    if (sound) {
+        uint16_t *slots = kept_zeros(KEPT_SLOTS, ((size_t)items + 1) * 2);
+        Scored *found = kept_memory(KEPT_FOUND, (room + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (room + 1) * sizeof(Scored));
+        double *sums = kept_memory(KEPT_SUMS, (room + 1) * 8);
+        uint8_t *kept = kept_memory(KEPT_KINDS, room + 1);
+        Pool out = {v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf};
+        if (slots && found && spare && sums && kept) {
+            count = (Py_ssize_t)fill(&all, slots, found, spare, sums, kept, out);
+            read_scores(&all, (size_t)count, out);
+        }
+    } else if (!PyErr_Occurred()) {
+        PyErr_Format(PyExc_ValueError, "expected 1 to %d sources that list at most %d of %zd items, and room for all of them", MOST_SOURCES, MOST_LISTED, items);
+    }
+    give_back((Given){of, (int)(4 * read)});
+    give_back((Given){v, 6});
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
 
