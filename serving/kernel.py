@@ -75,31 +75,30 @@ def best(scores: Array, n: int, floor: float, excluded: Array) -> Array | None:
     return rows[: _active.best(scores, len(rows), floor, excluded, rows)]
 
 
-def votes(neighbours: Array, weights: Array, scales: Array, position_of: Array, rows: Array, interest: Array) -> tuple[Array, int] | None:
-    """(M,) sums of weight x scale x interest over the neighbours (M, K) of the rows (H,) that have some, and how many rows have."""
+def votes(
+    neighbours: Array, weights: Array, scales: Array, position_of: Array, rows: Array, interest: Array, excluded: Array, n: int
+) -> tuple[Array, Array | None] | None:  # fmt: skip
+    """(M,) sums of weight x scale x interest over the neighbours (M, K) of the rows (H,) that have some, and the n best above 0, None if none have."""
     if _active is None:
         return None
-    sums = np.empty(len(weights), np.float32)
-    return sums, _active.votes(neighbours, weights, scales, position_of, rows, interest, sums)
+    sums, best = np.empty(len(weights), np.float32), np.empty(min(n, len(weights)), np.int32)
+    found = _active.votes(neighbours, weights, scales, position_of, rows, interest, excluded, len(best), sums, best)
+    return sums, best[:found] if found >= 0 else None
 
 
-def tally(codes: Array, rows: Array, weights: Array, size: int) -> tuple[Array, Array] | None:
-    """Codes below `size` of the rows (H,) by a table int32 (I, G), each once, and the sum of the weights (H,) of each."""
-    if _active is None:
-        return None
-    room = len(rows) * codes.shape[1]
-    touched, sums = np.empty(room, np.int32), np.empty(room, np.float64)
-    found = _active.tally(codes, rows, weights, size, touched, sums)
-    return touched[:found], sums[:found]
-
-
-def lifted(worth: Array, first: Array, first_codes: Array, second: Array, second_codes: Array, lifts: Array) -> Array | None:
-    """(A,) worth x the lifts (N,) of the codes (g, K) of each offer's first and second kind (A,), kinds as uint16."""
+def offers(
+    codes: Array, rows: Array, weights: Array, shares: Array, ends: Array, powers: Array, prior: float, total: float, worth: Array,
+    first: Array, first_codes: Array, second: Array, second_codes: Array, excluded: Array, n: int,
+) -> tuple[Array, Array] | None:  # fmt: skip
+    """(A,) worth x the lifts of each offer's kinds (A,) uint16, and the n best above 0. See `serving/sources/category_promotion.py`."""
     if _active is None or not first.dtype == second.dtype == np.uint16:
         return None
-    out = np.empty(len(worth), np.float32)
-    _active.lifted(worth, first, first_codes, first_codes.shape[1], second, second_codes, second_codes.shape[1], lifts, out)
-    return out
+    scores, best = np.empty(len(worth), np.float32), np.empty(min(n, len(worth)), np.int32)
+    found = _active.offers(
+        codes, rows, weights, shares, ends, powers, prior, total, worth, first, first_codes, first_codes.shape[1], second, second_codes,
+        second_codes.shape[1], excluded, len(best), scores, best,
+    )  # fmt: skip
+    return scores, best[:found]
 
 
 def bag(table: Array, rows: Array, weights: Array) -> Array | None:

@@ -54,6 +54,9 @@ void logs(float *values, size_t count);
 void exps(double *values, size_t count);
 void powers(double *bases, const double *exponents, size_t count);
 
+/* The n best above `floor` but those excluded, which is how `best_of` is mostly asked: positions into `out`. Returns how many; -1: exception. */
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, int32_t *out);
+
 /* Arguments: arrays as contiguous buffers. `take` fills `views` after the format of PyArg_ParseTuple and counts them. */
 typedef struct {
     Py_buffer *views;
@@ -67,8 +70,7 @@ PyObject *py_products(PyObject *, PyObject *);
 PyObject *py_instructions(PyObject *, PyObject *);
 PyObject *py_best(PyObject *, PyObject *);
 PyObject *py_votes(PyObject *, PyObject *);
-PyObject *py_tally(PyObject *, PyObject *);
-PyObject *py_lifted(PyObject *, PyObject *);
+PyObject *py_offers(PyObject *, PyObject *);
 PyObject *py_fuse(PyObject *, PyObject *);
 PyObject *py_resolve(PyObject *, PyObject *);
 PyObject *py_recall(PyObject *, PyObject *);

@@ -190,6 +190,17 @@ void unbar(float *scores, const int32_t *excluded, size_t barred, const float *k
     while (barred--) scores[excluded[barred]] = kept[barred]; /* backwards: a row named twice gets its first value again */
 }
 
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, int32_t *out) {
+    Scored *best;
+    float *kept = bar(scores, count, excluded, barred);
+    if (!kept) return -1;
+    Py_ssize_t found = best_of(scores, count, n, floor, NULL, 0, &best);
+    unbar(scores, excluded, barred, kept);
+    if (found > (Py_ssize_t)n) found = (Py_ssize_t)n;
+    for (Py_ssize_t i = 0; i < found; i++) out[i] = best[i].at;
+    return found;
+}
+
 /* best(scores float32 (I,), n, floor, excluded int32, rows int32 (n,) out) -> how many there are.
  * `scores` are written to while it runs and left as they were. */
 PyObject *py_best(PyObject *self, PyObject *args) {
@@ -197,19 +208,8 @@ PyObject *py_best(PyObject *self, PyObject *args) {
     Py_ssize_t n, found = -1;
     float floor;
     if (!PyArg_ParseTuple(args, "w*nfy*w*", &v[0], &n, &floor, &v[1], &v[2])) return NULL;
-    size_t count = (size_t)v[0].len / 4, barred = (size_t)v[1].len / 4;
-    if (n < 0 || v[2].len < n * 4) {
-        PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
-    } else {
-        Scored *best;
-        float *kept = bar(v[0].buf, count, v[1].buf, barred);
-        if (kept) {
-            found = best_of(v[0].buf, count, (size_t)n, floor, NULL, 0, &best);
-            unbar(v[0].buf, v[1].buf, barred, kept);
-        }
-        if (found > n) found = n;
-        for (Py_ssize_t i = 0; i < found; i++) ((int32_t *)v[2].buf)[i] = best[i].at;
-    }
+    if (n < 0 || v[2].len < n * 4) PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
+    else found = best_but(v[0].buf, (size_t)v[0].len / 4, (size_t)n, floor, v[1].buf, (size_t)v[1].len / 4, v[2].buf);
     give_back((Given){v, 3});
     return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }

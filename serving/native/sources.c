@@ -26,19 +26,21 @@ static void ask_for(Votes t, size_t voter) {
 }
 
 /* votes(neighbours (M, K) uint16 or int32, weights int16 (M, K), scales float32 (M,), positions int32 (I,), rows int32 (H,), interest float32 (H,),
- *       out float32 (M,)) -> how many rows had a vote */
+ *       excluded int32, n, sums float32 (M,) out, positions int32 (n,) out) -> how many positions: the n best above 0; -1: no row had a vote */
 PyObject *py_votes(PyObject *self, PyObject *args) {
-    Py_buffer v[7] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6])) return NULL;
-    size_t asked = (size_t)v[4].len / 4, known = (size_t)v[3].len / 4, size = (size_t)v[6].len / 4, entries = (size_t)v[1].len / 2, voters = 0;
+    Py_buffer v[9] = {{0}};
+    Py_ssize_t n, found = -1;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*nw*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &n, &v[7], &v[8])) return NULL;
+    size_t asked = (size_t)v[4].len / 4, known = (size_t)v[3].len / 4, size = (size_t)v[7].len / 4, entries = (size_t)v[1].len / 2, voters = 0;
     Votes t = {v[0].buf, v[1].buf, size, size ? entries / size : 0, entries ? (size_t)v[0].len / entries : 2};
     const int32_t *at = v[3].buf, *rows = v[4].buf;
     const char *problem = NULL;
     double *sums = kept_memory(KEPT_SUMS, (size + 1) * 8);
     Scored *voter = kept_memory(KEPT_FOUND, (asked + 1) * sizeof(Scored));
-    if (v[5].len != v[4].len || v[2].len != v[6].len) problem = "expected an interest for every row, and a scale for every voter";
+    if (v[5].len != v[4].len || v[2].len != v[7].len) problem = "expected an interest for every row, and a scale for every voter";
     else if (t.entry != 2 && t.entry != 4) problem = "expected neighbours of 2 or 4 bytes";
     else if (size == 0 || entries % size) problem = "expected the same number of neighbours for every row";
+    else if (n < 0 || v[8].len != n * 4) problem = "expected room for n positions";
     if (!problem && sums && voter) {
         for (size_t h = 0; h < asked; h++) {
             size_t place = rows[h] >= 0 && (size_t)rows[h] < known ? (size_t)at[rows[h]] : size; /* -1 is beyond all of them */
@@ -49,12 +51,12 @@ PyObject *py_votes(PyObject *self, PyObject *args) {
             if (h + 1 < voters) ask_for(t, (size_t)voter[h + 1].at);
             problem = add_votes(t, (size_t)voter[h].at, voter[h].score, sums);
         }
-        for (size_t m = 0; m < size; m++) ((float *)v[6].buf)[m] = (float)sums[m];
+        for (size_t m = 0; m < size; m++) ((float *)v[7].buf)[m] = (float)sums[m];
+        if (!problem && voters) found = best_but(v[7].buf, size, (size_t)n, 0, v[6].buf, (size_t)v[6].len / 4, v[8].buf);
     }
-    give_back((Given){v, 7});
-    if (!sums || !voter) return NULL;
-    if (problem) return PyErr_Format(PyExc_ValueError, "%s", problem);
-    return PyLong_FromSize_t(voters);
+    give_back((Given){v, 9});
+    if (problem) PyErr_Format(PyExc_ValueError, "%s", problem);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(found);
 }
 
 #ifdef X86
@@ -98,32 +100,38 @@ HOT static int lacks(const uint16_t *kinds, size_t count, size_t limit) {
     return count && most >= limit;
 }
 
-/* tally(codes int32 (I, G), rows int32 (H,), weights float32 (H,), size, touched int32 (H G,) out, sums float64 (H G,) out) -> how many codes
- * below `size` had a weight: each once, with the sum of its weights */
-PyObject *py_tally(PyObject *self, PyObject *args) {
-    Py_buffer v[5] = {{0}};
-    Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "y*y*y*nw*w*", &v[0], &v[1], &v[2], &size, &v[3], &v[4])) return NULL;
-    size_t count = (size_t)v[1].len / 4, room = (size_t)v[3].len / 4, groups = count ? room / count : 1, items = (size_t)v[0].len / 4 / (groups ? groups : 1), touched = 0;
-    const int32_t *codes = v[0].buf, *rows = v[1].buf;
-    double *sums = size < 0 ? NULL : kept_zeros(KEPT_TABLE, ((size_t)size + 1) * 8);
-    int wrong = !sums || !groups || room != count * groups || (size_t)v[4].len != room * 8 || v[2].len != v[1].len;
-    for (size_t h = 0; h < count && !wrong; h++) wrong = rows[h] < 0 || (size_t)rows[h] >= items;
-    for (size_t h = 0; h < count && !wrong; h++)
-        for (size_t g = 0; g < groups; g++) {
-            int32_t code = codes[(size_t)rows[h] * groups + g];
-            float weight = ((const float *)v[2].buf)[h];
-            if (code < 0 || code >= size || !(weight > 0)) continue;
-            if (sums[code] == 0) ((int32_t *)v[3].buf)[touched++] = code;
-            sums[code] += (double)weight;
+typedef struct {
+    const int32_t *codes, *rows; /* (I, G) of every item, (H,) */
+    const float *weights, *shares; /* (H,), (N,) */
+    const int64_t *ends;           /* (G,) where each grouping's codes end */
+    const double *powers;          /* (G,) */
+    size_t count, groups, size;
+    double prior, total;
+} Taste;
+
+/* (N,) how much more the user goes for each code than everyone does, to its power; `sums` (N,) are all zero before and after. */
+static void code_lifts(const Taste *t, double *sums, int32_t *touched, double *bases, double *exponents, float *lifts) {
+    size_t met = 0, begin = 0;
+    for (size_t g = 0; g < t->groups; begin = (size_t)t->ends[g++]) {
+        float without = (float)pow(t->prior / t->total, t->powers[g]);
+        for (size_t code = begin; code < (size_t)t->ends[g]; code++) lifts[code] = without;
+        for (size_t h = 0; h < t->count; h++) {
+            int32_t code = t->codes[(size_t)t->rows[h] * t->groups + g];
+            if (code < 0 || (size_t)code >= t->size || !(t->weights[h] > 0)) continue;
+            if (sums[code] == 0) exponents[met] = t->powers[g], touched[met++] = code;
+            sums[code] += (double)t->weights[h];
         }
-    for (size_t i = 0; i < touched; i++) {
-        int32_t code = ((int32_t *)v[3].buf)[i];
-        ((double *)v[4].buf)[i] = sums[code], sums[code] = 0;
     }
-    give_back((Given){v, 5});
-    if (wrong) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "expected %zu rows of a table of codes, with a weight each", count);
-    return PyLong_FromSize_t(touched);
+    for (size_t i = 0; i < met; i++) bases[i] = (sums[touched[i]] / (double)t->shares[touched[i]] + t->prior) / t->total, sums[touched[i]] = 0;
+    powers(bases, exponents, met);
+    for (size_t i = 0; i < met; i++) lifts[touched[i]] = (float)bases[i];
+}
+
+static int sound_taste(const Taste *t, size_t items) {
+    int wrong = !t->groups || t->groups > 8;
+    for (size_t g = 0; g < t->groups && !wrong; g++) wrong = t->ends[g] < (g ? t->ends[g - 1] : 0) || (size_t)t->ends[g] > t->size;
+    for (size_t h = 0; h < t->count && !wrong; h++) wrong = t->rows[h] < 0 || (size_t)t->rows[h] >= items;
+    return !wrong;
 }
 
 /* The product of the lifts of each kind's codes (groupings, kinds). */
@@ -137,24 +145,33 @@ static int kind_lifts(const int32_t *codes, size_t entries, size_t kinds, const 
     return entries % kinds == 0;
 }
 
-/* lifted(worth float32 (A,), first kinds uint16 (A,), their codes int32 (g, K), K, second kinds, codes, K, lifts float32 (N,), out float32 (A,)) */
-PyObject *py_lifted(PyObject *self, PyObject *args) {
-    Py_buffer v[7] = {{0}};
-    Py_ssize_t kinds[2];
-    if (!PyArg_ParseTuple(args, "y*y*y*ny*y*ny*w*", &v[0], &v[1], &v[2], &kinds[0], &v[3], &v[4], &kinds[1], &v[5], &v[6])) return NULL;
-    size_t offers = (size_t)v[6].len / 4, all = (size_t)v[5].len / 4;
-    int wrong = (size_t)v[0].len != offers * 4 || (size_t)v[1].len != offers * 2 || (size_t)v[3].len != offers * 2 || kinds[0] < 1 || kinds[1] < 1;
-    float *lifts = wrong ? NULL : kept_memory(KEPT_KINDS, (size_t)(kinds[0] + kinds[1]) * 4);
-    if (lifts) {
-        wrong = !kind_lifts(v[2].buf, (size_t)v[2].len / 4, (size_t)kinds[0], v[5].buf, all, lifts) ||
-                !kind_lifts(v[4].buf, (size_t)v[4].len / 4, (size_t)kinds[1], v[5].buf, all, lifts + kinds[0]) ||
-                lacks(v[1].buf, offers, (size_t)kinds[0]) || lacks(v[3].buf, offers, (size_t)kinds[1]);
-        if (!wrong) lift_all(v[0].buf, v[1].buf, lifts, v[3].buf, lifts + kinds[0], offers, v[6].buf);
+/* offers(codes int32 (I, G), rows int32 (H,), weights float32 (H,), shares float32 (N,), ends int64 (G,), powers float64 (G,), prior, total,
+ *        worth float32 (A,), first kinds uint16 (A,), their codes int32 (g, K), K, second kinds, codes, K, excluded int32, n,
+ *        scores float32 (A,) out, positions int32 (n,) out) -> how many positions: worth x lifts of each offer, and the n best above 0 */
+PyObject *py_offers(PyObject *self, PyObject *args) {
+    enum { CODES, ROWS, WEIGHTS, SHARES, ENDS, POWERS, WORTH, FIRST, FIRST_CODES, SECOND, SECOND_CODES, EXCLUDED, SCORES, BEST, ALL };
+    Py_buffer v[ALL] = {{0}};
+    Py_ssize_t kinds[2], n, found = -1;
+    double prior, total;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*ddy*y*y*ny*y*ny*nw*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &prior, &total, &v[6], &v[7], &v[8], &kinds[0], &v[9],
+                          &v[10], &kinds[1], &v[11], &n, &v[12], &v[13])) return NULL;
+    size_t groups = (size_t)v[ENDS].len / 8, offers = (size_t)v[SCORES].len / 4, size = (size_t)v[SHARES].len / 4, count = (size_t)v[ROWS].len / 4, room = count * groups + 1;
+    Taste taste = {v[CODES].buf, v[ROWS].buf, v[WEIGHTS].buf, v[SHARES].buf, v[ENDS].buf, v[POWERS].buf, count, groups, size, prior, total};
+    int sound = v[WORTH].len == v[SCORES].len && (size_t)v[FIRST].len == offers * 2 && (size_t)v[SECOND].len == offers * 2 && kinds[0] >= 1 && kinds[1] >= 1 && n >= 0 &&
+                v[BEST].len == n * 4 && v[WEIGHTS].len == v[ROWS].len && (size_t)v[POWERS].len == groups * 8 && groups && sound_taste(&taste, (size_t)v[CODES].len / 4 / groups);
+    double *sums = sound ? kept_zeros(KEPT_TABLE, (size + 1) * 8) : NULL, *bases = sound ? kept_memory(KEPT_SUMS, room * 20) : NULL;
+    float *lifts = sound ? kept_memory(KEPT_KINDS, (size + (size_t)(kinds[0] + kinds[1])) * 4) : NULL, *one = lifts + size, *other = one + kinds[0], *scores = v[SCORES].buf;
+    if (sums && bases && lifts) {
+        code_lifts(&taste, sums, (int32_t *)(bases + 2 * room), bases, bases + room, lifts);
+        sound = kind_lifts(v[FIRST_CODES].buf, (size_t)v[FIRST_CODES].len / 4, (size_t)kinds[0], lifts, size, one) &&
+                kind_lifts(v[SECOND_CODES].buf, (size_t)v[SECOND_CODES].len / 4, (size_t)kinds[1], lifts, size, other) &&
+                !lacks(v[FIRST].buf, offers, (size_t)kinds[0]) && !lacks(v[SECOND].buf, offers, (size_t)kinds[1]);
+        if (sound) lift_all(v[WORTH].buf, v[FIRST].buf, one, v[SECOND].buf, other, offers, scores);
+        if (sound) found = best_but(scores, offers, (size_t)n, 0, v[EXCLUDED].buf, (size_t)v[EXCLUDED].len / 4, v[BEST].buf);
     }
-    give_back((Given){v, 7});
-    if (!lifts && !wrong) return NULL;
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected %zu worths and kinds, each kind with codes that have a lift", offers);
-    Py_RETURN_NONE;
+    give_back((Given){v, ALL});
+    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu worths and kinds, kinds with codes that have a lift, and weights of rows of the catalogue", offers);
+    return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }
 
 static float half_to_float(uint16_t half) {

@@ -97,41 +97,42 @@ class CategoryPromotion:
         return flat_codes(self.catalogue, self.offers)
 
     @cached_property
-    def ends(self) -> list[int]:
-        """(G,) where each grouping's codes end."""
-        ends: list[int] = self.offers.share_ends.tolist()
-        return ends
-
-    @cached_property
     def powers(self) -> NDArray[np.float64]:
-        """(N,) the power of each code's lift."""
-        return np.repeat(np.array(self.offers.powers), np.diff(self.offers.share_ends, prepend=0))
+        """(G,) of the lifts."""
+        return np.array(self.offers.powers)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` best offers; the score of what is not on offer is 0."""
-        worth, lifts = self._worth(query.place, self.catalogue.plan_at(query.request.at_day)), self.lifts(query)
-        first, second = self.kinds
-        scores = kernel.lifted(worth, first.at, first.codes, second.at, second.codes, lifts)  # (A,)
-        if scores is None:
-            scores = worth * first.lift(lifts).take(first.at)
+        offers, (first, second), excluded = self.offers, self.kinds, query.excluded
+        worth, (rows, weights, total) = self._worth(query.place, self.catalogue.plan_at(query.request.at_day)), self._weights(query)
+        barred = positions(excluded, self.position_of)[0] if len(excluded) else excluded
+        given = (rows, weights, offers.shares, offers.share_ends, self.powers, offers.prior_counts, total, worth)
+        found = kernel.offers(self.codes_of, *given, first.at, first.codes, second.at, second.codes, barred, n)
+        if found is None:
+            lifts = self._lifts(rows, weights, total)
+            scores = worth * first.lift(lifts).take(first.at)  # (A,)
             scores *= second.lift(lifts).take(second.at)
-        excluded = query.excluded
-        best = select(scores, n, positions(excluded, self.position_of)[0] if len(excluded) else None, floor=0.0)
-        return Hits(self.offers.rows[best], scores[best], scores, self.position_of)
+            found = scores, select(scores, n, barred, floor=0.0)
+        scores, best = found
+        return Hits(offers.rows[best], scores[best], scores, self.position_of)
 
-    def lifts(self, query: Query) -> Floats:
-        """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
-        offers = self.offers
-        weights, session = counts(query, offers.tau_days), query.session[1]
+    def _weights(self, query: Query) -> tuple[Rows, Floats, float]:
+        """What the user had and looked at, with weights: (H + E,), (H + E,); and all of it, with the prior."""
+        weights, session = counts(query, self.offers.tau_days), query.session[1]
         if len(session):
             weights = np.concatenate((weights, session))
-        total = float(weights.sum()) + offers.prior_counts
+        return query.rows, weights, float(weights.sum()) + self.offers.prior_counts
+
+    def _lifts(self, rows: Rows, weights: Floats, total: float) -> Floats:
+        """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
+        offers = self.offers
         lifts, begin = np.empty(len(offers.shares), np.float32), 0
-        for end, power in zip(self.ends, offers.powers, strict=True):
+        for end, power in zip(offers.share_ends.tolist(), offers.powers, strict=True):
             lifts[begin:end] = (offers.prior_counts / total) ** power
             begin = end
-        touched, own = kernel.tally(self.codes_of, query.rows, weights, len(lifts)) or self._tally(query.rows, weights)
-        lifts[touched] = ((own / offers.shares[touched] + offers.prior_counts) / total) ** self.powers[touched]
+        touched, own = self._tally(rows, weights)
+        powers = np.repeat(self.powers, np.diff(offers.share_ends, prepend=0))  # (N,)
+        lifts[touched] = ((own / offers.shares[touched] + offers.prior_counts) / total) ** powers[touched]
         return lifts
 
     def _tally(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.integer], NDArray[np.float64]]:

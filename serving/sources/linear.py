@@ -52,12 +52,12 @@ class Linear:
         """The `n` items with the greatest positive scores; `values` holds negative ones too."""
         table = self.table
         rows, weights = interest(query, table.tau_days, HISTORY_LIMIT)
-        found = kernel.votes(table.neighbours, table.weights, table.scales, table.position_of, rows, weights)
-        votes, voters = found if found is not None else self._votes(rows, weights)
-        if not voters:
-            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
         excluded = query.excluded
-        best = select(votes, n, positions(excluded, table.position_of)[0] if len(excluded) else None, floor=0.0)
+        barred = positions(excluded, table.position_of)[0] if len(excluded) else excluded
+        found = kernel.votes(table.neighbours, table.weights, table.scales, table.position_of, rows, weights, barred, n)
+        votes, best = found if found is not None else self._votes(rows, weights, barred, n)
+        if best is None:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
         return Hits(table.rows[best], votes[best], votes, table.position_of)
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
@@ -77,12 +77,12 @@ class Linear:
         found, inside = positions(rows, self.table.position_of)
         return found, weights[inside] * self.table.scales[found]
 
-    def _votes(self, rows: Rows, weights: Floats) -> tuple[Floats, int]:
-        """(M,) summed votes, and how many rows had one."""
+    def _votes(self, rows: Rows, weights: Floats, barred: Rows, n: int) -> tuple[Floats, Rows | None]:
+        """(M,) summed votes, and the positions of the `n` best above 0; None when no row had a vote."""
         table, (found, weights) = self.table, self._voters(rows, weights)
         parts = table.weights[found] * weights[:, None]  # (H, K)
-        sums = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows))
-        return sums.astype(np.float32), len(found)
+        votes = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
+        return votes, select(votes, n, barred, floor=0.0) if len(found) else None
 
 
 load = Linear.load
