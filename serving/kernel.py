@@ -20,6 +20,7 @@ except ImportError:  # no compiler where it was installed: numpy does the work
 _active: ModuleType | None = _compiled
 
 Array = NDArray[Any]
+Past = tuple[Array, Array, Array, Array, Array]  # see `serving/sources/history.py`
 
 
 class NoKernel(RuntimeError):
@@ -75,38 +76,51 @@ def best(scores: Array, n: int, floor: float, excluded: Array) -> Array | None:
     return rows[: _active.best(scores, len(rows), floor, excluded, rows)]
 
 
-def votes(
-    neighbours: Array, weights: Array, scales: Array, position_of: Array, rows: Array, interest: Array, excluded: Array, n: int
-) -> tuple[Array, Array | None] | None:  # fmt: skip
-    """(M,) sums of weight x scale x interest over the neighbours (M, K) of the rows (H,) that have some, and the n best above 0, None if none have."""
+def again(past: Past, items: int, factor: Array, usual: float, n: int) -> tuple[Array, Array] | None:
+    """Rows and scores (<= n,) of what was had: counts x factor (I,), greatest first. See `serving/sources/buy_again.py`."""
     if _active is None:
         return None
-    sums, best = np.empty(len(weights), np.float32), np.empty(min(n, len(weights)), np.int32)
-    found = _active.votes(neighbours, weights, scales, position_of, rows, interest, excluded, len(best), sums, best)
-    return sums, best[:found] if found >= 0 else None
+    n = min(n, len(past[0]))
+    rows, scores = np.empty(n, np.int32), np.empty(n, np.float32)
+    _active.again(past, items, factor, usual, n, rows, scores)
+    return rows, scores
+
+
+def votes(
+    neighbours: Array, weights: Array, scales: Array, position_of: Array, names: Array,
+    past: Past, limit: int, items: int, excluded: Array, n: int,
+) -> tuple[Array, Array, Array] | None:  # fmt: skip
+    """Rows and scores of the n best, and the sums (M,) of all; nothing of any where nobody votes. See `serving/sources/linear.py`."""
+    if _active is None:
+        return None
+    n = min(n, len(scales))
+    sums, rows, scores = np.empty(len(scales), np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
+    found = _active.votes(neighbours, weights, scales, position_of, names, past, limit, items, excluded, n, sums, rows, scores)
+    return (rows[:found], scores[:found], sums) if found >= 0 else (rows[:0], scores[:0], sums[:0])
 
 
 def offers(
-    codes: Array, rows: Array, weights: Array, shares: Array, ends: Array, powers: Array, prior: float, total: float, worth: Array,
+    codes: Array, past: Past, shares: Array, ends: Array, powers: Array, prior: float, worth: Array, names: Array,
     first: Array, first_codes: Array, second: Array, second_codes: Array, excluded: Array, n: int,
-) -> tuple[Array, Array] | None:  # fmt: skip
-    """(A,) worth x the lifts of each offer's kinds (A,) uint16, and the n best above 0. See `serving/sources/category_promotion.py`."""
+) -> tuple[Array, Array, Array] | None:  # fmt: skip
+    """Rows and scores of the n best, and the scores (A,) of all. See `serving/sources/category_promotion.py`; kinds are told in uint16."""
     if _active is None or not first.dtype == second.dtype == np.uint16:
         return None
-    scores, best = np.empty(len(worth), np.float32), np.empty(min(n, len(worth)), np.int32)
+    n = min(n, len(worth))
+    values, rows, scores = np.empty(len(worth), np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
     found = _active.offers(
-        codes, rows, weights, shares, ends, powers, prior, total, worth, first, first_codes, first_codes.shape[1], second, second_codes,
-        second_codes.shape[1], excluded, len(best), scores, best,
+        codes, past, shares, ends, powers, prior, worth, names, first, first_codes, first_codes.shape[1], second, second_codes,
+        second_codes.shape[1], excluded, n, values, rows, scores,
     )  # fmt: skip
-    return scores, best[:found]
+    return rows[:found], scores[:found], values
 
 
-def bag(table: Array, rows: Array, weights: Array) -> Array | None:
-    """(D,) weighted sum of rows of a float16 table (I, D)."""
+def bag(table: Array, past: Past, items: int) -> Array | None:
+    """(D,) mean of the rows of a float16 table (I, D), by weight. See `serving/sources/two_tower.py`."""
     if _active is None or table.dtype != np.float16:
         return None
     out = np.empty(table.shape[1], np.float32)
-    _active.bag(table, rows, weights, out)
+    _active.bag(table, past, items, out)
     return out
 
 
@@ -130,16 +144,16 @@ def resolve(sorted_keys: Array, rows: Array, keys: Array) -> Array | None:
 
 def recall(
     sorted_keys: Array, rows: Array, keys: Array, last: Array, first: Array, counts: Array, decayed: Array, taus: Array, day: float
-) -> tuple[Array, Array, Array, Array, Array, Array, Array] | None:  # fmt: skip
-    """Of the known keys, ascending by row: rows, order, counts, age, span (H,), decayed (T, H) at the last day, exponents (T, H) since."""
+) -> tuple[Array, Array, Array, Array, Array, Array] | None:  # fmt: skip
+    """Of the known keys, ascending by row: rows, order, counts, age, span (H,), and decayed (T, H). See `serving.query.History`."""
     if _active is None or len(sorted_keys) >= 1 << 24:
         return None
     n, t = len(keys), len(taus)
     found = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    at_last, exponents = np.empty(t * n, np.float32), np.empty(t * n, np.float64)
-    known = _active.recall(sorted_keys, rows, keys, last, first, counts, decayed, taus, day, *found, at_last, exponents)
+    now = np.empty(t * n, np.float32)
+    known = _active.recall(sorted_keys, rows, keys, last, first, counts, decayed, taus, day, *found, now)
     known_rows, order, known_counts, age, span = (one[:known] for one in found)
-    return known_rows, order, known_counts, age, span, at_last[: t * known].reshape(t, known), exponents[: t * known].reshape(t, known)
+    return known_rows, order, known_counts, age, span, now[: t * known].reshape(t, known)
 
 
 def falling(scores: Array) -> Array | None:
@@ -156,7 +170,7 @@ def fuse(
 ) -> tuple[Array, Array, Array, Array, Array] | None:  # fmt: skip
     """Rows (C,), fused (C,), ranks (C, S), scores (C, S), seen (C,) of the pool of some lists. See `serving/fusion.py`.
 
-    `sources`: of each its list's rows and scores, its values with their positions by row, where it has them, weight, offset, promised places.
+    `sources`: of each its list's rows and scores, its values and their positions by row, if it has them; weight, offset, places promised.
     """
     listed = sum(len(source[0]) for source in sources)
     if _active is None or listed >= 1 << 16 - 1:

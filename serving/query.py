@@ -19,6 +19,7 @@ _TAUS = np.asarray(TAUS_DAYS)
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
+_NOTHING = (np.empty(0, np.int32), np.empty(0, np.float32))  # no rows, and nothing of them
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Query:
     def session(self) -> tuple[Rows, Floats]:
         """Item rows and weights of recent events that are not positives: (E,), (E,). Decayed by `learning.session_tau_days`."""
         if not len(self.state.session_keys):
-            return np.empty(0, np.int32), np.empty(0, np.float32)
+            return _NOTHING
         rows = self.catalogue.rows_of_keys(self.state.session_keys)  # (E,)
         by_type = np.array([self.learning.session_weights.get(kind, 0.0) for kind in SESSION_TYPES])
         age = np.maximum(self.request.at_day - self.state.session_days, 0.0)
@@ -81,7 +82,7 @@ class Query:
     @property
     def excluded(self) -> Rows:
         """Rows no source may return: what the user has had, when discovering; else none."""
-        return self.history_rows if self.request.discover else np.empty(0, np.int32)
+        return self.history_rows if self.request.discover else _NOTHING[0]
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,15 @@ class History:
     def of(cls, state: UserState, catalogue: Catalogue, day: float) -> "History":
         given = (state.keys, state.last_day, state.first_day, state.counts, state.decayed)
         found = kernel.recall(catalogue.sorted_keys, catalogue.key_order, *given, _TAUS, day)
-        if found is None:
-            rows = catalogue.rows_of_keys(state.keys)  # (H,)
-            kept = np.flatnonzero(rows >= 0)
-            order = kept[np.argsort(rows[kept])]
-            last = state.last_day[order]
-            age, span = np.maximum(day - last, 0.0), (last - state.first_day[order]).astype(np.float32)
-            at_last, exponents = state.decayed[order].T, -age / _TAUS[:, None]
-            found = rows[order], order, state.counts[order], age.astype(np.float32), span, at_last, exponents
-        known, order, counts, age, span, at_last, exponents = found
-        return cls(known, order, counts, age, span, (at_last * np.exp(exponents)).astype(np.float32))
+        if found is not None:
+            return cls(*found)
+        rows = catalogue.rows_of_keys(state.keys)  # (H,)
+        kept = np.flatnonzero(rows >= 0)
+        order = kept[np.argsort(rows[kept])]
+        last = state.last_day[order]
+        age, span = np.maximum(day - last, 0.0), (last - state.first_day[order]).astype(np.float32)
+        decayed = (state.decayed[order].T * np.exp(-age / _TAUS[:, None])).astype(np.float32)
+        return cls(rows[order], order, state.counts[order], age.astype(np.float32), span, decayed)
 
 
 @dataclass(frozen=True)

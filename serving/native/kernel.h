@@ -1,7 +1,7 @@
 /* What the parts of the kernel share: arguments as buffers, memory that is kept, selection of the best.
  *
  * Every loop gives what numpy beside its caller gives, to the bit: products of integers are exact, sums run in the same order and precision,
- * nothing is contracted (-ffp-contract=off), and whatever has no exact definition (logarithms, exponentials, powers) is run by numpy's loops.
+ * nothing is contracted (-ffp-contract=off), and whatever has no exact definition (logarithms, exponentials, powers, sums of floats) is run by numpy's loops.
  * The interpreter's lock is held throughout: a call is at most a few hundred microseconds, and the kept memory needs no other guard.
  */
 #ifndef SHORTLIST_KERNEL_H
@@ -31,7 +31,7 @@ typedef struct {
 } Scored;
 
 /* Memory of at least `bytes`, kept for the next call; NULL with an exception set. One a purpose. */
-enum { KEPT_FOUND, KEPT_SPARE, KEPT_SUMS, KEPT_SLOTS, KEPT_TABLE, KEPT_BARRED, KEPT_KINDS, KEPT_PAIRS };
+enum { KEPT_FOUND, KEPT_SPARE, KEPT_SUMS, KEPT_SLOTS, KEPT_TABLE, KEPT_BARRED, KEPT_KINDS, KEPT_PAIRS, KEPT_PAST };
 void *kept_memory(int purpose, size_t bytes);
 
 /* The same, all zero where it has never been written; who writes puts the zeros back. */
@@ -53,9 +53,27 @@ int find_numpy_loops(void);
 void logs(float *values, size_t count);
 void exps(double *values, size_t count);
 void powers(double *bases, const double *exponents, size_t count);
+float sum_of(const float *values, size_t count);
 
-/* The n best above `floor` but those excluded, which is how `best_of` is mostly asked: positions into `out`. Returns how many; -1: exception. */
-Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, int32_t *out);
+/* What a user had and looked at, as sources read it (serving/sources/history.py), from the tuple (rows int32 (H,), decayed float32 (T, H),
+ * mix float32 (T,), session rows int32 (E,), session weights float32 (E,)). */
+typedef struct {
+    const int32_t *rows, *clicked;
+    const float *decayed, *mix, *session;
+    size_t had, taus, events;
+} Past;
+enum { PAST_VIEWS = 5 };
+int read_past(PyObject *given, Py_buffer *views, size_t items, Past *past); /* 0: exception, also for rows that are not below `items` */
+
+/* Counts mixed from their decays, those of the session after them; `logged`: log(1 + count), of the `limit` heaviest (0: all) in their order.
+ * Returns how many; -1: exception. */
+Py_ssize_t weigh(const Past *past, int logged, size_t limit, int32_t **rows, float **weights);
+
+/* The n best above `floor` but those excluded, which is how `best_of` is mostly asked. Returns how many; -1: exception. */
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, Scored **best);
+
+/* The first of `best` as `rows` and `scores` (NULL: not asked for), by the names of their positions (NULL: the position). */
+void list_out(const Scored *best, size_t count, const int32_t *names, int32_t *rows, float *scores);
 
 /* Arguments: arrays as contiguous buffers. `take` fills `views` after the format of PyArg_ParseTuple and counts them. */
 typedef struct {
@@ -69,6 +87,7 @@ PyObject *py_search(PyObject *, PyObject *);
 PyObject *py_products(PyObject *, PyObject *);
 PyObject *py_instructions(PyObject *, PyObject *);
 PyObject *py_best(PyObject *, PyObject *);
+PyObject *py_again(PyObject *, PyObject *);
 PyObject *py_votes(PyObject *, PyObject *);
 PyObject *py_offers(PyObject *, PyObject *);
 PyObject *py_fuse(PyObject *, PyObject *);

@@ -7,6 +7,7 @@ static PyMethodDef methods[] = {
     {"products", py_products, METH_VARARGS, "Exact integer products of int8 rows with an int8 vector, scaled."},
     {"instructions", py_instructions, METH_VARARGS, "instructions(width) -> name of the scan this CPU gets."},
     {"best", py_best, METH_VARARGS, "The n best of many scores."},
+    {"again", py_again, METH_VARARGS, "What was had, the most alive first."},
     {"votes", py_votes, METH_VARARGS, "Votes of history items for their neighbours, and who has most."},
     {"offers", py_offers, METH_VARARGS, "Offers times the user's lifts, and the best of them."},
     {"bag", py_bag, METH_VARARGS, "Weighted sum of rows of a float16 table."},

@@ -1,4 +1,4 @@
-/* numpy's own loops for what has no exact definition: logarithms, exponentials and powers are the same bits here as in numpy beside a caller. */
+/* numpy's own loops for what has no exact definition: logarithms, exponentials, powers and float sums are the same bits here as beside a caller. */
 #include "kernel.h"
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
@@ -10,7 +10,7 @@ typedef struct {
     void *data;
 } Loop;
 
-static Loop log_loop, exp_loop, power_loop;
+static Loop log_loop, exp_loop, power_loop, add_loop;
 
 /* The loop of a function of numpy's for arguments and result of one type; 0: exception set. */
 static int find(PyObject *numpy, const char *name, int type, Loop *found) {
@@ -32,7 +32,8 @@ int find_numpy_loops(void) {
     import_umath1(0);
     PyObject *numpy = PyImport_ImportModule("numpy");
     if (!numpy) return 0;
-    int found = find(numpy, "log", NPY_FLOAT, &log_loop) && find(numpy, "exp", NPY_DOUBLE, &exp_loop) && find(numpy, "power", NPY_DOUBLE, &power_loop);
+    int found = find(numpy, "log", NPY_FLOAT, &log_loop) && find(numpy, "exp", NPY_DOUBLE, &exp_loop) && find(numpy, "power", NPY_DOUBLE, &power_loop) &&
+                find(numpy, "add", NPY_FLOAT, &add_loop);
     Py_DECREF(numpy);
     return found;
 }
@@ -46,3 +47,11 @@ static void run(Loop loop, const void *one, const void *other, void *out, size_t
 void logs(float *values, size_t count) { run(log_loop, values, NULL, values, count, sizeof(float)); }
 void exps(double *values, size_t count) { run(exp_loop, values, NULL, values, count, sizeof(double)); }
 void powers(double *bases, const double *exponents, size_t count) { run(power_loop, bases, exponents, bases, count, sizeof(double)); }
+
+float sum_of(const float *values, size_t count) {
+    float sum = 0;
+    char *args[3] = {(char *)&sum, (char *)values, (char *)&sum};
+    npy_intp steps[3] = {0, sizeof(float), 0}, all = (npy_intp)count;
+    if (count) add_loop.run(args, &all, steps, add_loop.data); /* no step of the result: how numpy asks for a sum */
+    return sum;
+}

@@ -4,7 +4,7 @@
 #define SAMPLE 2048
 #define SLACK 1.3
 #define BUCKETS 2048 /* 11 bits a pass */
-#define PURPOSES 8
+#define PURPOSES 9
 
 void *kept_memory(int purpose, size_t bytes) {
     static void *memory[PURPOSES];
@@ -190,15 +190,19 @@ void unbar(float *scores, const int32_t *excluded, size_t barred, const float *k
     while (barred--) scores[excluded[barred]] = kept[barred]; /* backwards: a row named twice gets its first value again */
 }
 
-Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, int32_t *out) {
-    Scored *best;
+Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, Scored **best) {
     float *kept = bar(scores, count, excluded, barred);
     if (!kept) return -1;
-    Py_ssize_t found = best_of(scores, count, n, floor, NULL, 0, &best);
+    Py_ssize_t found = best_of(scores, count, n, floor, NULL, 0, best);
     unbar(scores, excluded, barred, kept);
-    if (found > (Py_ssize_t)n) found = (Py_ssize_t)n;
-    for (Py_ssize_t i = 0; i < found; i++) out[i] = best[i].at;
-    return found;
+    return found > (Py_ssize_t)n ? (Py_ssize_t)n : found;
+}
+
+void list_out(const Scored *best, size_t count, const int32_t *names, int32_t *rows, float *scores) {
+    for (size_t i = 0; i < count; i++) {
+        rows[i] = names ? names[best[i].at] : best[i].at;
+        if (scores) scores[i] = best[i].score;
+    }
 }
 
 /* best(scores float32 (I,), n, floor, excluded int32, rows int32 (n,) out) -> how many there are.
@@ -206,10 +210,12 @@ Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const in
 PyObject *py_best(PyObject *self, PyObject *args) {
     Py_buffer v[3] = {{0}};
     Py_ssize_t n, found = -1;
+    Scored *best;
     float floor;
     if (!PyArg_ParseTuple(args, "w*nfy*w*", &v[0], &n, &floor, &v[1], &v[2])) return NULL;
     if (n < 0 || v[2].len < n * 4) PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
-    else found = best_but(v[0].buf, (size_t)v[0].len / 4, (size_t)n, floor, v[1].buf, (size_t)v[1].len / 4, v[2].buf);
+    else found = best_but(v[0].buf, (size_t)v[0].len / 4, (size_t)n, floor, v[1].buf, (size_t)v[1].len / 4, &best);
+    if (found > 0) list_out(best, (size_t)found, NULL, v[2].buf, NULL);
     give_back((Given){v, 3});
     return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }

@@ -25,38 +25,82 @@ static void ask_for(Votes t, size_t voter) {
     for (size_t b = 0; b < t.k * 2; b += 64) __builtin_prefetch(weight + b);
 }
 
-/* votes(neighbours (M, K) uint16 or int32, weights int16 (M, K), scales float32 (M,), positions int32 (I,), rows int32 (H,), interest float32 (H,),
- *       excluded int32, n, sums float32 (M,) out, positions int32 (n,) out) -> how many positions: the n best above 0; -1: no row had a vote */
+/* votes(neighbours (M, K) uint16 or int32, weights int16 (M, K), scales float32 (M,), positions int32 (I,), their rows int32 (M,), past, limit, items,
+ *       excluded int32, n, sums float32 (M,) out, rows int32 (n,) out, scores float32 (n,) out) -> how many rows: the n best above 0; -1: nobody voted */
 PyObject *py_votes(PyObject *self, PyObject *args) {
-    Py_buffer v[9] = {{0}};
-    Py_ssize_t n, found = -1;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*nw*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &n, &v[7], &v[8])) return NULL;
-    size_t asked = (size_t)v[4].len / 4, known = (size_t)v[3].len / 4, size = (size_t)v[7].len / 4, entries = (size_t)v[1].len / 2, voters = 0;
-    Votes t = {v[0].buf, v[1].buf, size, size ? entries / size : 0, entries ? (size_t)v[0].len / entries : 2};
-    const int32_t *at = v[3].buf, *rows = v[4].buf;
+    enum { NEIGHBOURS, WEIGHTS, SCALES, POSITIONS, NAMES, EXCLUDED, SUMS, ROWS, SCORES, ALL };
+    Py_buffer v[ALL] = {{0}}, of[PAST_VIEWS] = {{0}};
+    Py_ssize_t n, limit, items, asked = -1, found = -1;
+    PyObject *given;
+    Past past;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*O!nny*nw*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &PyTuple_Type, &given, &limit, &items, &v[5], &n, &v[6], &v[7], &v[8])) return NULL;
+    size_t known = (size_t)v[POSITIONS].len / 4, size = (size_t)v[SUMS].len / 4, entries = (size_t)v[WEIGHTS].len / 2, voters = 0;
+    Votes t = {v[NEIGHBOURS].buf, v[WEIGHTS].buf, size, size ? entries / size : 0, entries ? (size_t)v[NEIGHBOURS].len / entries : 2};
     const char *problem = NULL;
-    double *sums = kept_memory(KEPT_SUMS, (size + 1) * 8);
-    Scored *voter = kept_memory(KEPT_FOUND, (asked + 1) * sizeof(Scored));
-    if (v[5].len != v[4].len || v[2].len != v[7].len) problem = "expected an interest for every row, and a scale for every voter";
+    if (v[SCALES].len != v[SUMS].len || v[NAMES].len != v[SUMS].len) problem = "expected a scale and a row for every voter";
     else if (t.entry != 2 && t.entry != 4) problem = "expected neighbours of 2 or 4 bytes";
     else if (size == 0 || entries % size) problem = "expected the same number of neighbours for every row";
-    else if (n < 0 || v[8].len != n * 4) problem = "expected room for n positions";
-    if (!problem && sums && voter) {
-        for (size_t h = 0; h < asked; h++) {
-            size_t place = rows[h] >= 0 && (size_t)rows[h] < known ? (size_t)at[rows[h]] : size; /* -1 is beyond all of them */
-            if (place < size) voter[voters++] = (Scored){((const float *)v[5].buf)[h] * ((const float *)v[2].buf)[place], (int32_t)place};
+    else if (n < 0 || limit < 0 || v[ROWS].len != n * 4 || v[SCORES].len != n * 4) problem = "expected room for n rows";
+    int32_t *rows;
+    float *interest, *votes = v[SUMS].buf;
+    if (!problem && read_past(given, of, (size_t)items, &past)) asked = weigh(&past, 1, (size_t)limit, &rows, &interest);
+    double *sums = asked < 0 ? NULL : kept_memory(KEPT_SUMS, (size + 1) * 8);
+    Scored *voter = sums ? kept_memory(KEPT_FOUND, (size_t)(asked + 1) * sizeof(Scored)) : NULL, *best;
+    if (voter) {
+        for (Py_ssize_t h = 0; h < asked; h++) {
+            size_t place = (size_t)rows[h] < known ? (size_t)((const int32_t *)v[POSITIONS].buf)[rows[h]] : size; /* -1 is beyond all of them */
+            if (place < size) voter[voters++] = (Scored){interest[h] * ((const float *)v[SCALES].buf)[place], (int32_t)place};
         }
         memset(sums, 0, size * 8);
         for (size_t h = 0; h < voters && !problem; h++) {
             if (h + 1 < voters) ask_for(t, (size_t)voter[h + 1].at);
             problem = add_votes(t, (size_t)voter[h].at, voter[h].score, sums);
         }
-        for (size_t m = 0; m < size; m++) ((float *)v[7].buf)[m] = (float)sums[m];
-        if (!problem && voters) found = best_but(v[7].buf, size, (size_t)n, 0, v[6].buf, (size_t)v[6].len / 4, v[8].buf);
+        for (size_t m = 0; m < size; m++) votes[m] = (float)sums[m];
+        if (!problem && voters) found = best_but(votes, size, (size_t)n, 0, v[EXCLUDED].buf, (size_t)v[EXCLUDED].len / 4, &best);
+        if (found > 0) list_out(best, (size_t)found, v[NAMES].buf, v[ROWS].buf, v[SCORES].buf);
     }
-    give_back((Given){v, 9});
+    give_back((Given){of, PAST_VIEWS});
+    give_back((Given){v, ALL});
     if (problem) PyErr_Format(PyExc_ValueError, "%s", problem);
     return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(found);
+}
+
+/* again(past, items, factor float32 (I,), that of items it lacks, n, rows int32 (n,) out, scores float32 (n,) out) -> how many rows:
+ * what was had, the most alive first */
+PyObject *py_again(PyObject *self, PyObject *args) {
+    Py_buffer v[3] = {{0}}, of[PAST_VIEWS] = {{0}};
+    Py_ssize_t n, items, all = -1;
+    PyObject *given;
+    Past past;
+    int32_t *rows;
+    float *weights, usual;
+    if (!PyArg_ParseTuple(args, "O!ny*fnw*w*", &PyTuple_Type, &given, &items, &v[0], &usual, &n, &v[1], &v[2])) return NULL;
+    if (n < 0 || v[1].len != n * 4 || v[2].len != n * 4) PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
+    else if (read_past(given, of, (size_t)items, &past)) all = weigh(&past, 0, 0, &rows, &weights);
+    const float *factor = v[0].buf;
+    size_t known = (size_t)v[0].len / 4;
+    Scored *found = all < 0 ? NULL : kept_memory(KEPT_FOUND, (past.had + 1) * sizeof(Scored)), *spare = found ? kept_memory(KEPT_SPARE, (past.had + 1) * sizeof(Scored)) : NULL;
+    double *more = spare ? kept_memory(KEPT_SUMS, (past.had + 1) * 8) : NULL;
+    if (more) {
+        memset(more, 0, past.had * 8);
+        for (size_t e = 0; e < past.events; e++) {
+            size_t low = 0, high = past.had;
+            while (low < high) {
+                size_t middle = (low + high) / 2;
+                if (past.rows[middle] < past.clicked[e]) low = middle + 1;
+                else high = middle;
+            }
+            if (low < past.had && past.rows[low] == past.clicked[e]) more[low] += (double)past.session[e];
+        }
+        for (size_t h = 0; h < past.had; h++)
+            found[h] = (Scored){(past.events ? weights[h] + (float)more[h] : weights[h]) * ((size_t)rows[h] < known ? factor[rows[h]] : usual), (int32_t)h};
+        if (n > (Py_ssize_t)past.had) n = (Py_ssize_t)past.had;
+        list_out(falling(found, spare, past.had), (size_t)n, past.rows, v[1].buf, v[2].buf);
+    }
+    give_back((Given){of, PAST_VIEWS});
+    give_back((Given){v, 3});
+    return more ? PyLong_FromSsize_t(n) : NULL;
 }
 
 #ifdef X86
@@ -127,10 +171,9 @@ static void code_lifts(const Taste *t, double *sums, int32_t *touched, double *b
     for (size_t i = 0; i < met; i++) lifts[touched[i]] = (float)bases[i];
 }
 
-static int sound_taste(const Taste *t, size_t items) {
-    int wrong = !t->groups || t->groups > 8;
+static int sound_taste(const Taste *t) {
+    int wrong = 0;
     for (size_t g = 0; g < t->groups && !wrong; g++) wrong = t->ends[g] < (g ? t->ends[g - 1] : 0) || (size_t)t->ends[g] > t->size;
-    for (size_t h = 0; h < t->count && !wrong; h++) wrong = t->rows[h] < 0 || (size_t)t->rows[h] >= items;
     return !wrong;
 }
 
@@ -145,32 +188,45 @@ static int kind_lifts(const int32_t *codes, size_t entries, size_t kinds, const 
     return entries % kinds == 0;
 }
 
-/* offers(codes int32 (I, G), rows int32 (H,), weights float32 (H,), shares float32 (N,), ends int64 (G,), powers float64 (G,), prior, total,
- *        worth float32 (A,), first kinds uint16 (A,), their codes int32 (g, K), K, second kinds, codes, K, excluded int32, n,
- *        scores float32 (A,) out, positions int32 (n,) out) -> how many positions: worth x lifts of each offer, and the n best above 0 */
+/* offers(codes int32 (I, G), past, shares float32 (N,), ends int64 (G,), powers float64 (G,), prior, worth float32 (A,), their rows int32 (A,),
+ *        first kinds uint16 (A,), their codes int32 (g, K), K, second kinds, codes, K, excluded positions int32, n,
+ *        values float32 (A,) out, rows int32 (n,) out, scores float32 (n,) out) -> how many rows: worth x lifts of each offer, and the n best above 0 */
 PyObject *py_offers(PyObject *self, PyObject *args) {
-    enum { CODES, ROWS, WEIGHTS, SHARES, ENDS, POWERS, WORTH, FIRST, FIRST_CODES, SECOND, SECOND_CODES, EXCLUDED, SCORES, BEST, ALL };
-    Py_buffer v[ALL] = {{0}};
-    Py_ssize_t kinds[2], n, found = -1;
-    double prior, total;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*ddy*y*y*ny*y*ny*nw*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &prior, &total, &v[6], &v[7], &v[8], &kinds[0], &v[9],
-                          &v[10], &kinds[1], &v[11], &n, &v[12], &v[13])) return NULL;
-    size_t groups = (size_t)v[ENDS].len / 8, offers = (size_t)v[SCORES].len / 4, size = (size_t)v[SHARES].len / 4, count = (size_t)v[ROWS].len / 4, room = count * groups + 1;
-    Taste taste = {v[CODES].buf, v[ROWS].buf, v[WEIGHTS].buf, v[SHARES].buf, v[ENDS].buf, v[POWERS].buf, count, groups, size, prior, total};
-    int sound = v[WORTH].len == v[SCORES].len && (size_t)v[FIRST].len == offers * 2 && (size_t)v[SECOND].len == offers * 2 && kinds[0] >= 1 && kinds[1] >= 1 && n >= 0 &&
-                v[BEST].len == n * 4 && v[WEIGHTS].len == v[ROWS].len && (size_t)v[POWERS].len == groups * 8 && groups && sound_taste(&taste, (size_t)v[CODES].len / 4 / groups);
-    double *sums = sound ? kept_zeros(KEPT_TABLE, (size + 1) * 8) : NULL, *bases = sound ? kept_memory(KEPT_SUMS, room * 20) : NULL;
-    float *lifts = sound ? kept_memory(KEPT_KINDS, (size + (size_t)(kinds[0] + kinds[1])) * 4) : NULL, *one = lifts + size, *other = one + kinds[0], *scores = v[SCORES].buf;
-    if (sums && bases && lifts) {
+    enum { CODES, SHARES, ENDS, POWERS, WORTH, NAMES, FIRST, FIRST_CODES, SECOND, SECOND_CODES, EXCLUDED, VALUES, ROWS, SCORES, ALL };
+    Py_buffer v[ALL] = {{0}}, of[PAST_VIEWS] = {{0}};
+    Py_ssize_t kinds[2], n, found = -1, count = -1;
+    PyObject *given;
+    Past past;
+    double prior;
+    if (!PyArg_ParseTuple(args, "y*O!y*y*y*dy*y*y*y*ny*y*ny*nw*w*w*", &v[0], &PyTuple_Type, &given, &v[1], &v[2], &v[3], &prior, &v[4], &v[5], &v[6], &v[7], &kinds[0],
+                          &v[8], &v[9], &kinds[1], &v[10], &n, &v[11], &v[12], &v[13])) return NULL;
+    size_t groups = (size_t)v[ENDS].len / 8, offers = (size_t)v[VALUES].len / 4, size = (size_t)v[SHARES].len / 4, items = groups ? (size_t)v[CODES].len / 4 / groups : 0;
+    int32_t *rows;
+    float *weights, *values = v[VALUES].buf;
+    int sound = v[WORTH].len == v[VALUES].len && v[NAMES].len == v[VALUES].len && (size_t)v[FIRST].len == offers * 2 && (size_t)v[SECOND].len == offers * 2 && kinds[0] >= 1 &&
+                kinds[1] >= 1 && n >= 0 && v[ROWS].len == n * 4 && v[SCORES].len == n * 4 && (size_t)v[POWERS].len == groups * 8 && groups;
+    if (sound && read_past(given, of, items, &past)) count = weigh(&past, 0, 0, &rows, &weights);
+    size_t room = count < 0 ? 0 : (size_t)count * groups + 1;
+    Taste taste = {v[CODES].buf, rows, weights, v[SHARES].buf, v[ENDS].buf, v[POWERS].buf, room ? (size_t)count : 0, groups, size, prior, 0};
+    sound = sound && (!room || sound_taste(&taste));
+    double *sums = sound && room ? kept_zeros(KEPT_TABLE, (size + 1) * 8) : NULL, *bases = sums ? kept_memory(KEPT_SUMS, room * 20) : NULL;
+    float *lifts = bases ? kept_memory(KEPT_KINDS, (size + (size_t)(kinds[0] + kinds[1])) * 4) : NULL;
+    if (lifts) {
+        float *one = lifts + size, *other = one + kinds[0];
+        taste.total = (double)sum_of(weights, taste.count) + prior;
         code_lifts(&taste, sums, (int32_t *)(bases + 2 * room), bases, bases + room, lifts);
         sound = kind_lifts(v[FIRST_CODES].buf, (size_t)v[FIRST_CODES].len / 4, (size_t)kinds[0], lifts, size, one) &&
                 kind_lifts(v[SECOND_CODES].buf, (size_t)v[SECOND_CODES].len / 4, (size_t)kinds[1], lifts, size, other) &&
                 !lacks(v[FIRST].buf, offers, (size_t)kinds[0]) && !lacks(v[SECOND].buf, offers, (size_t)kinds[1]);
-        if (sound) lift_all(v[WORTH].buf, v[FIRST].buf, one, v[SECOND].buf, other, offers, scores);
-        if (sound) found = best_but(scores, offers, (size_t)n, 0, v[EXCLUDED].buf, (size_t)v[EXCLUDED].len / 4, v[BEST].buf);
+        Scored *best;
+        if (sound) lift_all(v[WORTH].buf, v[FIRST].buf, one, v[SECOND].buf, other, offers, values);
+        if (sound) found = best_but(values, offers, (size_t)n, 0, v[EXCLUDED].buf, (size_t)v[EXCLUDED].len / 4, &best);
+        if (found > 0) list_out(best, (size_t)found, v[NAMES].buf, v[ROWS].buf, v[SCORES].buf);
     }
+    give_back((Given){of, PAST_VIEWS});
     give_back((Given){v, ALL});
-    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu worths and kinds, kinds with codes that have a lift, and weights of rows of the catalogue", offers);
+    if (!sound && !PyErr_Occurred())
+        return PyErr_Format(PyExc_ValueError, "expected %zu worths and kinds, kinds with codes that have a lift, and room for n rows", offers);
     return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }
 
@@ -221,24 +277,34 @@ static add_fn choose_add(size_t width) {
     return add_halves;
 }
 
-/* bag(table float16 (I, D), rows int32 (H,), weights float32 (H,), out float32 (D,)): the weighted sum, row after row */
+/* bag(table float16 (I, D), past, items, out float32 (D,)): the mean of the rows that the table has, by weight; zeros without any */
 PyObject *py_bag(PyObject *self, PyObject *args) {
-    Py_buffer v[4] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
-    size_t width = (size_t)v[3].len / 4, items = width ? (size_t)v[0].len / (2 * width) : 0, count = (size_t)v[1].len / 4;
-    const int32_t *rows = v[1].buf;
-    int wrong = v[1].len != v[2].len;
-    for (size_t h = 0; h < count; h++) wrong |= rows[h] < 0 || (size_t)rows[h] >= items;
-    if (!wrong) {
+    Py_buffer v[2] = {{0}}, of[PAST_VIEWS] = {{0}};
+    Py_ssize_t all = -1, items;
+    PyObject *given;
+    Past past;
+    int32_t *rows;
+    float *weights;
+    if (!PyArg_ParseTuple(args, "y*O!nw*", &v[0], &PyTuple_Type, &given, &items, &v[1])) return NULL;
+    size_t width = (size_t)v[1].len / 4, known = width ? (size_t)v[0].len / (2 * width) : 0, count = 0;
+    if (read_past(given, of, (size_t)items, &past)) all = weigh(&past, 1, 0, &rows, &weights);
+    if (all >= 0) {
         add_fn add = choose_add(width);
-        memset(v[3].buf, 0, (size_t)v[3].len);
+        float *out = v[1].buf;
+        for (Py_ssize_t h = 0; h < all; h++)
+            if ((size_t)rows[h] < known) weights[count] = weights[h], rows[count++] = rows[h];
+        memset(out, 0, width * 4);
         for (size_t h = 0; h < count; h++) {
-            if (h + 8 < count) __builtin_prefetch((const uint16_t *)v[0].buf + (size_t)rows[h + 8] * width);
-            add((const uint16_t *)v[0].buf + (size_t)rows[h] * width, ((const float *)v[2].buf)[h], v[3].buf, v[3].buf, width);
+            if (h + 8 < count)
+                for (size_t d = 0; d < width; d += 32) __builtin_prefetch((const uint16_t *)v[0].buf + (size_t)rows[h + 8] * width + d);
+            add((const uint16_t *)v[0].buf + (size_t)rows[h] * width, weights[h], out, out, width);
         }
+        float total = sum_of(weights, count);
+        for (size_t d = 0; d < width && count; d++) out[d] /= total > 1e-6f ? total : 1e-6f;
     }
-    give_back((Given){v, 4});
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected a weight for every row, and rows within a table of %zu", items);
+    give_back((Given){of, PAST_VIEWS});
+    give_back((Given){v, 2});
+    if (all < 0) return NULL;
     Py_RETURN_NONE;
 }
 

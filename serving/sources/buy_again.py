@@ -1,17 +1,19 @@
 """What the user has had, most alive first: a repeat domain's first source (half of a week's basket was bought before)."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import descending
 from serving.query import Floats, Hits, Query
-from serving.sources.history import counts
+from serving.sources.history import counts, past
 from serving.system import SourceSpec
 
 
@@ -34,18 +36,28 @@ class BuyAgain:
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
         return cls(spec, Habits.load(folder))
 
+    @cached_property
+    def usual(self) -> float:
+        """The factor of an item posted since the fit."""
+        return float(self.habits.factor.mean()) if len(self.habits.factor) else 1.0
+
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` history items with the greatest decayed counts; none when only new items are asked for."""
         rows = query.history_rows
         if query.request.discover or not len(rows):
             return Hits(rows[:0], np.empty(0, np.float32))
-        scores = counts(query, self.habits.tau_days)  # (H,)
+        habits = self.habits
+        found = kernel.again(past(query, habits.tau_days), len(query.catalogue), habits.factor, self.usual, n)
+        if found is not None:
+            return Hits(*found)
+        scores = counts(query, habits.tau_days)  # (H,)
         session_rows, weights = query.session
         if len(session_rows):
             at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
             had = rows[at] == session_rows
             scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
-        scores = scores * self.habits.factor[rows]
+        known = rows < len(habits.factor)
+        scores = scores * np.where(known, habits.factor[np.where(known, rows, 0)], np.float32(self.usual))
         order = descending(scores)[:n]
         return Hits(rows[order], scores[order])
 

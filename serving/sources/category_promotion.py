@@ -21,7 +21,7 @@ from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
 from serving.query import Floats, Hits, Query, Rows
-from serving.sources.history import counts, positions
+from serving.sources.history import counts, past, positions
 from serving.system import SourceSpec
 
 GROUPINGS = ("category", "type", "brand")  # levels 1 and 2 of the category path, and the brand
@@ -104,33 +104,31 @@ class CategoryPromotion:
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` best offers; the score of what is not on offer is 0."""
         offers, (first, second), excluded = self.offers, self.kinds, query.excluded
-        worth, (rows, weights, total) = self._worth(query.place, self.catalogue.plan_at(query.request.at_day)), self._weights(query)
+        worth = self._worth(query.place, self.catalogue.plan_at(query.request.at_day))
         barred = positions(excluded, self.position_of)[0] if len(excluded) else excluded
-        given = (rows, weights, offers.shares, offers.share_ends, self.powers, offers.prior_counts, total, worth)
-        found = kernel.offers(self.codes_of, *given, first.at, first.codes, second.at, second.codes, barred, n)
+        taste = (past(query, offers.tau_days), offers.shares, offers.share_ends, self.powers, offers.prior_counts)
+        found = kernel.offers(self.codes_of, *taste, worth, offers.rows, first.at, first.codes, second.at, second.codes, barred, n)
         if found is None:
-            lifts = self._lifts(rows, weights, total)
-            scores = worth * first.lift(lifts).take(first.at)  # (A,)
-            scores *= second.lift(lifts).take(second.at)
-            found = scores, select(scores, n, barred, floor=0.0)
-        scores, best = found
-        return Hits(offers.rows[best], scores[best], scores, self.position_of)
+            lifts = self._lifts(query)
+            values = worth * first.lift(lifts).take(first.at)  # (A,)
+            values *= second.lift(lifts).take(second.at)
+            best = select(values, n, barred, floor=0.0)
+            found = offers.rows[best], values[best], values
+        rows, scores, values = found
+        return Hits(rows, scores, values, self.position_of)
 
-    def _weights(self, query: Query) -> tuple[Rows, Floats, float]:
-        """What the user had and looked at, with weights: (H + E,), (H + E,); and all of it, with the prior."""
-        weights, session = counts(query, self.offers.tau_days), query.session[1]
+    def _lifts(self, query: Query) -> Floats:
+        """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
+        offers, session = self.offers, query.session[1]
+        weights = counts(query, offers.tau_days)
         if len(session):
             weights = np.concatenate((weights, session))
-        return query.rows, weights, float(weights.sum()) + self.offers.prior_counts
-
-    def _lifts(self, rows: Rows, weights: Floats, total: float) -> Floats:
-        """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
-        offers = self.offers
+        total = float(weights.sum()) + offers.prior_counts
         lifts, begin = np.empty(len(offers.shares), np.float32), 0
         for end, power in zip(offers.share_ends.tolist(), offers.powers, strict=True):
             lifts[begin:end] = (offers.prior_counts / total) ** power
             begin = end
-        touched, own = self._tally(rows, weights)
+        touched, own = self._tally(query.rows, weights)
         powers = np.repeat(self.powers, np.diff(offers.share_ends, prepend=0))  # (N,)
         lifts[touched] = ((own / offers.shares[touched] + offers.prior_counts) / total) ** powers[touched]
         return lifts

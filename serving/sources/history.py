@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.index import descending
 from serving.query import Floats, Query, Rows
 from serving.state import TAUS_DAYS
 
@@ -50,15 +51,26 @@ def counts(query: Query, tau_days: float) -> Floats:
     return mixed
 
 
+def past(query: Query, tau_days: float) -> tuple[Rows, Floats, Floats, Rows, Floats]:
+    """What `counts` and `interest` are made of, for the compiled loops: rows (H,), decayed (T, H), mix (T,), the session's (E,) (E,)."""
+    history = query.history
+    return history.rows, history.decayed, _mix(tau_days), *query.session
+
+
+@lru_cache(maxsize=32)
+def _mix(tau_days: float) -> Floats:
+    return np.array(mix_for(tau_days), np.float32)
+
+
 def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Floats]:
     """Rows and weights of history (log1p of decayed counts) and session together: (H + E,), (H + E,).
 
-    A row may come twice (bought, and clicked now): its weights add up wherever they are summed. `limit` keeps the heaviest.
+    A row may come twice (bought, and clicked now): its weights add up wherever they are summed. `limit` keeps the heaviest of the history.
     """
     rows, weights = query.history.rows, np.log(counts(query, tau_days) + np.float32(1))
     session_rows, session_weights = query.session
     if limit and len(rows) > limit:
-        kept = np.argpartition(weights, len(rows) - limit)[-limit:]
+        kept = np.sort(descending(weights)[:limit])
         rows, weights = rows[kept], weights[kept]
         if len(session_rows):
             rows = np.concatenate((rows, session_rows))

@@ -17,7 +17,7 @@ from serving.arrays import ArrayFolder
 from serving.catalogue import Catalogue
 from serving.index import select
 from serving.query import Floats, Hits, Query, Rows
-from serving.sources.history import interest, positions
+from serving.sources.history import interest, past, positions
 from serving.system import SourceSpec
 
 HISTORY_LIMIT = (
@@ -51,14 +51,14 @@ class Linear:
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items with the greatest positive scores; `values` holds negative ones too."""
         table = self.table
-        rows, weights = interest(query, table.tau_days, HISTORY_LIMIT)
         excluded = query.excluded
         barred = positions(excluded, table.position_of)[0] if len(excluded) else excluded
-        found = kernel.votes(table.neighbours, table.weights, table.scales, table.position_of, rows, weights, barred, n)
-        votes, best = found if found is not None else self._votes(rows, weights, barred, n)
-        if best is None:
-            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
-        return Hits(table.rows[best], votes[best], votes, table.position_of)
+        found = kernel.votes(
+            table.neighbours, table.weights, table.scales, table.position_of, table.rows, past(query, table.tau_days), HISTORY_LIMIT,
+            len(query.catalogue), barred, n,
+        )  # fmt: skip
+        rows, scores, votes = found if found is not None else self._votes(*interest(query, table.tau_days, HISTORY_LIMIT), barred, n)
+        return Hits(rows, scores, votes, table.position_of) if len(votes) else Hits(rows, scores)
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
         """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""
@@ -77,12 +77,14 @@ class Linear:
         found, inside = positions(rows, self.table.position_of)
         return found, weights[inside] * self.table.scales[found]
 
-    def _votes(self, rows: Rows, weights: Floats, barred: Rows, n: int) -> tuple[Floats, Rows | None]:
-        """(M,) summed votes, and the positions of the `n` best above 0; None when no row had a vote."""
+    def _votes(self, rows: Rows, weights: Floats, barred: Rows, n: int) -> tuple[Rows, Floats, Floats]:
+        """Rows and scores of the `n` best above 0, and the votes (M,) for all; nothing of any when no row had a vote."""
         table, (found, weights) = self.table, self._voters(rows, weights)
         parts = table.weights[found] * weights[:, None]  # (H, K)
         votes = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
-        return votes, select(votes, n, barred, floor=0.0) if len(found) else None
+        votes = votes if len(found) else votes[:0]
+        best = select(votes, n, barred if len(found) else None, floor=0.0)
+        return table.rows[best], votes[best], votes
 
 
 load = Linear.load

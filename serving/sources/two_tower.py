@@ -19,7 +19,7 @@ from serving.catalogue import Catalogue
 from serving.index import Cells, select, stretch
 from serving.query import Floats, Hits, Query, Rows
 from serving.scan import Int8Scan, scan_once
-from serving.sources.history import interest
+from serving.sources.history import interest, past
 from serving.system import SourceSpec
 
 BAG_TAU_DAYS = 60.0
@@ -56,14 +56,15 @@ class TwoTower:
 
     def history_bag(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
+        found = kernel.bag(self.table.history, past(query, BAG_TAU_DAYS), len(query.catalogue))
+        if found is not None:
+            return found
         rows, weights = interest(query, BAG_TAU_DAYS)
         known = rows < len(self.table.history)
         rows, weights = rows[known], weights[known]
         if not len(rows):
             return np.zeros(self.table.history.shape[1], np.float32)
-        bag = kernel.bag(self.table.history, rows, weights)
-        if bag is None:
-            bag = (weights[:, None] * self._wide_history.take(rows, axis=0)).sum(axis=0)
+        bag = (weights[:, None] * self._wide_history.take(rows, axis=0)).sum(axis=0)
         return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
 
     @cached_property

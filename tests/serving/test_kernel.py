@@ -216,13 +216,19 @@ def test_the_shops_rankers_run_as_loops_where_the_cpu_has_them(shop: tuple[Recom
 
 def test_what_is_outside_of_a_table_is_refused() -> None:
     to, weights, one = np.array([[1], [5]], np.int32), np.ones((2, 1), np.int16), np.ones(2, np.float32)
+    places, nothing = np.arange(2, dtype=np.int32), np.empty(0, np.int32)
+
+    def past(row: int) -> kernel.Past:
+        return np.array([row], np.int32), np.ones((1, 1), np.float32), np.ones(1, np.float32), nothing, nothing.astype(np.float32)
+
     with pytest.raises(ValueError, match="a neighbour is outside"):
-        nobody = np.empty(0, np.int32)
-        kernel.votes(to, weights, one, np.arange(2, dtype=np.int32), np.array([1], np.int32), np.ones(1, np.float32), nobody, 2)
+        kernel.votes(to, weights, one, places, places, past(1), 5, 2, nothing, 2)
+    with pytest.raises(ValueError, match="rows within a table of 2"):
+        kernel.again(past(2), 2, one, 1.0, 1)
     with pytest.raises(ValueError, match="excluded rows below 2"):
         kernel.best(one, 1, 0.0, np.array([2], np.int32))
     with pytest.raises(ValueError, match="rows within a table of 2"):
-        kernel.bag(np.ones((2, 16), np.float16), np.array([2], np.int32), np.ones(1, np.float32))
+        kernel.bag(np.ones((2, 16), np.float16), past(2), 2)
     assert one.tolist() == [1, 1]
 
 
