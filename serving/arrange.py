@@ -43,7 +43,7 @@ class Rules:
         self._newer: dict[float, tuple[float, float, Mask]] = {}  # days -> the moments between which these are the newer ones
         self.flags = np.array(catalogue.flags)  # (I,) a copy: an item may be recalled while the bundle serves
         self._hard = [(spec.kind, self._bit(spec)) for spec in specs if spec.kind in _FLAG_OF or spec.kind == "allowed"]
-        self._hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))
+        self.hard_bits = int(np.bitwise_or.reduce([bit for _, bit in self._hard] or [0]))  # whatever carries one of these is never answered
         self._not_seen = any(spec.kind == "not_seen" for spec in specs)
         self._caps = [
             (spec, self._groups[str(spec.settings["per"])], int(spec.settings["count"])) for spec in specs if spec.kind == "at_most"
@@ -56,7 +56,7 @@ class Rules:
 
     def permits(self, rows: Rows) -> Mask:
         """Which rows no hard rule bars: (N,)."""
-        return (self.flags[rows] & self._hard_bits) == 0
+        return (self.flags[rows] & self.hard_bits) == 0
 
     def arrange(self, ranked: Ranked, asked: Asked) -> Arranged:
         """The first `asked.k` items under the rules; fewer only where the ranked items that no hard rule bars are fewer."""
@@ -105,7 +105,7 @@ class Rules:
 
     def _filter(self, ranked: Ranked, asked: Asked, moves: list[Move]) -> Mask:
         flags = self.flags[ranked.rows]
-        keep: Mask = (flags & self._hard_bits) == 0
+        keep: Mask = (flags & self.hard_bits) == 0
         if not keep.all():
             for kind, bit in self._hard:
                 gone = ranked.rows[(flags & bit) != 0]

@@ -16,33 +16,35 @@ from serving.query import Candidates, Floats, Hits, Query, Rows
 from serving.sources import Source
 from serving.system import SourceSpec
 
+Barred = tuple[NDArray[np.uint8] | None, int]  # (I,) flags of each item, and those of them that keep an item out
 RANK_OFFSET = 60.0  # of the paper; a source may set its own
 
 
-def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats | None = None) -> Candidates:
+def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats | None = None, barred: Barred = (None, 0)) -> Candidates:
     """Ask every source for `pool` items and fuse: at most `pool` candidates, best fused rank first.
 
     `vector` (D,) is the user tower's output; without it the two-tower source stays silent.
     """
     hits = [source.retrieve(query, pool, vector) for source in sources]
-    return fuse(hits, [source.spec for source in sources], pool, query)
+    return fuse(hits, [source.spec for source in sources], pool, query, barred)
 
 
-def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query) -> Candidates:
-    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it.
+def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query, barred: Barred = (None, 0)) -> Candidates:
+    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it, if not barred.
 
     Equal fused scores stay in the order in which the lists name their items first.
     """
     discover = query.request.discover
     terms = [(weight(spec, discover), float(spec.settings.get("offset", RANK_OFFSET)), int(spec.share * pool)) for spec in specs]
     sources = tuple((hit.rows, hit.scores, hit.values, hit.position_of, *term) for hit, term in zip(hits, terms, strict=True))
-    found = kernel.fuse(sources, query.history_rows, len(query.catalogue), pool)
-    if found is not None:
-        rows, fused, ranks, scores, seen = found
+    compiled = kernel.fuse(sources, query.history_rows, len(query.catalogue), pool, *barred)
+    if compiled is not None:
+        rows, fused, ranks, scores, seen = compiled
         return Candidates(rows, scores, ranks, fused, seen)
     rows, fused, ranks, seen = _fuse([hit.rows for hit in hits], terms, query.history_rows, len(query.catalogue), pool)
     scores = np.stack([_read(hit, rows, ranks[:, s]) for s, hit in enumerate(hits)], axis=1)
-    return Candidates(rows, scores, ranks, fused, seen)
+    found, flags = Candidates(rows, scores, ranks, fused, seen), barred[0]
+    return found if flags is None else found.take(flags.take(rows) & np.uint8(barred[1]) == 0)
 
 
 def weight(spec: SourceSpec, discover: bool) -> float:

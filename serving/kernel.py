@@ -60,12 +60,13 @@ def spans(table: Array, vector: Array, scales: Array, prior: Array, begins: Arra
 
 def search(
     table: Array, vector: Array, scales: Array, prior: Array, marked: Array, every: int, n: int, excluded: Array
-) -> tuple[Array, Array] | None:  # fmt: skip
-    """`products` (I,) and the rows (<= n,) of the best, every `every`-th place given to the best `marked` one; none of `excluded`."""
+) -> tuple[Array, Array, Array] | None:  # fmt: skip
+    """Rows and scores (<= n,) of the best, every `every`-th place given to the best `marked` one, none of `excluded`; and `products` (I,)."""
     if _active is None or not table.flags.c_contiguous:
         return None
-    scores, rows = np.empty(len(table), np.float32), np.empty(n, np.int32)
-    return scores, rows[: _active.search(table, vector, scales, prior, marked, every, n, excluded, scores, rows)]
+    values, rows, scores = np.empty(len(table), np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
+    found = _active.search(table, vector, scales, prior, marked, every, n, excluded, values, rows, scores)
+    return rows[:found], scores[:found], values
 
 
 def best(scores: Array, n: int, floor: float, excluded: Array) -> Array | None:
@@ -166,7 +167,8 @@ def falling(scores: Array) -> Array | None:
 
 
 def fuse(
-    sources: tuple[tuple[Array, Array, Array | None, Array | None, float, float, int], ...], history: Array, items: int, pool: int
+    sources: tuple[tuple[Array, Array, Array | None, Array | None, float, float, int], ...], history: Array, items: int, pool: int,
+    flags: Array | None, barring: int,
 ) -> tuple[Array, Array, Array, Array, Array] | None:  # fmt: skip
     """Rows (C,), fused (C,), ranks (C, S), scores (C, S), seen (C,) of the pool of some lists. See `serving/fusion.py`.
 
@@ -177,7 +179,7 @@ def fuse(
         return None
     kept, fused, seen = np.empty(listed, np.int32), np.empty(listed, np.float32), np.empty(listed, np.bool_)
     ranks, scores = np.empty((listed, len(sources)), np.float32), np.empty((listed, len(sources)), np.float32)
-    size = _active.fuse(sources, history, items, pool, kept, fused, ranks, scores, seen)
+    size = _active.fuse(sources, history, items, pool, flags, barring, kept, fused, ranks, scores, seen)
     return kept[:size], fused[:size], ranks[:size], scores[:size], seen[:size]
 
 

@@ -105,9 +105,8 @@ class Recommender:
         if batch is not None and len(batch):
             return self._batched(query, batch)
         vector = (side or self.request(query)).vector
-        pool = retrieve(query, self.sources, max(self.system.pool, query.request.k), vector if len(vector) else None)
-        permitted = self.rules.permits(pool.rows)
-        return pool if permitted.all() else pool.take(permitted)
+        pool = max(self.system.pool, query.request.k)
+        return retrieve(query, self.sources, pool, vector if len(vector) else None, (self.rules.flags, self.rules.hard_bits))
 
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best `system.light`; ties by fused rank."""

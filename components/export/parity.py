@@ -101,7 +101,7 @@ def _ndcg(label: NDArray[np.bool_], depth: int) -> float:
 def fastest_us(graphs: Mapping[str, bytes], model: Ranker, requests: list[Asked], rounds: int = 7) -> dict[str, float]:
     """CPU microseconds of one call of each graph: the best of interleaved rounds, so that a busy machine favours none."""
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
-    given = [(sum(halves(model, asked)), asked.cross) for asked in requests[:8]]
+    given = [(np.add(*halves(model, asked)), asked.cross) for asked in requests[:8]]
     best = dict.fromkeys(sessions, np.inf)
     for _ in range(rounds):
         for name, session in sessions.items():

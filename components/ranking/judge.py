@@ -13,7 +13,7 @@ from components.ranking.train import Material
 GAINS = 1 / np.log2(np.arange(2, 12))
 
 
-def worth(logits: NDArray[np.float32], seen: NDArray[np.bool_], objectives: Mapping[str, float]) -> NDArray[np.float64]:
+def worth(logits: NDArray[np.float32], seen: NDArray[np.bool_], objectives: Mapping[str, float]) -> NDArray[np.float32]:
     """The score an answer is ordered by, as `serving.rankers.final_scores`."""
     from serving.rankers import final_scores
 

@@ -14,7 +14,9 @@ typedef struct {
 typedef struct {
     const Listed *lists;
     const int32_t *history;
+    const uint8_t *flags; /* (I,) of each item, NULL: none has any */
     size_t sources, had, pool, listed;
+    unsigned barring; /* flags that keep an item out */
 } Lists;
 
 typedef struct {
@@ -56,6 +58,7 @@ static size_t fill(const Lists *all, uint16_t *slots, Scored *found, Scored *spa
         slots[row] = 0;
         if (!must && !room) continue;
         room -= !must;
+        if (all->flags && all->flags[row] & all->barring) continue; /* leaves its place empty */
         out.rows[count] = row, out.fused[count] = order[m].score, out.seen[count] = 0;
         count++;
     }
@@ -109,16 +112,17 @@ static int read_list(PyObject *given, Py_buffer *v, size_t items, Listed *list) 
     return 0;
 }
 
-/* fuse(sources (S) as `read_list` takes them, history int32 (H,), items, pool, rows int32 (L,) out, fused float32 (L,) out, ranks float32 (L, S) out,
+/* fuse(sources (S) as `read_list` takes them, history int32 (H,), items, pool, flags uint8 (I,) or None, barring, rows int32 (L,) out, fused float32 (L,) out, ranks float32 (L, S) out,
  *      scores float32 (L, S) out, seen uint8 (L,) out) -> size of the pool */
 PyObject *py_fuse(PyObject *self, PyObject *args) {
-    Py_buffer v[6] = {{0}}, of[MOST_SOURCES * 4] = {{0}};
+    Py_buffer v[7] = {{0}}, of[MOST_SOURCES * 4] = {{0}};
     Listed lists[MOST_SOURCES];
     Py_ssize_t items, pool, count = -1;
     PyObject *given;
-    if (!PyArg_ParseTuple(args, "O!y*nnw*w*w*w*w*", &PyTuple_Type, &given, &v[0], &items, &pool, &v[1], &v[2], &v[3], &v[4], &v[5])) return NULL;
-    Lists all = {lists, v[0].buf, (size_t)PyTuple_GET_SIZE(given), (size_t)v[0].len / 4, (size_t)pool, 0};
-    int sound = all.sources >= 1 && all.sources <= MOST_SOURCES && items >= 0 && pool >= 0 && !beyond(all.history, all.had, (size_t)items);
+    unsigned barring;
+    if (!PyArg_ParseTuple(args, "O!y*nnz*Iw*w*w*w*w*", &PyTuple_Type, &given, &v[0], &items, &pool, &v[6], &barring, &v[1], &v[2], &v[3], &v[4], &v[5])) return NULL;
+    Lists all = {lists, v[0].buf, v[6].buf, (size_t)PyTuple_GET_SIZE(given), (size_t)v[0].len / 4, (size_t)pool, 0, barring};
+    int sound = (!v[6].buf || v[6].len == items) && all.sources >= 1 && all.sources <= MOST_SOURCES && items >= 0 && pool >= 0 && !beyond(all.history, all.had, (size_t)items);
     size_t read = 0;
     for (; sound && read < all.sources; read++) {
         sound = read_list(PyTuple_GET_ITEM(given, read), of + 4 * read, (size_t)items, &lists[read]);
@@ -141,7 +145,7 @@ PyObject *py_fuse(PyObject *self, PyObject *args) {
         PyErr_Format(PyExc_ValueError, "expected 1 to %d sources that list at most %d of %zd items, and room for all of them", MOST_SOURCES, MOST_LISTED, items);
     }
     give_back((Given){of, (int)(4 * read)});
-    give_back((Given){v, 6});
+    give_back((Given){v, 7});
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
 

@@ -142,28 +142,29 @@ PyObject *py_instructions(PyObject *self, PyObject *args) {
 }
 
 /* The first n of `best`, every `every`-th place given to the next marked one, which is not said twice. */
-static size_t mix(const Scored *best, size_t kept, size_t n, const uint8_t *marked, size_t every, int32_t *out) {
+static size_t mix(const Scored *best, size_t kept, size_t n, const uint8_t *marked, size_t every, int32_t *rows, float *scores) {
     size_t at = 0, next = 0, used = 0, met = 0, size = 0, turns = n / every, listed = kept < n ? kept : n;
     while (size < n) {
         while (next < kept && !marked[best[next].at]) next++;
         while (at < listed && marked[best[at].at] && met < turns) at++, met++; /* the first marked ones have turns of their own */
         int left = used < turns && next < kept;
-        if (left && (size % every == every - 1 || at >= listed)) out[size++] = best[next++].at, used++;
-        else if (at < listed) out[size++] = best[at++].at;
+        if (left && (size % every == every - 1 || at >= listed)) list_out(best + next++, 1, NULL, rows + size, scores + size), used++;
+        else if (at < listed) list_out(best + at++, 1, NULL, rows + size, scores + size);
         else break;
+        size++;
     }
     return size;
 }
 
 /* search(table int8 (I, D), vector float32 (D,), scales float32 (I,), prior float32 (I,), marked uint8 (I,), every, n, excluded int32,
- *        scores float32 (I,) out, rows int32 (n,) out) -> how many: the best n, every `every`-th place for the best marked one */
+ *        values float32 (I,) out, rows int32 (n,) out, scores float32 (n,) out) -> how many rows: the best n, every `every`-th place for the best marked one */
 PyObject *py_search(PyObject *self, PyObject *args) {
-    Py_buffer v[8] = {{0}};
+    Py_buffer v[9] = {{0}};
     Py_ssize_t every, n, size = -1;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*nny*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &every, &n, &v[5], &v[6], &v[7])) return NULL;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*nny*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &every, &n, &v[5], &v[6], &v[7], &v[8])) return NULL;
     size_t width = (size_t)v[1].len / 4, items = (size_t)v[6].len / 4, barred = (size_t)v[5].len / 4, most = (size_t)(n > 0 ? n : 0);
     if ((size_t)v[0].len != items * width || (size_t)v[2].len != items * 4 || (size_t)v[3].len != items * 4 || (size_t)v[4].len != items || n < 0 ||
-        every < 1 || v[7].len != n * 4) {
+        every < 1 || v[7].len != n * 4 || v[8].len != n * 4) {
         PyErr_Format(PyExc_ValueError, "expected a table of %zu x %zu bytes, with scales, priors and marks, and room for %zd rows", items, width, n);
     } else {
         int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
@@ -173,10 +174,10 @@ PyObject *py_search(PyObject *self, PyObject *args) {
             Scored *best;
             Py_ssize_t found = best_of(v[6].buf, items, most, -INFINITY, v[4].buf, most / (size_t)every, &best);
             unbar(v[6].buf, v[5].buf, barred, kept);
-            if (found >= 0) size = (Py_ssize_t)mix(best, (size_t)found, most, v[4].buf, (size_t)every, v[7].buf);
+            if (found >= 0) size = (Py_ssize_t)mix(best, (size_t)found, most, v[4].buf, (size_t)every, v[7].buf, v[8].buf);
         }
     }
-    give_back((Given){v, 8});
+    give_back((Given){v, 9});
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 

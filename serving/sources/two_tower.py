@@ -81,11 +81,12 @@ class TwoTower:
         if self.cells is not None:
             return self._near(self.cells, vector, n, query.excluded)
         found = kernel.search(table.vectors, vector, table.scales, table.prior, self._is_fresh, FRESH_EVERY, n, query.excluded)
-        if found is None:
-            scores = self._scan.products(vector, table.scales, table.prior)  # (I,)
-            found = scores, self._with_fresh(select(scores, n, query.excluded), scores, n, query.excluded)
-        scores, rows = found
-        return Hits(rows, scores[rows], scores)
+        if found is not None:
+            rows, scores, values = found
+            return Hits(rows, scores, values)
+        values = self._scan.products(vector, table.scales, table.prior)  # (I,)
+        rows = self._with_fresh(select(values, n, query.excluded), values, n, query.excluded)
+        return Hits(rows, values[rows], values)
 
     def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
         """From the nearest cells, and whatever was posted since they were made."""

@@ -140,7 +140,8 @@ def test_pools_are_the_same(seed: int, sources: int, pool: int) -> None:
         hits.append(Hits(rows, -np.sort(-random.random(len(rows), np.float32)), values, place))
         specs.append(SourceSpec(f"s{s}", 1 / sources, {"weight": float(random.integers(1, 4)), "offset": float(random.integers(1, 60))}))
     query = asked(random)
-    found, expected = both(lambda: fuse(hits, specs, pool, query()))
+    barred = ((random.random(len(CATALOGUE)) < 0.2).astype(np.uint8) * 2, 2)
+    found, expected = both(lambda: fuse(hits, specs, pool, query(), barred))
     for part in ("rows", "fused", "source_ranks", "source_scores", "seen"):
         same(getattr(found, part), getattr(expected, part))
 
