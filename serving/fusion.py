@@ -30,7 +30,7 @@ def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats 
 
 
 def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Query, barred: Barred = (None, 0)) -> Candidates:
-    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are always in it, if not barred.
+    """One pool from the lists of the sources, in the order of `specs`. The first `share * pool` of each list are in it, if not barred.
 
     Equal fused scores stay in the order in which the lists name their items first.
     """

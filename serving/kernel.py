@@ -61,7 +61,7 @@ def spans(table: Array, vector: Array, scales: Array, prior: Array, begins: Arra
 def search(
     table: Array, vector: Array, scales: Array, prior: Array, marked: Array, every: int, n: int, excluded: Array
 ) -> tuple[Array, Array, Array] | None:  # fmt: skip
-    """Rows and scores (<= n,) of the best, every `every`-th place given to the best `marked` one, none of `excluded`; and `products` (I,)."""
+    """Rows and scores (<= n,) of the best, each `every`-th place for the best `marked` one, none of `excluded`; and `products` (I,)."""
     if _active is None or not table.flags.c_contiguous:
         return None
     values, rows, scores = np.empty(len(table), np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
