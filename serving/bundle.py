@@ -5,7 +5,9 @@ Layout (each part a file or a folder):
     bundle.json              digest of every file, system, feature schema, data span, code version, metrics, parents
     item_table/              `serving.catalogue.Catalogue`
     halves/                  per item arrays of the rankers
+    request/                 `serving.user_side.Standard`
     layers/<ranker>/         `serving.layers.Layers`
+    layers/request/          `serving.user_side.UserLayers`
     sources/<kind>/          what `serving/sources/<kind>.py` loads
     request.onnx light.onnx heavy.onnx item.onnx
     fallback/                `serving.fallback.Fallback`
@@ -32,7 +34,7 @@ from serving.features import cross_names, request_names
 from serving.system import SourceSpec, System
 
 Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request", "cross" -> (name, dtype) in order
-FORMAT = 2  # 2: the candidate graphs take user and item halves added up; layers/
+FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
 
 

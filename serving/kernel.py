@@ -40,6 +40,18 @@ def use(wanted: bool) -> None:
     _active = _compiled if wanted else None
 
 
+def user_side(
+    features: Array, mean: Array, scale: Array, log_mean: Array, log_scale: Array, own_mean: Array, own_spread: Array, clip: float,
+    bag: Array | None, first: Array, bias: Array, second: Array, *tower: Array,
+) -> tuple[Array, Array] | None:  # fmt: skip
+    """(H,) both rankers' user halves side by side, and the user's vector (D,) of length one. See `serving/user_side.py`."""
+    if _active is None:
+        return None
+    halves, vector = np.empty(second.shape[1], np.float32), np.empty(len(tower[-1]), np.float32)
+    norm = (mean, scale, log_mean, log_scale, own_mean, own_spread, clip)
+    return (halves, vector) if _active.user_side(features, *norm, bag, first, bias, second, *tower, halves, vector) else None
+
+
 def products(table: Array, vector: Array, scales: Array | None, prior: Array | None) -> Array | None:
     """(I,) table int8 (I, D) x vector float32 (D,) rounded to int8, then x scales (I,) + prior (I,) where they are given."""
     if _active is None or not table.flags.c_contiguous:

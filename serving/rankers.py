@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving import kernel
+from serving.arrays import BadFolder
 from serving.content import Content
 from serving.layers import Layers
 from serving.query import Floats, Rows
+from serving.user_side import Standard, UserLayers, of_length_one
 
 HEADS = ("repeat", "discover")  # columns of the logits: had before, never had
 
@@ -52,13 +54,14 @@ class Rankers:
     sessions: Mapping[str, Any] = field(repr=False)  # request, item, light, heavy -> onnxruntime.InferenceSession
     halves: Mapping[str, NDArray[np.floating]] = field(repr=False)  # light, heavy -> (I, H)
     extra: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # the same, of items posted since: rows I, I + 1, ...
-    request_width: int = 0  # Fr
+    standard: Standard | None = field(default=None, repr=False)  # what request.onnx's features are brought to
+    user_layers: UserLayers | None = field(default=None, repr=False)  # request.onnx, where they give the graph's bits
     layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
     wide: dict[str, Floats] = field(default_factory=dict, repr=False)  # halves in float32, made where numpy reads them
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """`folder` holds the four graphs and halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
+        """`folder` holds the four graphs, request/ and halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
         files = {name: folder / f"{name}.onnx" for name in ("request", "item", "light", "heavy")}
         tables = {name: folder / "halves" / f"{name}.npy" for name in ("light", "heavy")}
         for path in (*files.values(), *tables.values()):
@@ -70,21 +73,38 @@ class Rankers:
             if given != ["halves", "cross"]:
                 raise BadModels(f"{files[name]} asks for {', '.join(given)}, expected halves, cross: export and pack the models again")
         halves = {name: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, path in tables.items()}
-        return cls(sessions, halves, {}, int(sessions["request"].get_inputs()[0].shape[1]), layers=_layers(folder / "layers", sessions))
+        try:
+            standard = Standard.load(folder / "request")
+        except BadFolder as error:
+            raise BadModels(f"{error}: export and pack the models again") from None
+        made = cls(sessions, halves, {}, standard, layers=_layers(folder / "layers", sessions))
+        layers = UserLayers.load(folder / "layers" / "request") if (folder / "layers" / "request").is_dir() else None
+        return replace(made, user_layers=layers) if layers is not None and layers.agree(standard, made._by_graph) else made
+
+    @property
+    def request_width(self) -> int:
+        """Fr"""
+        return 0 if self.standard is None else len(self.standard.mean)
 
     def request(self, features: Floats, bag: Floats | None = None) -> UserSide:
         """The user's side: features (<= Fr,), missing ones at the end are unknown; history bag (D,), or None without a tower."""
+        assert self.standard is not None
         if len(features) > self.request_width:
             raise BadModels(
                 f"expected at most {self.request_width} request features, got {len(features)}: serve the bundle's own code version"
             )
-        row = np.full((1, self.request_width), np.nan, np.float32)
-        row[0, : len(features)] = features
-        given = {"features": row}
+        found = None if self.user_layers is None else self.user_layers.sides(self.standard, features, bag)
+        light, heavy, vector = found if found is not None else self._by_graph(features, bag)
+        return UserSide(vector, light, heavy)
+
+    def _by_graph(self, features: Floats, bag: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Light half (1, H), heavy half (1, H), vector (D,), by request.onnx."""
+        assert self.standard is not None
+        given = {"inputs": self.standard.inputs(features)}
         if bag is not None and len(self.sessions["request"].get_inputs()) > 1:
             given["bag"] = bag.reshape(1, -1)
-        outputs = dict(zip(("light", "heavy", "vector"), self.sessions["request"].run(None, given), strict=False))
-        return UserSide(outputs.get("vector", np.empty((1, 0), np.float32))[0], outputs["light"], outputs["heavy"])
+        light, heavy, *vector = self.sessions["request"].run(None, given)
+        return light, heavy, of_length_one(vector[0][0]) if vector else np.empty(0, np.float32)
 
     def light(self, user: UserSide, rows: Rows, cross: Floats) -> Floats:
         """Logits (C, 2) of both heads."""
@@ -163,7 +183,7 @@ class Rankers:
 
 def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:
     """Those rankers' layers that answer like their graphs, to the bit."""
-    found = {path.name: Layers.load(path) for path in sorted(folder.glob("*")) if path.name in sessions}
+    found = {path.name: Layers.load(path) for path in (folder / "light", folder / "heavy") if path.is_dir()}
     return {name: layers for name, layers in found.items() if layers.agree(partial(score, sessions[name]))}
 
 

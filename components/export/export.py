@@ -2,6 +2,8 @@
 
 export(load_system("shop"), features, retrieval, ranking, out)
     request.onnx item.onnx light.onnx heavy.onnx   the graphs; light and heavy in INT8 where that is harmless and faster
+    request/                                       how request features are standardised for request.onnx
+    layers/{request,light,heavy}/                  those graphs as arrays
     halves/{light,heavy}.npy                       item halves of the whole catalogue, float16 where that is harmless
     parity.json                                    torch against ONNX against INT8, on the same rows
     timing.json                                    microseconds; beside the release, not in it
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.export.graphs import candidate_graph, item_graph, layers_of, request_graph
+from components.export.graphs import candidate_graph, item_graph, layers_of, write_request
 from components.export.onnx import to_int8
 from components.export.parity import Asked, Drift, as_record, choose, drift, fastest_us, graph_logits, item_halves, torch_logits
 from components.ranking.cuts import Cut, cut_folders, item_codes, load_cut, training_cuts
@@ -55,7 +57,7 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
         if name == "light":
             requests = shortened(model, requests, system)
     towers, length = last_towers(retrieval, cut_folders(features)[-1].name)
-    (out / "request.onnx").write_bytes(request_graph(models["light"], models["heavy"], towers))
+    write_request(models["light"], models["heavy"], towers, out)
     (out / "item.onnx").write_bytes(item_graph(models["light"], models["heavy"], towers, length))
     write_halves(models, catalogue, types, out / "halves")
     for file, content in (("parity.json", record), ("timing.json", timing)):

@@ -4,6 +4,8 @@ Shapes: C candidates, n items, Fr request features, Fu user features, Fi item fe
 T token slots, L code columns.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,13 @@ from components.export.onnx import to_onnx
 from components.ranking.model import CLIP, Ranker
 from components.retrieval.towers import Towers
 from serving.content import NUMBERS, TOKENS
-from serving.features import REQUEST_FEATURES
 from serving.layers import Layers
+from serving.query import Floats
+from serving.user_side import Standard, UserLayers
 
 
 class Request(nn.Module):
-    """Request features (1, Fr) and, with towers, history bag (1, D) -> light half, heavy half, user vector.
+    """Standardised features (1, 3 Fr + Fu) and, with towers, history bag (1, D) -> light half, heavy half, user vector of any length.
 
     The halves are `user_half` of each ranker, their layers side by side in one: a graph of half the nodes, which are what a request of
     one row costs. Raises `ValueError` for rankers that standardise a request differently.
@@ -27,7 +30,7 @@ class Request(nn.Module):
         super().__init__()
         if any(not torch.equal(a, b) for a, b in zip(light.request_norm.buffers(), heavy.request_norm.buffers(), strict=True)):
             raise ValueError("the rankers standardise request features differently: train them together, on the same requests")
-        self.norm = light.request_norm
+        self.standard = light.request_norm.out
         self.widths = (light.sizes.hidden[0], heavy.sizes.hidden[0])
         sides = (light.user_side, heavy.user_side)
         straight = [side.straight.weight for side in sides]
@@ -40,12 +43,14 @@ class Request(nn.Module):
         self.second = nn.Parameter(torch.block_diag(*(side.bent[2].weight for side in sides)).T.contiguous())
         self.tower = None if towers is None else towers.user
 
-    def forward(self, features: Tensor, bag: Tensor | None = None) -> tuple[Tensor, ...]:
-        hidden = torch.addmm(self.bias, self.norm(features), self.first)
+    def forward(self, inputs: Tensor, bag: Tensor | None = None) -> tuple[Tensor, ...]:
+        hidden = torch.addmm(self.bias, inputs[:, : self.standard], self.first)
         split = sum(self.widths)
         both = torch.addmm(hidden[:, :split], torch.relu(hidden[:, split:]), self.second)
         halves = (both[:, : self.widths[0]], both[:, self.widths[0] :])
-        return halves if self.tower is None else (*halves, self.tower(features[:, len(REQUEST_FEATURES) :], bag))
+        if self.tower is None:
+            return halves
+        return (*halves, self.tower.bag(bag) + self.tower.features(inputs[:, self.standard :]))
 
 
 class Item(nn.Module):
@@ -111,11 +116,58 @@ def layers_of(ranker: Ranker) -> Layers:
 
 def request_graph(light: Ranker, heavy: Ranker, towers: Towers | None) -> bytes:
     """request.onnx."""
-    inputs = {"features": torch.zeros(1, light.sizes.request)}
+    own = 0 if towers is None else towers.config.user_features
+    inputs = {"inputs": torch.zeros(1, light.request_norm.out + own)}
     if towers is None:
         return to_onnx(Request(light, heavy, None), inputs, ["light", "heavy"], [])
     inputs["bag"] = torch.zeros(1, towers.config.dimensions)
     return to_onnx(Request(light, heavy, towers), inputs, ["light", "heavy", "vector"], [])
+
+
+def write_request(light: Ranker, heavy: Ranker, towers: Towers | None, out: Path) -> None:
+    """request.onnx, request/ and layers/request/."""
+    (out / "request.onnx").write_bytes(request_graph(light, heavy, towers))
+    standard_of(light, towers).save(out / "request")
+    user_layers_of(light, heavy, towers).save(out / "layers" / "request")
+
+
+def standard_of(light: Ranker, towers: Towers | None) -> Standard:
+    """request/: what the graph's inputs are made with."""
+    norm, none = light.request_norm, np.empty(0, np.float32)
+    return Standard(
+        mean=norm.mean.numpy(),
+        scale=norm.scale.numpy(),
+        log_mean=norm.log_mean.numpy(),
+        log_scale=norm.log_scale.numpy(),
+        own_mean=none if towers is None else towers.user.mean.numpy(),
+        own_spread=none if towers is None else towers.user.spread.numpy(),
+        clip=CLIP,
+    )
+
+
+def user_layers_of(light: Ranker, heavy: Ranker, towers: Towers | None) -> UserLayers:
+    """layers/request/: the graph as arrays."""
+    request, none = Request(light, heavy, towers), torch.empty(0, 0)
+    tower = [none, none.ravel(), none, none.ravel(), none]
+    if towers is not None:
+        first, _, second = towers.user.features
+        tower = [first.weight.T, first.bias, second.weight.T, second.bias, towers.user.bag.weight.T]
+    own, own_bias, top, top_bias, bag = map(_array, tower)
+    return UserLayers(
+        first=_array(request.first),
+        bias=_array(request.bias),
+        second=_array(request.second),
+        light=request.widths[0],
+        own=own,
+        own_bias=own_bias,
+        top=top,
+        top_bias=top_bias,
+        bag=bag,
+    )
+
+
+def _array(tensor: Tensor) -> Floats:
+    return np.ascontiguousarray(tensor.detach().numpy())
 
 
 def item_graph(light: Ranker, heavy: Ranker, towers: Towers | None, length: float = 1.0) -> bytes:

@@ -24,7 +24,7 @@ from serving.system import System
 LIST_LENGTH = 1000
 POPULAR_DAYS = 28.0  # an item counts once for every user who had it within these days
 _SHRINK = 20.0  # users of everyone's list that a region's own are mixed with
-_MODELS = ("request.onnx", "item.onnx", "light.onnx", "heavy.onnx", "halves")
+_MODELS = ("request.onnx", "request", "item.onnx", "light.onnx", "heavy.onnx", "halves")
 _AIDS = ("layers",)  # speed only: without them the graphs run
 
 

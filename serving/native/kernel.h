@@ -82,6 +82,7 @@ typedef struct {
 } Given;
 void give_back(Given given);
 
+PyObject *py_user_side(PyObject *, PyObject *);
 PyObject *py_spans(PyObject *, PyObject *);
 PyObject *py_search(PyObject *, PyObject *);
 PyObject *py_products(PyObject *, PyObject *);

@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 static PyMethodDef methods[] = {
+    {"user_side", py_user_side, METH_VARARGS, "The user's side of all models."},
     {"spans", py_spans, METH_VARARGS, "Products of stretches of a table."},
     {"search", py_search, METH_VARARGS, "The best of a table for a vector, marked rows among them."},
     {"products", py_products, METH_VARARGS, "Exact integer products of int8 rows with an int8 vector, scaled."},

@@ -31,6 +31,7 @@ from serving.rankers import open_session
 from serving.sources.two_tower import TowerTable
 from serving.state import StateTable
 from serving.system import System, load_system
+from serving.user_side import Standard
 from tests.bench.plain import Items, cross_rows, request_row
 
 POPULAR = 200
@@ -53,6 +54,7 @@ class NaiveRecommender:
         self.history = np.asarray(table.history, np.float32)
         self.popular = bundle.fallback.static()[:POPULAR]
         self.sessions = {name: open_session(whole / f"{name}.onnx") for name in ("light", "heavy")}
+        self.standard = Standard.load(bundle.folder / "request")
         self.tower = open_session(tower_of(bundle.folder / "request.onnx", store.parent / "tower.onnx"))
         self.users = fill_store(StateTable.load(users), bundle.catalogue, store)
 
@@ -83,8 +85,9 @@ class NaiveRecommender:
         rows = [self.items.row_of[item] for item in user["items"]]
         weights = user["decayed"][:, 2]
         bag = (weights[:, None] * self.history[rows]).sum(axis=0) / max(weights.sum(), 1e-6)
-        given = {"features": request_row(user, self.now)[None], "bag": bag[None].astype(np.float32)}
-        (vector,) = self.tower.run(None, given)
+        inputs = self.standard.inputs(request_row(user, self.now))
+        (vector,) = self.tower.run(None, {"inputs": inputs, "bag": bag[None].astype(np.float32)})
+        vector /= np.linalg.norm(vector)
         scores, found = self.index.search(vector, self.system.pool)
         return found[0], scores[0]
 
@@ -139,7 +142,7 @@ def items_of(catalogue: Catalogue) -> Items:
 
 def tower_of(request: Path, out: Path) -> Path:
     """The user tower alone, cut out of the graph that also makes our rankers' halves."""
-    onnx.utils.extract_model(str(request), str(out), ["features", "bag"], ["vector"])
+    onnx.utils.extract_model(str(request), str(out), ["inputs", "bag"], ["vector"])
     return out
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.export.graphs import candidate_graph, item_graph, layers_of, request_graph
+from components.export.graphs import candidate_graph, item_graph, layers_of, write_request
 from components.export.onnx import to_onnx
 from components.ranking.fit import FULL
 from components.ranking.model import Ranker
@@ -45,7 +45,7 @@ def write_models(system: System, catalogue: Catalogue, dimensions: int, out: Pat
         (out / f"{name}.onnx").write_bytes(candidate_graph(ranker))
         layers_of(ranker).save(out / "layers" / name)
         (whole / f"{name}.onnx").write_bytes(_uncut(ranker))
-    (out / "request.onnx").write_bytes(request_graph(rankers["light"], rankers["heavy"], towers))
+    write_request(rankers["light"], rankers["heavy"], towers, out)
     item = item_graph(rankers["light"], rankers["heavy"], towers)
     (out / "item.onnx").write_bytes(item)
     _write_halves(item, catalogue, out / "halves")

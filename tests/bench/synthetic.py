@@ -19,7 +19,7 @@ from serving.fallback import Fallback
 from serving.features import request_features
 from serving.index import EXACT_LIMIT
 from serving.query import Query, Request
-from serving.rankers import open_session
+from serving.rankers import Rankers
 from serving.sources.buy_again import Habits
 from serving.sources.category_promotion import GROUPINGS, Offers, grouping_codes
 from serving.sources.linear import Neighbours
@@ -64,7 +64,7 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
     states.save(out / "users")
     if sizes.items > EXACT_LIMIT:
         write_cells(parts / "sources" / "two_tower", _user_vectors(system, catalogue, states, parts), seed)
-    names = ("item_table", "fallback", "halves", "layers", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
+    names = ("item_table", "fallback", "halves", "layers", "request", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
     manifest = {
         "system": system.name,
         "settings": settings_of(system),
@@ -80,13 +80,12 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
 
 def _user_vectors(system: System, catalogue: Catalogue, states: StateTable, parts: Path) -> NDArray[np.float32]:
     """(U, D) vectors of some users as a server would ask with them: what the cells are tried with."""
-    table, session = TowerTable.load(parts / "sources" / "two_tower"), open_session(parts / "request.onnx")
+    table, rankers = TowerTable.load(parts / "sources" / "two_tower"), Rankers.load(parts)
     vectors = []
     for at in range(min(TRIALS, len(states))):
         query = Query(Request(states[at].user_id, system.answer, CUT_DAY), states[at], catalogue, system.learning)
         bag = np.asarray(table.history[query.history_rows], np.float32).mean(axis=0)
-        given = {"features": request_features(query)[None].astype(np.float32), "bag": bag[None]}
-        vectors.append(session.run(["vector"], given)[0][0])
+        vectors.append(rankers.request(request_features(query), bag).vector)
     return np.array(vectors)
 
 

@@ -193,6 +193,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, StateTa
     return Recommender(Bundle.load(bundle), system), StateTable.load(users)
 
 
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.floats(0, 1))
+def test_the_users_side_is_the_graphs_to_the_bit(shop: tuple[Recommender, StateTable], seed: int, missing: float) -> None:
+    rankers, random = shop[0].rankers, np.random.default_rng(seed)
+    assert rankers.user_layers is not None
+    features = (random.normal(size=int(random.integers(0, rankers.request_width + 1))) * 10 ** random.uniform(-3, 3)).astype(np.float32)
+    features[random.random(len(features)) < missing] = np.nan
+    bag = random.normal(size=64).astype(np.float32) * (random.random() < 0.9)
+    found, expected = both(lambda: rankers.request(features, bag))
+    for part in ("light", "heavy", "vector"):
+        same(getattr(found, part), getattr(expected, part))
+
+
 @pytest.mark.parametrize("discover", [False, True])
 def test_the_same_answer_to_the_bit_with_and_without_the_loops(shop: tuple[Recommender, StateTable], discover: bool) -> None:
     recommender, table = shop

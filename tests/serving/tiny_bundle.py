@@ -23,6 +23,7 @@ from serving.sources.linear import Neighbours
 from serving.sources.trending import Lists
 from serving.state import TAUS_DAYS, StateTable
 from serving.system import System, load_system
+from serving.user_side import Standard
 
 ITEMS, USERS, CATEGORIES, BRANDS, NEIGHBOURS, WIDTH = 240, 12, 12, 7, 20, 4
 DAY = 20_000.0  # days since 1970
@@ -103,7 +104,7 @@ def write_tiny(out: Path, user_lists: bool = True) -> Path:
     _sources(parts / "sources")
     _models(parts, made)
     _fallback(user_lists).save(parts / "fallback")
-    places = ("item_table", "sources", "halves", "fallback", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
+    places = ("item_table", "sources", "halves", "fallback", "request", "request.onnx", "item.onnx", "light.onnx", "heavy.onnx")
     manifest = {
         "system": made.name,
         "settings": settings_of(made),
@@ -157,7 +158,9 @@ def _models(folder: Path, made: System) -> None:
     for name, factor in (("light", 0.5), ("heavy", 1.0)):
         weights[fused] = factor
         (folder / f"{name}.onnx").write_bytes(_ranker(weights))
-    (folder / "request.onnx").write_bytes(_side({"features": requests}, ("light", "heavy")))
+    (folder / "request.onnx").write_bytes(_side({"inputs": 3 * requests}, ("light", "heavy")))
+    zeros, ones, none = np.zeros(requests, np.float32), np.ones(requests, np.float32), np.empty(0, np.float32)
+    Standard(zeros, ones, zeros, ones, none, none, 5.0).save(folder / "request")
     (folder / "item.onnx").write_bytes(_side({"features": len(ITEM_FEATURES), "codes": 4}, ("light", "heavy")))
 
 
@@ -187,19 +190,19 @@ def _side(inputs: dict[str, int], outputs: tuple[str, ...]) -> bytes:
     """Halves of zeros, as many as there are rows."""
     from onnx import TensorProto, helper, numpy_helper
 
-    codes = "codes" in inputs
+    codes, rows_of = "codes" in inputs, next(iter(inputs))
     zeros = numpy_helper.from_array(np.zeros((1, WIDTH), np.float32), "zeros")
     axis = numpy_helper.from_array(np.array([1], np.int64), "axis")
     nothing = numpy_helper.from_array(np.zeros(1, np.float32), "nothing")
     nodes = [
-        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("IsNaN", [rows_of], ["missing"]),
         helper.make_node("Cast", ["missing"], ["counted"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["counted", "axis"], ["each"], keepdims=1),
         helper.make_node("Mul", ["each", "nothing"], ["none"]),
     ]
     nodes += [helper.make_node("Add", ["none", "zeros"], [name]) for name in outputs]
     rows = "n" if codes else 1
-    given = [("features", (rows, inputs["features"]))]
+    given = [(rows_of, (rows, inputs[rows_of]))]
     more = [("codes", (rows, inputs["codes"]))] if codes else []
     return _graph(nodes, given, [(name, (rows, WIDTH)) for name in outputs], [zeros, axis, nothing], TensorProto.FLOAT, more)
 

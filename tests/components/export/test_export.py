@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from components.export.export import export
-from components.export.graphs import candidate_graph
+from components.export.export import export, last_towers
+from components.export.graphs import candidate_graph, user_half
 from components.export.onnx import to_int8
 from components.export.parity import Drift, choose
-from components.ranking.cuts import item_codes
+from components.ranking.cuts import cut_folders, item_codes
 from components.ranking.model import Ranker, Sizes, load
+from serving import kernel
 from serving.bundle import Bundle
 from serving.catalogue import Catalogue
 from serving.content import catalogue_content
@@ -79,6 +80,26 @@ def test_the_served_models_are_those_that_were_learnt(trained):
             expected = model.score(user, items, torch.from_numpy(cross)).numpy()
         served = getattr(rankers, name)(side, rows, cross)
         assert served == pytest.approx(expected, abs=0.2)  # float16 halves, INT8 where it won
+
+
+def test_the_users_side_is_what_the_networks_make_of_the_same_features(trained):
+    rankers, rng = Rankers.load(trained.bundle), np.random.default_rng(0)
+    towers, _ = last_towers(trained.retrieval, cut_folders(trained.features)[-1].name)
+    assert towers is not None
+    assert rankers.user_layers is not None or not kernel.native()
+    for known in (rankers.request_width, rankers.request_width - 3):  # the last ones are missing
+        features = (rng.normal(size=known) * 3).astype(np.float32)
+        whole = np.full((1, rankers.request_width), np.nan, np.float32)
+        whole[0, :known] = features
+        whole[0, 2] = features[2] = np.nan
+        bag = rng.normal(size=towers.config.dimensions).astype(np.float32)
+        side = rankers.request(features, bag)
+        with torch.no_grad():
+            for name, half in (("light", side.light), ("heavy", side.heavy)):
+                model = load(trained.ranking / f"{name}.pt")
+                assert half == pytest.approx(user_half(model, torch.from_numpy(whole)).numpy(), abs=1e-4)
+            own = torch.from_numpy(whole[:, -towers.config.user_features :])
+            assert side.vector == pytest.approx(towers.user(own, torch.from_numpy(bag[None])).numpy()[0], abs=1e-5)
 
 
 def test_an_item_posted_later_gets_the_halves_it_would_have_had(trained):

@@ -16,7 +16,7 @@ from serving.recommender import Recommender
 from serving.state import UserState
 from tests.serving.tiny_bundle import DAY, ITEMS, catalogue, states, system, write_tiny
 
-MODELS = ("request.onnx", "item.onnx", "light.onnx", "heavy.onnx", "halves")
+MODELS = ("request.onnx", "request", "item.onnx", "light.onnx", "heavy.onnx", "halves")
 
 
 @pytest.fixture(scope="module")
