@@ -4,13 +4,14 @@
 Shapes: N ranked candidates, I items, k answer length.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
+from serving import kernel
 from serving.catalogue import Catalogue
 from serving.diversity import marginal_order
 from serving.pages import Capped, exchange, fill_page
@@ -48,11 +49,17 @@ class Rules:
         self._caps = [
             (spec, self._groups[str(spec.settings["per"])], int(spec.settings["count"])) for spec in specs if spec.kind == "at_most"
         ]
-        self._floors = [spec for spec in specs if spec.kind in ("at_least", "exposure_floor")]
+        self._cap_columns = tuple((column, count) for _, column, count in self._caps)
+        self._floors = [
+            (spec, float(spec.settings["newer_than_days"]), int(spec.settings["count"]))
+            for spec in specs
+            if spec.kind in ("at_least", "exposure_floor")
+        ]
         self._boosts = [(spec, self._boosted(spec, catalogue)) for spec in specs if spec.kind == "boost"]
         self._diverse = [spec for spec in specs if spec.kind == "diverse"]
         pins = [(int(s.settings["position"]), catalogue.row_of(str(s.settings["item_id"]))) for s in specs if s.kind == "pin"]
         self._pins = sorted((position, row) for position, row in pins if row >= 0)
+        self._plain = not (self._boosts or self._diverse or self._pins)
 
     def permits(self, rows: Rows) -> Mask:
         """Which rows no hard rule bars: (N,)."""
@@ -60,6 +67,25 @@ class Rules:
 
     def arrange(self, ranked: Ranked, asked: Asked) -> Arranged:
         """The first `asked.k` items under the rules; fewer only where the ranked items that no hard rule bars are fewer."""
+        plain = self._first_page(ranked, asked) if self._plain and asked.k <= self.page else None
+        return plain if plain is not None else self._arranged(ranked, asked)
+
+    def _first_page(self, ranked: Ranked, asked: Asked) -> Arranged | None:
+        """What `_arranged` gives where the kernel can tell: one page, filled from the first of the list, nothing barred."""
+        without = ranked.seen if (self._not_seen or asked.discover) and ranked.seen.any() else None
+        floors = self._drawn_floors(asked)
+        columns = tuple((self._newer_items(days, asked), count) for _, days, count in floors)
+        found = kernel.page(ranked.rows, ranked.scores, without, self.flags, self.hard_bits, self._cap_columns, columns, asked.k)
+        if found is None:
+            return None
+        rows, scores, skipped, met = found
+        moves = [] if without is None else [Move("not_seen", "removed", tuple(ranked.rows[without].tolist()), "the user has had it")]
+        moves += [_skip(spec, gone) for (spec, _, _), gone in zip(self._caps, skipped, strict=True) if gone]
+        for (spec, days, _), (added, lacking) in zip(floors, met, strict=True):
+            moves += _floor_moves(spec, days, added, lacking)
+        return Arranged(rows, scores, tuple(moves))
+
+    def _arranged(self, ranked: Ranked, asked: Asked) -> Arranged:
         moves: list[Move] = []
         ranked = self._with_pins(ranked)
         keep = self._filter(ranked, asked, moves)  # (N,)
@@ -161,8 +187,8 @@ class Rules:
         """The first of the order, and those after it that a floor may need."""
         wanted = np.zeros(len(order), bool)
         rows = ranked.rows.take(order)
-        for spec in self._floors:
-            wanted |= self._new(rows, float(spec.settings["newer_than_days"]), asked)
+        for _, days, _ in self._floors:
+            wanted |= self._new(rows, days, asked)
         wanted[:_NEAR] = True
         return order[wanted]
 
@@ -193,7 +219,7 @@ class Rules:
         for cap, (spec, _, _) in enumerate(self._caps):
             gone = tuple(int(rows[index]) for index, by in skipped if by == cap and index not in over)
             if gone:
-                yield Move("at_most", "moved", gone, f"more than {spec.settings['count']} of one {spec.settings['per']}")
+                yield _skip(spec, gone)
         if over:
             yield Move("at_most", "gave way", tuple(rows[over].tolist()), "too few items fit under the caps")
 
@@ -201,10 +227,7 @@ class Rules:
         self, rows: Rows, page: list[int], left: list[int], capped: Capped, pinned: Sequence[int], asked: Asked, moves: list[Move]
     ) -> tuple[list[int], list[int]]:
         """Replace the worst old items of the page by the best new ones that fit under the caps."""
-        for spec in self._floors:
-            if spec.kind == "exposure_floor" and not drawn(asked.request_id, int(spec.settings["every"])):
-                continue
-            days, count = float(spec.settings["newer_than_days"]), int(spec.settings["count"])
+        for spec, days, count in self._drawn_floors(asked):
             whole, new = [*page, *pinned], self._new(rows, days, asked).tolist()
             lacking = min(count, len(whole)) - sum(new[index] for index in whole)
             if lacking <= 0:
@@ -212,14 +235,20 @@ class Rules:
             old = [index for index in page if not new[index]]
             fresh = [index for index in left if new[index]]
             page, left, added = exchange(page, left, old, fresh, lacking, capped, pinned)
-            if added:
-                moves.append(Move(spec.kind, "added", tuple(rows[added].tolist()), f"newer than {days:g} days"))
-            if len(added) < lacking:
-                moves.append(Move(spec.kind, "gave way", (), f"{lacking - len(added)} new items short"))
+            moves += _floor_moves(spec, days, tuple(rows[added].tolist()), lacking - len(added))
         return page, left
+
+    def _drawn_floors(self, asked: Asked) -> list[tuple[RuleSpec, float, int]]:
+        """The floors that hold for this request, with their days and counts."""
+        return [floor for floor in self._floors if floor[0].kind == "at_least" or drawn(asked.request_id, int(floor[0].settings["every"]))]
 
     def _new(self, rows: Rows, days: float, asked: Asked) -> Mask:
         """Which rows entered the catalogue within the last days."""
+        newer: Mask = self._newer_items(days, asked).take(rows)
+        return newer
+
+    def _newer_items(self, days: float, asked: Asked) -> Mask:
+        """(I,) which items did."""
         since = asked.at_day - days
         kept = self._newer.get(days)
         if kept is None or not kept[0] <= since < kept[1]:
@@ -227,13 +256,23 @@ class Rules:
             before = float(self._created_sorted[older - 1]) if older else -np.inf
             after = float(self._created_sorted[older]) if older < len(self._created_sorted) else np.inf
             kept = self._newer[days] = (before, after, self._created > since)
-        newer: Mask = kept[2].take(rows)
-        return newer
+        return kept[2]
 
 
 def drawn(request_id: str, every: int) -> bool:
     """Whether this request is one of the one in `every`: the same answer whenever the same id asks."""
     return every <= 1 or int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little") % every == 0
+
+
+def _skip(spec: RuleSpec, rows: tuple[int, ...]) -> Move:
+    return Move("at_most", "moved", rows, f"more than {spec.settings['count']} of one {spec.settings['per']}")
+
+
+def _floor_moves(spec: RuleSpec, days: float, added: tuple[int, ...], lacking: int) -> Iterator[Move]:
+    if added:
+        yield Move(spec.kind, "added", added, f"newer than {days:g} days")
+    if lacking > 0:
+        yield Move(spec.kind, "gave way", (), f"{lacking} new items short")
 
 
 def _code(names: tuple[str, ...], name: str, spec: RuleSpec) -> int:

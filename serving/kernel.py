@@ -249,3 +249,37 @@ def judge(
         return None
     out = np.empty((len(rows), int(sizes[-1])), np.float32)
     return out if _active.judge(halves, rows, user, cross, mean, scale, clip, weights, sizes, out) else None
+
+
+def permits(flags: Array, rows: Array, bits: int) -> Array | None:
+    """(N,) which rows carry none of the bits of `flags` (I,)."""
+    if _active is None or rows.dtype != np.int32:
+        return None
+    out = np.empty(len(rows), np.bool_)
+    _active.permits(flags, rows, bits, out)
+    return out
+
+
+def page(
+    rows: Array, scores: Array, left_out: Array | None, flags: Array, bits: int, caps: tuple[tuple[Array, int], ...],
+    floors: tuple[tuple[Array, int], ...], size: int,
+) -> tuple[Array, Array, tuple[tuple[int, ...], ...], tuple[tuple[tuple[int, ...], int], ...]] | None:  # fmt: skip
+    """Rows and scores (size,) of the first page, rows skipped by each cap, rows added and lacking by each floor. See `serving/arrange.py`.
+
+    None also where it is not plain: a hard rule bars a row, or the caps leave the page short.
+    """
+    if _active is None or rows.dtype != np.int32:
+        return None
+    chosen, worth = np.empty(size, np.int32), np.empty(size, np.float32)
+    told = _active.page(rows, np.ascontiguousarray(scores), left_out, flags, bits, caps, floors, chosen, worth)
+    return None if told is None else (chosen, worth, *told)
+
+
+def known(pool: Array, ranks: Array, history: Array, rows: Array) -> list[tuple[tuple[int, ...] | None, int]] | None:
+    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool), its place in the history or -1."""
+    return None if _active is None else _active.known(pool, ranks, history, rows)
+
+
+def nearest(neighbours: Array, weights: Array, voters: Array, strengths: Array, target: int) -> int | None:
+    """Which of the voters (V,) has the greatest weight x strength for the target, the first of equals; -1: none is above 0."""
+    return None if _active is None else _active.nearest(neighbours, weights, len(weights), voters, strengths, target)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.schema import POLICY_FLAGS
+from serving import kernel
 from serving.arrange import BadRule, Rules, drawn
 from serving.rules import allowed, at_least, at_most, boost, diverse, exposure_floor, in_stock, not_recalled, not_seen, pin
 from serving.slate import Arranged, Asked, Ranked
@@ -174,6 +175,28 @@ def test_what_the_user_has_had_fills_the_list_only_when_nothing_else_is_left() -
     assert arrange(ranked, not_seen(), k=3).rows.tolist() == [2, 4, 1]
     assert arrange(ranked, not_seen(), k=3, discover=True).rows.tolist() == [2, 4]
     assert arrange(ranked, k=3, discover=True).rows.tolist() == [2, 4]  # the request alone asks for it
+
+
+@given(
+    ranked_lists(200), st.integers(1, PAGE), st.integers(1, 3), st.integers(1, 4), st.floats(0, 400), st.integers(0, 4), st.booleans(),
+    st.booleans(), st.sampled_from(["", "blocked"]),
+)  # fmt: skip
+@settings(max_examples=400, deadline=None)
+def test_the_compiled_walk_arranges_and_tells_the_same(
+    ranked: Ranked, k: int, cap: int, floor: int, days: float, other: int, had: bool, discover: bool, flag: str
+) -> None:
+    specs = [at_most(cap, per="category"), at_most(cap + 1, per="brand"), at_least(floor, newer_than_days=days)]
+    specs += [exposure_floor(other, newer_than_days=days / 2, every=2)] if other else []
+    specs += [not_seen()] if had else []
+    specs += [allowed(flag=flag)] if flag else []
+    rules, asked = Rules(specs, TABLE, PAGE), Asked(k, DAY, "r2", discover)
+    plain, whole = rules._first_page(ranked, asked), rules._arranged(ranked, asked)
+    if plain is not None:
+        assert (plain.rows.tolist(), plain.scores.tolist(), plain.moves) == (whole.rows.tolist(), whole.scores.tolist(), whole.moves)
+    elif kernel.native():
+        barred = ranked.rows.tolist() != [row for row in ranked.rows if not flag or not TABLE.flags[row] & 1 << POLICY_FLAGS.index(flag)]
+        short = len(whole.rows) < k or any(move.what == "gave way" for move in whole.moves)
+        assert barred or short or len(ranked.rows) > 128
 
 
 def test_a_long_list_obeys_the_caps_page_by_page() -> None:
