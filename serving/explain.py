@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names, session_lift
-from serving.query import Answer, Candidates, Query
+from serving.query import Answer, Answered, Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores, Trace, listed
-from serving.records import Entry, Record
+from serving.records import Record
 from serving.state import UserState
 from serving.taste import TASTE_FEATURES
 
@@ -106,7 +106,7 @@ def _rules(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(position: int, entry: Entry) -> dict[str, Any]:
+def _shown(position: int, entry: Answered) -> dict[str, Any]:
     return {"position": position, "item_id": entry.item_id, "score": entry.score, "sources": list(entry.sources), "reason": entry.reason}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,12 +152,11 @@ class Candidates:
         return Candidates(self.rows[which], self.source_scores[which], self.source_ranks[which], self.fused[which], self.seen[which])
 
 
-@dataclass(frozen=True)
-class Answered:
-    """One entry of an answer."""
+class Answered(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One entry of an answer, also as the exposure log keeps it."""
 
-    item_id: str
     row: int
+    item_id: str
     score: float
     sources: tuple[str, ...]  # every source that returned it, best rank first
     reason: str  # one plain sentence

@@ -4,15 +4,16 @@ Shapes: k answer length, C candidates, S sources.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.query import Candidates, Query, Rows
 from serving.sources import Source
 from serving.system import System
 
-_FEW = 32  # items looked up by comparing with all
 _NAMED = 50  # items of a list whose nearest item of the history is looked for and named
 Told = tuple[tuple[str, ...], str]  # sources, best rank first; the sentence
 
@@ -24,6 +25,8 @@ class Reasons:
         self.system = system
         self.kinds = tuple(source.spec.kind for source in sources)
         self._sources = {source.spec.kind: source for source in sources}
+        self._ordered: dict[tuple[int, ...], tuple[str, ...]] = {}  # numbers of sources -> their kinds
+        self._voters: tuple[Query, Any] | None = None  # what speaks for the items of the query last told of
         self._sentences = {
             "linear": self._linear,
             "two_tower": self._two_tower,
@@ -32,24 +35,24 @@ class Reasons:
 
     def tell(self, query: Query, pool: Candidates | None, rows: Rows) -> list[Told]:
         """Sources and sentence of each row, in order: (k,). A row outside the pool was filled up from a popular list."""
-        if pool is None or not len(pool):
-            return [(("popular",), self._told(query, at)) for at in _found(query.history_rows, rows)]
-        at, inside = _positions(pool.rows, rows)  # (k,)
-        ranks = pool.source_ranks[at]  # (k, S)
-        orders = np.argsort(ranks, axis=1, kind="stable").tolist()
-        counts = np.isfinite(ranks).sum(axis=1).tolist()
-        told: list[Told] = []
-        had = _found(query.history_rows, rows)
-        for position, (row, order, count, known) in enumerate(zip(rows.tolist(), orders, counts, inside.tolist(), strict=True)):
-            kinds = tuple(self.kinds[s] for s in order[:count]) if known else ()
-            sentence = self._had(query, had[position]) if had[position] >= 0 else self._of_new(query, row, kinds, position < _NAMED)
-            told.append((kinds or ("batch" if known else "popular",), sentence))
-        return told
+        entries = zip(rows.tolist(), known(pool, query.history_rows, rows), strict=True)
+        return [self._told(query, row, order, had, position < _NAMED) for position, (row, (order, had)) in enumerate(entries)]
 
     def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:
         """What a user may read. What they had before is said first, whatever source brought it."""
         had = _position(query.history_rows, row)
         return self._had(query, had) if had >= 0 else self._of_new(query, row, kinds, True)
+
+    def _told(self, query: Query, row: int, order: tuple[int, ...] | None, had: int, named: bool) -> Told:
+        kinds = self._kinds_in(order or ())
+        sentence = self._had(query, had) if had >= 0 else self._of_new(query, row, kinds, named)
+        return kinds or (("popular",) if order is None else ("batch",)), sentence
+
+    def _kinds_in(self, order: tuple[int, ...]) -> tuple[str, ...]:
+        kinds = self._ordered.get(order)
+        if kinds is None:
+            kinds = self._ordered[order] = tuple(self.kinds[s] for s in order)
+        return kinds
 
     def _of_new(self, query: Query, row: int, kinds: tuple[str, ...], named: bool) -> str:
         """What is said of an item the user has not had. `named`: look for the nearest item of the history."""
@@ -59,32 +62,32 @@ class Reasons:
             told = self._sentences[kind](query, row) if kind in self._sentences else ""
             if told:
                 return told
-        return self._default(query)
+        return "Popular near you" if query.request.region or query.state.region else "Popular right now"
 
     def _had(self, query: Query, at: int) -> str:
         """What is said of the history's item at a position."""
         history, verb = query.history, self.system.verb
-        count, days = round(float(history.counts[at])), int(history.age[at])
+        count, days = round(history.counts.item(at)), int(history.age.item(at))
         when = "today" if days < 1 else "yesterday" if days < 2 else f"{days} days ago"
         return f"You {verb} it {when}" if count <= 1 else f"You {verb} it {count} times, last {when}"
 
-    def _told(self, query: Query, had: int) -> str:
-        return self._had(query, had) if had >= 0 else self._default(query)
-
     def _linear(self, query: Query, row: int) -> str:
-        nearest = self.nearest(query, row)
+        nearest = self._nearest(query, row)
         if nearest < 0:
             return ""
         verb = self.system.verb if _position(query.history_rows, nearest) >= 0 else "looked at"
         return f"Often {self.system.verb} with {_name(query, nearest)}, which you {verb}"
 
-    def nearest(self, query: Query, row: int) -> int:
+    def _nearest(self, query: Query, row: int) -> int:
         """The item of the history that the linear source says most for this one; -1 where it says nothing."""
-        source = self._sources.get("linear")
-        if source is None or not hasattr(source, "contributions"):
+        source: Any = self._sources.get("linear")
+        if source is None or not hasattr(source, "nearest"):
             return -1
-        rows, parts = source.contributions(query, row)
-        return int(rows[0]) if len(rows) and parts[0] > 0 else -1
+        last = self._voters
+        if last is None or last[0] is not query:
+            last = self._voters = (query, source.voters(query))
+        nearest: int = source.nearest(last[1], row)
+        return nearest
 
     def _two_tower(self, query: Query, row: int) -> str:
         category = query.catalogue.category_name(row)
@@ -105,15 +108,23 @@ class Reasons:
         category = catalogue.category_name(row)
         return f"Popular in {_readable(category)}" if category != "unknown" else ""
 
-    def _default(self, query: Query) -> str:
-        return "Popular near you" if query.request.region or query.state.region else "Popular right now"
+
+def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tuple[int, ...] | None, int]]:
+    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool), its place in the history or -1."""
+    if pool is None or not len(pool):
+        return [(None, at) for at in _found(history, rows)]
+    compiled = kernel.known(pool.rows, pool.source_ranks, history, rows)
+    if compiled is not None:
+        return compiled
+    at, inside = _positions(pool.rows, rows)  # (k,)
+    ranks = pool.source_ranks[at]  # (k, S)
+    orders, counts = np.argsort(ranks, axis=1, kind="stable").tolist(), np.isfinite(ranks).sum(axis=1).tolist()
+    each = zip(orders, counts, inside.tolist(), _found(history, rows), strict=True)
+    return [(tuple(order[:count]) if found else None, had) for order, count, found, had in each]
 
 
 def _positions(rows: Rows, asked: Rows) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Where each of `asked` is in `rows`, and whether it is there at all."""
-    if len(asked) <= _FEW:
-        same = asked[:, None] == rows  # (k, C)
-        return same.argmax(axis=1), same.any(axis=1)
     order = np.argsort(rows)
     at = order[np.minimum(np.searchsorted(rows, asked, sorter=order), len(rows) - 1)]
     return at, rows[at] == asked

@@ -187,7 +187,7 @@ class Recommender:
         told = self.reasons.tell(trace.query, trace.candidates, arranged.rows)
         ids = self.catalogue.item_ids[arranged.rows].tolist()
         entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), told, strict=True)
-        items = tuple(Answered(item_id.decode(), row, score, sources, reason) for item_id, row, score, (sources, reason) in entries)
+        items = tuple([Answered(row, item_id.decode(), score, sources, reason) for item_id, row, score, (sources, reason) in entries])
         return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
 
     def _batched(self, query: Query, rows: Rows) -> Candidates:

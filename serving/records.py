@@ -8,26 +8,8 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from serving.query import Answer, Request
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One item as it was shown."""
-
-    row: int
-    item_id: str
-    score: float
-    sources: tuple[str, ...]
-    reason: str
-
-
-class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`serving.arrange.Move`, on disk."""
-
-    rule: str
-    what: str
-    rows: tuple[int, ...]
-    why: str
+from serving.query import Answer, Answered, Request
+from serving.slate import Move
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,12 +19,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     state: bytes  # serving.state.UserState.pack()
     bundle: str
     rung: str
-    items: list[Entry]
+    items: tuple[Answered, ...]
     pool_day: float = 0.0  # the moment the pool was made for
     side_day: float = 0.0  # the moment the user's side of the models was made for
     pool: bytes = b""  # (C,) rows
     base: bytes = b""  # rows of the list a lower rung started from
-    moves: list[Moved] = []
+    moves: tuple[Move, ...] = ()
     degraded: dict[str, str] | None = None
     arm: str | None = None
     took_ms: float = 0.0
@@ -64,12 +46,12 @@ def record_of(answer: Answer) -> Record:
         state.pack(),
         answer.bundle,
         trace.rung,
-        [Entry(item.row, item.item_id, item.score, item.sources, item.reason) for item in answer.items],
+        answer.items,
         trace.pool_day,
         trace.side_day,
         b"" if trace.candidates is None else np.asarray(trace.candidates.rows, "<i4").tobytes(),
         b"" if trace.base is None else np.asarray(trace.base, "<i4").tobytes(),
-        [Moved(move.rule, move.what, move.rows, move.why) for move in trace.moves],
+        trace.moves,
         answer.degraded,
         answer.arm,
         answer.took_ms,

@@ -5,6 +5,7 @@ Shapes: N ranked candidates, k answer length.
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,9 +14,8 @@ from serving.query import Floats, Rows
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Move:
-    """What one rule did to some items of one list."""
+class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one rule did to some items of one list, also as the exposure log keeps it."""
 
     rule: str
     what: str  # removed, moved, added, gave way

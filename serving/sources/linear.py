@@ -63,7 +63,7 @@ class Linear:
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
         """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""
         table = self.table
-        found, weights = self._voters(*interest(query, table.tau_days, HISTORY_LIMIT))
+        found, weights = self.voters(query)
         target = table.position_of[row] if row < len(table.position_of) else -1
         if target < 0 or not len(found):
             return np.empty(0, np.int32), np.empty(0, np.float32)
@@ -71,6 +71,24 @@ class Linear:
         parts = table.weights[found[voter], slot] * weights[voter]
         order = np.argsort(-parts, kind="stable")
         return table.rows[found[voter[order]]], parts[order].astype(np.float32)
+
+    def voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
+        """Positions in the table and weights of what speaks for this user's items, for `nearest`."""
+        return self._voters(*interest(query, self.table.tau_days, HISTORY_LIMIT))
+
+    def nearest(self, voters: tuple[NDArray[np.int32], Floats], row: int) -> int:
+        """The row that says most for item `row`, the first of `contributions`; -1 where none says anything for it."""
+        table, (found, weights) = self.table, voters
+        target = int(table.position_of[row]) if row < len(table.position_of) else -1
+        if target < 0 or not len(found):
+            return -1
+        best = kernel.nearest(table.neighbours, table.weights, found, weights, target)
+        if best is None:
+            voter, slot = np.nonzero(table.neighbours[found] == target)
+            parts = table.weights[found[voter], slot] * weights[voter]
+            at = int(np.argmax(parts)) if len(parts) else -1
+            best = int(voter[at]) if at >= 0 and parts[at] > 0 else -1
+        return int(table.rows[found[best]]) if best >= 0 else -1
 
     def _voters(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""

@@ -18,6 +18,7 @@ from serving.fusion import fuse
 from serving.index import descending, select
 from serving.layers import Layers
 from serving.query import Candidates, Hits, Query, Request
+from serving.reasons import known
 from serving.recommender import Recommender
 from serving.scan import Int8Scan
 from serving.sources.linear import Linear, Neighbours
@@ -110,6 +111,25 @@ def test_votes_add_up_as_bincount_adds_them(seed: int, items: int, neighbours: i
     found, expected = both(lambda: source.retrieve(query(), 20))
     same(found.rows, expected.rows)
     same(found.scores, expected.scores)
+    for row in random.permutation(len(CATALOGUE))[:20].tolist():
+        spoken, slow = both(lambda row=row: source.nearest(source.voters(query()), row))
+        rows, parts = source.contributions(query(), row)
+        assert spoken == slow == (int(rows[0]) if len(rows) and parts[0] > 0 else -1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEEDS, st.integers(0, 60), st.integers(1, 40))
+def test_what_is_known_of_shown_items_is_the_same(seed: int, pool: int, shown: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.permutation(len(CATALOGUE))[:pool].astype(np.int32)
+    ranks = np.where(random.random((pool, 4)) < 0.5, random.integers(0, 9, (pool, 4)), np.inf).astype(np.float32)
+    candidates = Candidates(rows, ranks, ranks, rows.astype(np.float32), np.zeros(pool, bool))
+    asked_for = np.concatenate((rows[:20], random.permutation(len(CATALOGUE))[:shown].astype(np.int32)))
+    query = asked(random)
+    found, expected = both(lambda: known(candidates, query().history_rows, asked_for))
+    assert found == expected
+    flags = random.integers(0, 8, len(CATALOGUE)).astype(np.uint8)
+    same(kernel.permits(flags, asked_for, 5), (flags[asked_for] & 5) == 0)
 
 
 @settings(deadline=None, max_examples=40)
