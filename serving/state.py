@@ -21,6 +21,7 @@ SESSION_LENGTH = 64  # latest non-positive events kept
 SESSION_TYPES = ("click", "product_view", "video_view", "add_to_cart", "like", "dislike", "hide", "watch", "purchase")
 _HEADER = struct.Struct("<4sHHIIIddQ")  # magic, version, T, H, E, Fu, created_day, updated_day, schema key
 _MAGIC = b"SLUS"
+_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "f4", "f4", "f4", "u1")))  # of the arrays, in the order they are packed
 
 
 class BadState(ValueError):
@@ -133,20 +134,20 @@ class UserState:
             at = _HEADER.size + 4 + length
             user_id, place, region, consent = packed[at - length : at].decode().split("\0")
             parts = []
-            for dtype, count in (("u8", h), ("f8", h), ("f8", h), ("u8", e), ("f8", e), ("f4", h), ("f4", h * taus), ("f4", fu), ("u1", e)):
-                parts.append(np.frombuffer(packed, dtype, count, at))
-                at += parts[-1].nbytes
-        except (struct.error, ValueError, UnicodeDecodeError) as error:
+            for dtype, count in zip(_DTYPES, (h, h, h, e, e, h, h * taus, fu, e), strict=True):
+                parts.append(np.ndarray(count, dtype, packed, at))
+                at += count * dtype.itemsize
+        except (struct.error, ValueError, TypeError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
         keys, first, last, s_keys, s_days, counts, decayed, features, s_types = parts
-        if e and int(s_types.max()) >= len(SESSION_TYPES):
+        if e and max(packed[at - e : at]) >= len(SESSION_TYPES):
             raise BadState(f"user state of {len(packed)} bytes names an event type it cannot have: materialize again")
-        state = cls(
-            user_id, keys, first, last, counts, decayed.reshape(h, taus), s_keys, s_days, s_types, features,
-            schema, place, region, consent, created, updated,
+        state = cls.__new__(cls)  # all fields at once: one by one, as a frozen class sets them, takes as long as all the rest
+        vars(state).update(
+            user_id=user_id, keys=keys, first_day=first, last_day=last, counts=counts, decayed=decayed.reshape(h, taus),
+            session_keys=s_keys, session_days=s_days, session_types=s_types, features=features, schema_key=schema, place=place,
+            region=region, consent=consent, created_day=created, updated_day=updated, _packed=packed if at == len(packed) else b"",
         )  # fmt: skip
-        if at == len(packed):
-            object.__setattr__(state, "_packed", packed)
         return state
 
 
