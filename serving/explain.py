@@ -37,7 +37,7 @@ def replay(recommender: Recommender, record: Record) -> Answer:
         ranked = listed(base, query)
         trace = Trace(query, None, None, (), record.rung, base=base)
     arranged = recommender.arrange(query, ranked)
-    return recommender.answer(replace(trace, moves=arranged.moves), arranged, record.degraded)
+    return recommender.answer(trace._replace(moves=arranged.moves), arranged, record.degraded)
 
 
 def explain(recommender: Recommender, record: Record) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -41,7 +42,7 @@ class ExposureLog:
         self.dropped = self.failed = self.written = 0  # answers: queue full, disk refused, in the log
         self._segment_bytes, self._max_bytes = segment_bytes, max_bytes
         self._room = waiting
-        self._queue: deque[bytes | threading.Event | None] = deque()
+        self._queue: deque[tuple[bytes, bytes] | threading.Event | None] = deque()
         self._wake = threading.Event()
         self._asleep = True  # the writer waits until it is woken, not for a moment
         self._file: int | None = None
@@ -62,7 +63,7 @@ class ExposureLog:
         except (ValueError, TypeError):
             self.failed += 1
             return
-        self._queue.append(_HEADER.pack(len(body), zlib.crc32(body), _name(answer.request_id)) + body)
+        self._queue.append((_HEADER.pack(len(body), zlib.crc32(body), _name(answer.request_id)), body))
         if self._asleep or waiting == _MANY:
             self._wake.set()
 
@@ -95,7 +96,7 @@ class ExposureLog:
             self._wake.wait(None if self._asleep else _GATHER_SECONDS)
             self._wake.clear()
             batch = [self._queue.popleft() for _ in range(len(self._queue))]
-            self._append([entry for entry in batch if isinstance(entry, bytes)])
+            self._append([entry for entry in batch if isinstance(entry, tuple)])
             for entry in batch:
                 if isinstance(entry, threading.Event):
                     entry.set()
@@ -106,14 +107,14 @@ class ExposureLog:
             if self._asleep and self._queue:  # came before we said that we sleep
                 self._wake.set()
 
-    def _append(self, records: list[bytes]) -> None:
+    def _append(self, records: list[tuple[bytes, bytes]]) -> None:
         """Write records in one call, or count them as failed."""
         if not records:
             return
         if time.monotonic() - self._refused_at < _PAUSE_SECONDS:
             self.failed += len(records)
             return
-        data = b"".join(records)
+        data = b"".join(chain.from_iterable(records))
         size = len(data)
         try:
             file = self._segment()

@@ -8,7 +8,6 @@ through its breaker. Whatever the rung, the rules arrange its list and fill it u
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,7 +88,7 @@ class Ladder:
         trace = Trace(query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
         answer = recommender.answer(trace, arranged, degraded)
         self._measured(run, "arrange", arranging)
-        answer = replace(answer, took_ms=(run.now - began) * 1e3, stage_ms=run.stage_ms)
+        answer.took_ms, answer.stage_ms = (run.now - began) * 1e3, run.stage_ms
         if self.caches is not None and rung in ("full", "light"):
             self.caches.lists.put(request.user_id, ranked.rows[:_LIST_LENGTH].copy())
         if self.exposures is not None:

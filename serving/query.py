@@ -162,9 +162,9 @@ class Answered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str  # one plain sentence
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
-    """What goes back, and what the exposure log keeps."""
+    """What goes back, and what the exposure log keeps. Its times are put in when they are known."""
 
     request_id: str
     bundle: str  # digest

@@ -7,8 +7,9 @@ Shapes: C candidates, K kept by the light ranker, k answer length.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,7 @@ class Scores:
     lift: Floats | None = field(default=None, repr=False)  # (C,) log-odds the session adds; None: there is no session
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """What the exposure log keeps of an answer, enough to explain it and to give it again."""
 
     query: Query
@@ -58,7 +58,7 @@ class Trace:
     rung: str = "full"
     pool_day: float = 0.0  # the moment the pool was made for; earlier than the request's when it came from the cache
     side_day: float = 0.0  # the same of the user's side
-    base: Rows | None = field(default=None)  # the list a lower rung started from
+    base: Rows | None = None  # the list a lower rung started from
 
 
 class Recommender:
@@ -158,11 +158,13 @@ class Recommender:
         request = query.request
         asked = Asked(request.k, request.at_day, request.request_id, request.discover)
         arranged = self.rules.arrange(ranked, asked)
-        for more in self._more(query):
+        if len(arranged.rows) >= request.k:
+            return arranged
+        for rows in self._more(query):
+            ranked = _extended(ranked, rows, query)
+            arranged = self.rules.arrange(ranked, asked)
             if len(arranged.rows) >= request.k:
                 break
-            ranked = _extended(ranked, more(), query)
-            arranged = self.rules.arrange(ranked, asked)
         return arranged
 
     def recommend(self, request: Request, state: UserState) -> Answer:
@@ -180,7 +182,8 @@ class Recommender:
         answer = self.answer(trace, arranged)
         ended = self.clock()
         stages = {"request": at_side - began, "retrieve": at_pool - at_side, "rank": at_rank - at_pool, "arrange": ended - at_rank}
-        return replace(answer, took_ms=(ended - began) * 1e3, stage_ms={name: seconds * 1e3 for name, seconds in stages.items()})
+        answer.took_ms, answer.stage_ms = (ended - began) * 1e3, {name: seconds * 1e3 for name, seconds in stages.items()}
+        return answer
 
     def answer(self, trace: Trace, arranged: Arranged, degraded: dict[str, str] | None = None) -> Answer:
         """The arranged rows with their sources and a sentence each."""
@@ -201,10 +204,11 @@ class Recommender:
     def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None) -> Floats:
         return final_scores(logits, seen, self.system.objectives, lift)
 
-    def _more(self, query: Query) -> tuple[Callable[[], Rows], ...]:
+    def _more(self, query: Query) -> Iterator[Rows]:
         fallback = self.bundle.fallback
-        region = query.request.region or query.state.region
-        return (lambda: fallback.popular(region), fallback.static, lambda: np.arange(len(self.catalogue), dtype=np.int32))
+        yield fallback.popular(query.request.region or query.state.region)
+        yield fallback.static()
+        yield np.arange(len(self.catalogue), dtype=np.int32)
 
 
 def rank_share(scores: Floats) -> Floats:

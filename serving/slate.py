@@ -3,7 +3,7 @@
 Shapes: N ranked candidates, k answer length.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,8 +23,7 @@ class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
     why: str
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """Candidates in the order of the rankers, best first."""
 
     rows: Rows  # (N,)
@@ -32,8 +31,7 @@ class Ranked:
     seen: Mask  # (N,)
 
 
-@dataclass(frozen=True)
-class Arranged:
+class Arranged(NamedTuple):
     """The answer's items in order, and what the rules did."""
 
     rows: Rows  # (<= k,)
@@ -41,8 +39,7 @@ class Arranged:
     moves: tuple[Move, ...]
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What the rules need to know of the request."""
 
     k: int
