@@ -251,15 +251,6 @@ def judge(
     return out if _active.judge(halves, rows, user, cross, mean, scale, clip, weights, sizes, out) else None
 
 
-def permits(flags: Array, rows: Array, bits: int) -> Array | None:
-    """(N,) which rows carry none of the bits of `flags` (I,)."""
-    if _active is None or rows.dtype != np.int32:
-        return None
-    out = np.empty(len(rows), np.bool_)
-    _active.permits(flags, rows, bits, out)
-    return out
-
-
 def page(
     rows: Array, scores: Array, left_out: Array | None, flags: Array, bits: int, caps: tuple[tuple[Array, int], ...],
     floors: tuple[tuple[Array, int], ...], size: int,

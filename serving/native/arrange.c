@@ -168,23 +168,6 @@ PyObject *py_page(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* permits(flags uint8 (I,), rows int32 (N,), bits, out uint8 (N,)): which rows carry none of the bits */
-PyObject *py_permits(PyObject *self, PyObject *args) {
-    Py_buffer v[3] = {{0}};
-    int bits, wrong;
-    if (!PyArg_ParseTuple(args, "y*y*iw*", &v[0], &v[1], &bits, &v[2])) return NULL;
-    size_t count = (size_t)v[2].len, items = (size_t)v[0].len;
-    const int32_t *rows = v[1].buf;
-    wrong = (size_t)v[1].len != count * 4;
-    for (size_t i = 0; i < count && !wrong; i++) {
-        wrong = rows[i] < 0 || (size_t)rows[i] >= items;
-        if (!wrong) ((uint8_t *)v[2].buf)[i] = !(((const uint8_t *)v[0].buf)[rows[i]] & bits);
-    }
-    give_back((Given){v, 3});
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected %zu rows of a table of %zu", count, items);
-    Py_RETURN_NONE;
-}
-
 /* Sources in the order of their finite ranks, ties by source. */
 static PyObject *by_rank(const float *ranks, size_t sources) {
     size_t order[64], count = 0;

@@ -104,7 +104,6 @@ PyObject *py_merge(PyObject *, PyObject *);
 PyObject *py_sizes(PyObject *, PyObject *);
 PyObject *py_judge(PyObject *, PyObject *);
 PyObject *py_features(PyObject *, PyObject *);
-PyObject *py_permits(PyObject *, PyObject *);
 PyObject *py_page(PyObject *, PyObject *);
 PyObject *py_known(PyObject *, PyObject *);
 PyObject *py_nearest(PyObject *, PyObject *);

@@ -24,7 +24,6 @@ static PyMethodDef methods[] = {
     {"sizes", py_sizes, METH_VARARGS, "Sizes of the scores of sources."},
     {"features", py_features, METH_VARARGS, "Features of candidates."},
     {"judge", py_judge, METH_VARARGS, "A ranker over its candidates."},
-    {"permits", py_permits, METH_VARARGS, "Rows that carry no flag of some."},
     {"page", py_page, METH_VARARGS, "The first of a list under caps and floors."},
     {"known", py_known, METH_VARARGS, "Sources and history of items that are shown."},
     {"nearest", py_nearest, METH_VARARGS, "Who votes most for an item."},
