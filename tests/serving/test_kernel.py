@@ -128,8 +128,6 @@ def test_what_is_known_of_shown_items_is_the_same(seed: int, pool: int, shown: i
     query = asked(random)
     found, expected = both(lambda: known(candidates, query().history_rows, asked_for))
     assert found == expected
-    flags = random.integers(0, 8, len(CATALOGUE)).astype(np.uint8)
-    same(kernel.permits(flags, asked_for, 5), (flags[asked_for] & 5) == 0)
 
 
 @settings(deadline=None, max_examples=40)
