@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from serving.system import load_system
+from tests.bench.gate import calibration
 from tests.bench.measure import Plan, as_json, measure
 from tests.bench.report import plot, show
 from tests.bench.synthetic import SHOP_ITEMS, Sizes, write_synthetic
@@ -31,10 +32,11 @@ QUICK = Plan(rounds=3, requests=400, naive_requests=100, open_seconds=5.0, open_
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on: core count and CPU model, nothing else."""
+    """What was measured on: core count, CPU model, and how fast it was then: milliseconds of the gate's calibration loop."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cores": len(models), "cpu": models[0] if models else "unknown"}
+    loop = calibration()
+    return {"cores": len(models), "cpu": models[0] if models else "unknown", "loop_ms": round(min(loop() for _ in range(5)), 3)}
 
 
 def run(plan: Plan, bundle: Path | None, users: Path | None, only: str) -> dict[str, Any]:
