@@ -14,7 +14,7 @@ setup(
             "serving.native._kernel",
             sorted(glob("serving/native/*.c")),
             include_dirs=[numpy.get_include()],
-            depends=["serving/native/kernel.h"],
+            depends=sorted(glob("serving/native/*.h")),
             extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
             optional=True,
         )

@@ -14,7 +14,7 @@ from serving import kernel
 from serving.query import Candidates, Floats, Query, Rows
 from serving.state import TAUS_DAYS
 from serving.system import SourceSpec
-from serving.taste import NEVER_DAYS, RECENT_TAU, SESSION, TASTE_FEATURES, Taste, write_taste
+from serving.taste import DUE_LIMIT, NEVER_DAYS, RECENT_TAU, SESSION, TASTE_FEATURES, TASTE_TAU, Taste, log, write_taste
 
 RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
@@ -32,6 +32,7 @@ SESSION_FEATURES = ("session_item", "session_category_2", "session_brand")
 FUSION_FEATURES = ("fused", "fused_relative", "sources")
 SESSION_LIFT = np.array([5.0, 1.2, 0.3], np.float32)  # a unit of each of SESSION_FEATURES; a fresh click is log1p(.6) = .47
 CROSS_FEATURES = (*OWN_FEATURES, *TASTE_FEATURES, *PLAN_FEATURES, *SESSION_FEATURES, *FUSION_FEATURES)
+Plan = NDArray[np.uint8] | None  # (I,) what is planned for each item; None: nothing for any
 _SESSION = slice(CROSS_FEATURES.index(SESSION_FEATURES[0]), CROSS_FEATURES.index(SESSION_FEATURES[-1]) + 1)
 
 
@@ -65,17 +66,12 @@ def cross_features(query: Query, candidates: Candidates) -> Floats:
     width = len(CROSS_FEATURES) + 3 * candidates.source_scores.shape[1]
     if not len(candidates):
         return np.empty((0, width), np.float32)
-    taste, plans, sizes = Taste.of(query), _plans(query), _sizes(candidates.source_scores)
+    plans = _plans(query)
+    compiled = _compiled(query, candidates, plans, width)
+    if compiled is not None:
+        return compiled
+    taste, sizes = Taste.of(query), _sizes(candidates.source_scores)
     best = max(float(candidates.fused.max()), 1e-9)
-    catalogue = query.catalogue
-    found = kernel.features(
-        catalogue.category, catalogue.brand, catalogue.log_price, catalogue.brand_category, catalogue.pairs, taste.rows, query.history_rows,
-        taste.clicked, taste.weights, taste.own, taste.by_category, taste.by_brand, taste.lifts, candidates.rows, candidates.seen,
-        candidates.fused, candidates.source_ranks, candidates.source_scores, sizes, *plans, best, RANK_OFFSET,
-        count=len(candidates), width=width,
-    )  # fmt: skip
-    if found is not None:
-        return found
     out = np.zeros((width, len(candidates)), np.float32)  # whole columns are written
     parts = np.split(out, np.cumsum([len(OWN_FEATURES), len(TASTE_FEATURES), len(PLAN_FEATURES), len(SESSION_FEATURES)]))
     _write_own(parts[0], query, taste, candidates)
@@ -87,7 +83,19 @@ def cross_features(query: Query, candidates: Candidates) -> Floats:
     return np.ascontiguousarray(out.T)  # (C, Fx)
 
 
-def _plans(query: Query) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+def _compiled(query: Query, pool: Candidates, plans: tuple[Plan, Plan], width: int) -> Floats | None:
+    """The same as one loop."""
+    catalogue, history = query.catalogue, query.history
+    return kernel.features(
+        catalogue.category, catalogue.brand, catalogue.brand_category, catalogue.log_price,
+        len(catalogue.category_names), len(catalogue.brand_names), catalogue.pairs,
+        history.rows, history.counts, history.age, history.span, np.ascontiguousarray(history.decayed), *query.session,
+        TASTE_TAU, RECENT_TAU, NEVER_DAYS, DUE_LIMIT, pool.rows, pool.seen, pool.fused, pool.source_ranks, pool.source_scores, *plans,
+        pool.source_scores.shape[1], RELATIVE, RANK_OFFSET, count=len(pool), width=width,
+    )  # fmt: skip
+
+
+def _plans(query: Query) -> tuple[Plan, Plan]:
     """(I,), (I,) what is planned on display and in the mailer, at the user's store; nothing where nothing is planned."""
     catalogue, place = query.catalogue, query.place
     period = catalogue.plan_at(query.request.at_day)
@@ -96,13 +104,9 @@ def _plans(query: Query) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | 
 
 def _sizes(scores: Floats) -> Floats:
     """(C, 2S) of each source, log of the size of its score, and of the size beside the source's greatest."""
-    found = kernel.sizes(scores, RELATIVE)
-    if found is None:
-        sizes = np.abs(scores)  # (C, S)
-        best = np.maximum(sizes.max(axis=0), np.float32(1e-9))
-        found = np.concatenate((sizes, sizes * (np.float32(RELATIVE) / best)), axis=1)
-    found += np.float32(1)
-    return np.log(found, out=found)
+    sizes = np.abs(scores)  # (C, S)
+    best = np.maximum(sizes.max(axis=0), np.float32(1e-9))
+    return log(np.concatenate((sizes, sizes * (np.float32(RELATIVE) / best)), axis=1))
 
 
 def _write_own(out: Floats, query: Query, taste: Taste, candidates: Candidates) -> None:

@@ -195,22 +195,12 @@ def fuse(
     return kept[:size], fused[:size], ranks[:size], scores[:size], seen[:size]
 
 
-def tables(*given: Any, codes: int, brands: int) -> tuple[Array, Array] | None:
-    """(2, codes, 4) and (2, brands): a user's taste by code, before logarithms are taken. See `serving/taste.py`."""
+def worth(logits: Array, seen: Array, lifts: Array | None, repeat: float, discover: float, at: Array | None) -> Array | None:
+    """(K,) weight / (1 + exp(-logit)) of each candidate's own head, of logits (K, 2), `seen` and `lifts` (C,). See `final_scores`."""
     if _active is None:
         return None
-    by_category, by_brand = np.empty((2, codes, 4), np.float32), np.empty((2, brands), np.float32)
-    _active.tables(*given, by_category, by_brand)
-    return by_category, by_brand
-
-
-def worth(logits: Array, seen: Array, lifts: Array | None, repeat: float, discover: float) -> Array | None:
-    """(C,) weight / (1 + exp(-logit)) of each candidate's own head: `repeat` where it was had before, else `discover`."""
-    if _active is None:
-        return None
-    chances, scores = np.empty(len(seen), np.float64), np.empty(len(seen), np.float32)
-    _active.own(logits, seen, lifts, chances)
-    _active.worth(np.exp(chances, out=chances), seen, repeat, discover, scores)
+    scores = np.empty(len(logits), np.float32)
+    _active.worth(logits, seen, lifts, at, repeat, discover, scores)
     return scores
 
 
@@ -220,15 +210,6 @@ def merge(light: Array, order: Array, heavy: Array, head: Array, rows: Array, se
         return None
     out = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32), np.empty(len(rows), np.bool_)
     _active.merge(light, order, heavy, head, rows, seen, *out)
-    return out
-
-
-def sizes(scores: Array, relative: float) -> Array | None:
-    """(C, 2S) size of each score (C, S), and `relative` times its part of the greatest of its source."""
-    if _active is None:
-        return None
-    out = np.empty((len(scores), 2 * scores.shape[1]), np.float32)
-    _active.sizes(scores, scores.shape[1], relative, out)
     return out
 
 
@@ -242,13 +223,13 @@ def features(*given: Any, count: int, width: int) -> Array | None:
 
 
 def judge(
-    halves: Array, rows: Array, user: Array, cross: Array, mean: Array, scale: Array, clip: float, weights: Array, sizes: Array
+    halves: Array, rows: Array, at: Array | None, user: Array, cross: Array, mean: Array, scale: Array, clip: float, panels: Array, sizes: Array
 ) -> Array | None:  # fmt: skip
-    """(C, heads) logits of a ranker. See `serving/layers.py`."""
+    """(C, heads) logits of a ranker; of those at the positions `at` (K,) alone, where they are given. See `serving/layers.py`."""
     if _active is None or halves.dtype != np.float16:
         return None
-    out = np.empty((len(rows), int(sizes[-1])), np.float32)
-    return out if _active.judge(halves, rows, user, cross, mean, scale, clip, weights, sizes, out) else None
+    out = np.empty((len(rows if at is None else at), int(sizes[-1])), np.float32)
+    return out if _active.judge(halves, rows, at, user, cross, mean, scale, clip, panels, sizes, out) else None
 
 
 def page(

@@ -6,6 +6,8 @@ The graph stays what counts: `Layers.agree` tries both on made-up candidates whe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from serving import kernel
 from serving.arrays import ArrayFolder
 from serving.query import Floats, Rows
 
-_TRIED = (1, 16, 37)  # candidates
+_TRIED = (1, 16, 61)  # candidates
+_PANEL = 16  # outputs side by side, as in native/rank.c
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,24 @@ class Layers(ArrayFolder):
     sizes: NDArray[np.int64]  # Fx, H, and what each layer on top gives; the last is the number of heads
     clip: float  # standardised features are clipped to +- this
 
-    def judge(self, halves: NDArray[np.floating], rows: Rows, user: Floats, cross: Floats) -> Floats | None:
-        """Logits (C, heads) from item halves (I, H), the user's half (H,) and cross features (C, Fx); None: not here, the graph must."""
-        return kernel.judge(halves, rows, user, cross, self.mean, self.scale, self.clip, self.weights, self.sizes)
+    @cached_property
+    def panels(self) -> NDArray[np.float32]:
+        """`weights` as the loop reads them: of each layer panels (inputs, 16) of its outputs, the last filled up with zeros; its bias."""
+        parts, at = [], 0
+        for number, (inputs, outputs) in enumerate(pairwise(self.sizes.tolist())):
+            lines = inputs + (number > 0)  # all but the first layer have a bias
+            part = self.weights[at : at + lines * outputs].reshape(lines, outputs)
+            part = np.pad(part, ((0, 0), (0, -outputs % _PANEL)))
+            parts += [part[:inputs].reshape(inputs, -1, _PANEL).swapaxes(0, 1).ravel(), part[inputs:].ravel()]
+            at += lines * outputs
+        return np.concatenate(parts)
+
+    def judge(self, halves: NDArray[np.floating], rows: Rows, user: Floats, cross: Floats, at: Rows | None = None) -> Floats | None:
+        """Logits (C, heads) from item halves (I, H), the user's half (H,) and cross features (C, Fx); None: not here, the graph must.
+
+        `at` (K,): positions of those that are asked about.
+        """
+        return kernel.judge(halves, rows, at, user, cross, self.mean, self.scale, self.clip, self.panels, self.sizes)
 
     def agree(self, graph: Callable[[Floats, Floats], Floats]) -> bool:
         """Whether `graph` (halves (C, H), cross (C, Fx)) -> logits gives the same bits."""

@@ -106,20 +106,22 @@ class Rankers:
         light, heavy, *vector = self.sessions["request"].run(None, given)
         return light, heavy, of_length_one(vector[0][0]) if vector else np.empty(0, np.float32)
 
-    def light(self, user: UserSide, rows: Rows, cross: Floats) -> Floats:
-        """Logits (C, 2) of both heads."""
-        return self._score("light", user.light, rows, cross)
+    def light(self, user: UserSide, rows: Rows, cross: Floats, at: Rows | None = None) -> Floats:
+        """Logits (C, 2) of both heads; with `at` (K,) those of the candidates at these positions alone: (K, 2)."""
+        return self._score("light", user.light, rows, cross, at)
 
-    def heavy(self, user: UserSide, rows: Rows, cross: Floats) -> Floats:
-        """Logits (C, 2) of both heads."""
-        return self._score("heavy", user.heavy, rows, cross)
+    def heavy(self, user: UserSide, rows: Rows, cross: Floats, at: Rows | None = None) -> Floats:
+        """The same of the heavy ranker."""
+        return self._score("heavy", user.heavy, rows, cross, at)
 
-    def _score(self, name: str, user: Floats, rows: Rows, cross: Floats) -> Floats:
+    def _score(self, name: str, user: Floats, rows: Rows, cross: Floats, at: Rows | None) -> Floats:
         table, layers = self.halves[name], self.layers.get(name)
         if layers is not None and len(rows) and (not len(self.extra.get(name, ())) or rows.max() < len(table)):
-            found = layers.judge(table, rows, user[0], cross)
+            found = layers.judge(table, rows, user[0], cross, at)
             if found is not None:
                 return found
+        if at is not None:
+            rows, cross = rows[at], cross.take(at, axis=0)
         return score(self.sessions[name], self._met(name, user, rows), cross)
 
     def _met(self, name: str, user: Floats, rows: Rows) -> Floats:
@@ -187,17 +189,22 @@ def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:
     return {name: layers for name, layers in found.items() if layers.agree(partial(score, sessions[name]))}
 
 
-def final_scores(logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float], lift: Floats | None = None) -> Floats:
+def final_scores(
+    logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float], lift: Floats | None = None, at: Rows | None = None
+) -> Floats:
     """The one score an answer is ordered by: (C,), higher is better. `lift` (C,) is added to the logits.
 
     Each candidate is judged by its own head (repeat where the user had it, else discover). Both heads are calibrated probabilities of being
     chosen within the horizon, so probability times the objective's weight is the worth of showing it; the greatest weight counts as 1.
+    With `at` (K,) the logits (K, 2) and the scores (K,) are of the candidates at these positions.
     """
     weights = [float(objectives.get(head, 1.0)) for head in HEADS]
     repeat, discover = (weight / max(*weights, 1e-9) for weight in weights)
-    compiled = kernel.worth(logits, seen, lift, repeat, discover)
+    compiled = kernel.worth(logits, seen, lift, repeat, discover, at)
     if compiled is not None:
         return compiled
+    if at is not None:
+        seen, lift = seen[at], None if lift is None else lift[at]
     own = np.where(seen, logits[:, 0], logits[:, 1])
     if lift is not None:
         own = own + lift

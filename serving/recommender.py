@@ -112,8 +112,10 @@ class Recommender:
         """Score all, keep the best `system.light`; ties by fused rank."""
         cross, newcomer = cross_features(query, pool), is_newcomer(query.state)
         lift = session_lift(cross) if len(query.session[0]) else None
-        fused = pool.fused if lift is None else pool.fused * np.exp(lift)
-        prior = rank_share(fused) if query.request.discover and not newcomer else None
+        prior = None
+        if newcomer or query.request.discover:
+            fused = pool.fused if lift is None else pool.fused * np.exp(lift)
+            prior = None if newcomer else rank_share(fused)
         light = fused if newcomer else self._worth(self.rankers.light(side, pool.rows, cross), pool.seen, lift)
         if prior is not None:
             light = rank_share(light) + prior
@@ -125,9 +127,8 @@ class Recommender:
         if scores.by_fusion:
             return replace(scores, heavy=scores.light[scores.kept])
         assert scores.cross is not None
-        cross = scores.cross.take(scores.kept, axis=0)
-        lift = None if scores.lift is None else scores.lift[scores.kept]
-        heavy = self._worth(self.rankers.heavy(side, pool.rows[scores.kept], cross), pool.seen[scores.kept], lift)
+        logits = self.rankers.heavy(side, pool.rows, scores.cross, scores.kept)
+        heavy = self._worth(logits, pool.seen, scores.lift, scores.kept)
         if scores.prior is not None:
             heavy = rank_share(heavy) + scores.prior[scores.kept]
         return replace(scores, heavy=heavy)
@@ -201,8 +202,8 @@ class Recommender:
         ranks = np.full(shape, np.inf, np.float32)
         return Candidates(rows, np.zeros(shape, np.float32), ranks, fused, np.isin(rows, query.history_rows))
 
-    def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None) -> Floats:
-        return final_scores(logits, seen, self.system.objectives, lift)
+    def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None, at: Rows | None = None) -> Floats:
+        return final_scores(logits, seen, self.system.objectives, lift, at)
 
     def _more(self, query: Query) -> Iterator[Rows]:
         fallback = self.bundle.fallback

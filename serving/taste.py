@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving import kernel
 from serving.query import Floats, History, Query, Rows
 from serving.state import TAUS_DAYS
 
@@ -45,11 +44,8 @@ class Taste:
         if len(clicked):
             taste, recent = np.concatenate((taste, session)), np.concatenate((recent, session))
         categories, brands = _tables(query, taste, recent, session)
-        categories[1] = log(categories[1])
-        lifts = session
-        if len(clicked):
-            categories[0, :, SESSION], brands[1] = log(categories[0, :, SESSION]), log(brands[1])
-            lifts = log(((clicked[:, None] == clicked) * session).sum(axis=1))
+        _, item = np.unique(clicked, return_inverse=True)  # (E,)
+        lifts = log(np.bincount(item, session).take(item).astype(np.float32))
         return cls(query.rows, taste, _own(history), categories, brands, clicked, lifts)
 
 
@@ -75,17 +71,11 @@ def _own(history: History) -> Floats:
 
 
 def _tables(query: Query, taste: Floats, recent: Floats, session: Floats) -> tuple[Floats, Floats]:
-    """`by_category` and `by_brand` before logarithms."""
+    """`by_category` and `by_brand`."""
     catalogue, rows = query.catalogue, query.rows
     counts, age, span = query.history.counts, query.history.age, query.history.span
     codes, brands = len(catalogue.category_names), len(catalogue.brand_names)
     totals = max(float(taste.sum()), LEAST), max(float(recent.sum()), LEAST)
-    found = kernel.tables(
-        catalogue.category, catalogue.brand, catalogue.log_price, rows, taste, recent, counts, age, span, session,
-        *totals, NEVER_DAYS, DUE_LIMIT, codes=codes, brands=brands,
-    )  # fmt: skip
-    if found is not None:
-        return found
     paths, had = catalogue.category.take(rows, axis=0), len(counts)  # (N, 3)
     table = np.empty((2, codes, 4), np.float32)
     table[0, :, SHARE] = _share(paths, taste, totals[0], codes)
@@ -95,10 +85,11 @@ def _tables(query: Query, taste: Floats, recent: Floats, session: Floats) -> tup
     table[1, :, ITEMS] = np.bincount(paths[:had].ravel(), minlength=codes)
     table[1, :, EVENTS:] = _rhythm(paths[:had, 2], counts, age, span, codes)
     table[0, 0, SESSION] = table[1, 0, ITEMS] = 0
+    table[0, :, SESSION], table[1] = log(table[0, :, SESSION]), log(table[1])
     brand = catalogue.brand.take(rows)
-    by_brand = np.stack((_share(brand[:, None], taste, totals[0], brands), np.bincount(brand[had:], session, minlength=brands)))
-    by_brand[1, 0] = 0
-    return table, by_brand.astype(np.float32)
+    of_session = np.bincount(brand[had:], session, minlength=brands).astype(np.float32)
+    of_session[0] = 0
+    return table, np.stack((_share(brand[:, None], taste, totals[0], brands), log(of_session)))
 
 
 def _share(codes: NDArray[np.int32], weights: Floats, total: float, size: int) -> Floats:

@@ -1,141 +1,153 @@
 /* A ranker over its candidates (serving/layers.py): what is added up of user and item, the cross features' layer, the layers on top.
  *
- * Sixteen candidates at a time, one a lane. Every sum runs over its inputs in order with one rounding a step (fused multiply-add) and adds the
- * bias last: the order of ONNX Runtime's float32 products on this kind of CPU, so the logits are the same bits. Whether they are is tried
- * out when a bundle is loaded. Without AVX-512 there is no loop here, and the graph runs.
+ * A few candidates at a time, sixteen outputs wide. Every sum runs over its inputs in order with one rounding a step (fused multiply-add) and
+ * adds the bias last: the order of ONNX Runtime's float32 products on this kind of CPU, so the logits are the same bits. Whether they are is
+ * tried out when a bundle is loaded. Without AVX-512, or AVX2 with FMA and F16C, there is no loop here, and the graph runs.
  */
 #include "kernel.h"
 
-enum { LANES = 16, MOST_LAYERS = 8, WIDEST = 1024, AT_ONCE = 16 };
-
 #ifdef X86
+
+enum { PANEL = 16, MOST_LAYERS = 8, WIDEST = 1024, MOST_AT_ONCE = 48 };
 
 typedef struct {
     const uint16_t *halves;
-    const int32_t *rows;
-    const float *user, *cross, *mean, *scale, *weights;
+    const int32_t *rows, *at; /* at NULL: all rows are asked about */
+    const float *user, *cross, *mean, *scale, *panels;
     const int64_t *sizes; /* inputs, then what each layer gives */
     float clip;
-    size_t count, layers;
+    size_t count, layers; /* count: of those asked about */
 } Ranker;
 
 typedef struct {
-    const float *weights, *bias, *base; /* (inputs, outputs), (outputs,) or (outputs, lanes) */
-    size_t inputs, outputs;
+    const float *weights, *last;    /* panels of (inputs, PANEL); (outputs,) the bias, of the first layer the user's half */
+    const uint16_t *const *halves;  /* of the first layer the items' halves */
+    size_t inputs, outputs, in_width, out_width;
     int bent; /* nothing below 0 */
 } Layer;
 
-__attribute__((target("avx512f"))) static inline void finish(const Layer *l, size_t n, __m512 sum, float *out) {
-    __m512 value = _mm512_add_ps(sum, l->base ? _mm512_loadu_ps(l->base + n * LANES) : _mm512_set1_ps(l->bias[n]));
-    _mm512_storeu_ps(out + n * LANES, l->bent ? _mm512_max_ps(value, _mm512_setzero_ps()) : value);
+/* Outputs with those that fill up the last panel. */
+static inline size_t whole(size_t outputs) { return (outputs + PANEL - 1) / PANEL * PANEL; }
+
+static inline size_t place_of(const Ranker *r, size_t c) { return r->at ? (size_t)r->at[c] : c; }
+
+static Layer layer_after(const Ranker *r, size_t number, Layer before) {
+    const float *weights = before.weights + before.inputs * before.out_width + (number > 1 ? before.out_width : 0);
+    size_t outputs = (size_t)r->sizes[number + 1];
+    return (Layer){weights, weights + before.outputs * whole(outputs), NULL, before.outputs, outputs, before.out_width, whole(outputs), number + 1 < r->layers};
 }
 
-/* Sixteen outputs at once, all sums in registers. */
-__attribute__((target("avx512f"))) static void sixteen(const Layer *l, size_t begin, const float *in, float *out) {
-    __m512 sums[AT_ONCE];
-#pragma GCC unroll 16
-    for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_setzero_ps();
-    const float *line = l->weights + begin;
-    for (size_t k = 0; k < l->inputs; k++, line += l->outputs) {
-        __m512 value = _mm512_loadu_ps(in + k * LANES);
-#pragma GCC unroll 16
-        for (size_t n = 0; n < AT_ONCE; n++) sums[n] = _mm512_fmadd_ps(_mm512_set1_ps(line[n]), value, sums[n]);
-    }
-#pragma GCC unroll 16
-    for (size_t n = 0; n < AT_ONCE; n++) finish(l, begin + n, sums[n], out);
-}
+#define KIND(name) name##_avx512
+#define ON __attribute__((target("avx512f")))
+#define Line __m512
+#define LANES 16
+#define TALL 12
+#define NOTHING _mm512_setzero_ps()
+#define LOAD _mm512_loadu_ps
+#define STORE _mm512_storeu_ps
+#define SPREAD _mm512_set1_ps
+#define FUSED _mm512_fmadd_ps
+#define ADD _mm512_add_ps
+#define MOST _mm512_max_ps
+#define WIDEN(halves) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(halves)))
+#include "panels.h"
 
-/* out[n][lane] = sum over k of weights[k][n] * in[k][lane], + bias[n] or + base[n][lane] */
-__attribute__((target("avx512f"))) static void layer(const Layer *l, const float *in, float *out) {
-    size_t begin = 0;
-    for (; begin + AT_ONCE <= l->outputs; begin += AT_ONCE) sixteen(l, begin, in, out);
-    for (size_t n = begin; n < l->outputs; n++) {
-        __m512 sum = _mm512_setzero_ps();
-        for (size_t k = 0; k < l->inputs; k++)
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(l->weights[k * l->outputs + n]), _mm512_loadu_ps(in + k * LANES), sum);
-        finish(l, n, sum, out);
-    }
-}
+#undef KIND
+#undef ON
+#undef Line
+#undef LANES
+#undef TALL
+#undef NOTHING
+#undef LOAD
+#undef STORE
+#undef SPREAD
+#undef FUSED
+#undef ADD
+#undef MOST
+#undef WIDEN
 
-/* Cross features, standardised and clipped, and user + item halves of sixteen candidates, one a lane. */
-__attribute__((target("avx512f"))) static void lay_out(const Ranker *r, size_t first, float *features, float *halves) {
-    size_t inputs = (size_t)r->sizes[0], width = (size_t)r->sizes[1];
-    float line[LANES * WIDEST];
-    int32_t at[LANES], half_at[LANES];
-    for (size_t lane = 0; lane < LANES; lane++) {
-        size_t c = first + lane < r->count ? first + lane : r->count - 1; /* beyond the end: the last once more */
-        const uint16_t *row = r->halves + (size_t)r->rows[c] * width;
-        for (size_t d = 0; d < width; d += 16) {
-            __m512 item = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(row + d)));
-            _mm512_storeu_ps(line + lane * width + d, _mm512_add_ps(_mm512_loadu_ps(r->user + d), item));
-        }
-        at[lane] = (int32_t)((c - first) * inputs), half_at[lane] = (int32_t)(lane * width);
-        if (first + 2 * LANES + lane < r->count)
-            for (size_t d = 0; d < width; d += 32) __builtin_prefetch(r->halves + (size_t)r->rows[first + 2 * LANES + lane] * width + d);
-    }
-    __m512i places = _mm512_loadu_si512(at), half_places = _mm512_loadu_si512(half_at);
-    __m512 high = _mm512_set1_ps(r->clip), low = _mm512_set1_ps(-r->clip);
-    for (size_t f = 0; f < inputs; f++) {
-        __m512 value = _mm512_i32gather_ps(places, r->cross + first * inputs + f, 4);
-        value = _mm512_mul_ps(_mm512_sub_ps(value, _mm512_set1_ps(r->mean[f])), _mm512_set1_ps(r->scale[f]));
-        _mm512_storeu_ps(features + f * LANES, _mm512_min_ps(_mm512_max_ps(value, low), high));
-    }
-    for (size_t d = 0; d < width; d++) _mm512_storeu_ps(halves + d * LANES, _mm512_i32gather_ps(half_places, line + d, 4));
-}
+#define KIND(name) name##_avx2
+#define ON __attribute__((target("avx2,fma,f16c")))
+#define Line __m256
+#define LANES 8
+#define TALL 6
+#define NOTHING _mm256_setzero_ps()
+#define LOAD _mm256_loadu_ps
+#define STORE _mm256_storeu_ps
+#define SPREAD _mm256_set1_ps
+#define FUSED _mm256_fmadd_ps
+#define ADD _mm256_add_ps
+#define MOST _mm256_max_ps
+#define WIDEN(halves) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(halves)))
+#include "panels.h"
 
-__attribute__((target("avx512f"))) static void judge(const Ranker *r, float *out) {
-    float features[LANES * WIDEST], one[LANES * WIDEST], other[LANES * WIDEST];
-    size_t last = (size_t)r->sizes[r->layers];
-    for (size_t first = 0; first < r->count; first += LANES) {
-        float *in = one, *next = other;
-        lay_out(r, first, features, one);
-        Layer now = {r->weights, NULL, one, (size_t)r->sizes[0], (size_t)r->sizes[1], 1};
-        layer(&now, features, one);
-        const float *weights = r->weights + now.inputs * now.outputs;
-        for (size_t l = 1; l < r->layers; l++) {
-            size_t inputs = (size_t)r->sizes[l], outputs = (size_t)r->sizes[l + 1];
-            now = (Layer){weights, weights + inputs * outputs, NULL, inputs, outputs, l + 1 < r->layers};
-            layer(&now, in, next);
-            weights += inputs * outputs + outputs;
-            float *swap = in;
-            in = next, next = swap;
-        }
-        for (size_t lane = 0; lane < LANES && first + lane < r->count; lane++)
-            for (size_t n = 0; n < last; n++) out[(first + lane) * last + n] = in[n * LANES + lane];
-    }
-}
-
-static int sound(const Ranker *r, const Py_buffer *v, size_t items) {
+static int sound(const Ranker *r, const Py_buffer *v, size_t items, size_t pool) {
     size_t expected = 0;
     if (r->layers < 1 || r->layers > MOST_LAYERS) return 0;
     for (size_t l = 0; l <= r->layers; l++)
         if (r->sizes[l] < 1 || r->sizes[l] > WIDEST) return 0;
-    for (size_t l = 0; l < r->layers; l++) expected += (size_t)(r->sizes[l] * r->sizes[l + 1]) + (l ? (size_t)r->sizes[l + 1] : 0);
+    for (size_t l = 0; l < r->layers; l++) expected += ((size_t)r->sizes[l] + (l ? 1 : 0)) * whole((size_t)r->sizes[l + 1]);
     size_t inputs = (size_t)r->sizes[0], width = (size_t)r->sizes[1];
-    if (width % 16 || (size_t)v[2].len != width * 4 || (size_t)v[3].len != r->count * inputs * 4 || (size_t)v[4].len != inputs * 4 ||
-        (size_t)v[5].len != inputs * 4 || (size_t)v[6].len != expected * 4 || (size_t)v[8].len != r->count * (size_t)r->sizes[r->layers] * 4)
+    if (width % PANEL || (size_t)v[3].len != width * 4 || (size_t)v[4].len != pool * inputs * 4 || (size_t)v[5].len != inputs * 4 ||
+        (size_t)v[6].len != inputs * 4 || (size_t)v[7].len != expected * 4 || (size_t)v[9].len != r->count * (size_t)r->sizes[r->layers] * 4)
         return 0;
-    for (size_t c = 0; c < r->count; c++)
-        if (r->rows[c] < 0 || (size_t)r->rows[c] >= items) return 0;
+    for (size_t c = 0; c < r->count; c++) {
+        if (r->at && (r->at[c] < 0 || (size_t)r->at[c] >= pool)) return 0;
+        int32_t row = r->rows[place_of(r, c)];
+        if (row < 0 || (size_t)row >= items) return 0;
+    }
     return 1;
 }
 #endif
 
-/* judge(halves float16 (I, H), rows int32 (C,), user float32 (H,), cross float32 (C, Fx), mean float32 (Fx,), scale float32 (Fx,), clip,
- *       weights float32, sizes int64, out float32 (C, n)) -> whether it was done */
+/* judge(halves float16 (I, H), rows int32 (C,), at int32 (K,) positions asked about or None for all, user float32 (H,), cross float32 (C, Fx),
+ *       mean float32 (Fx,), scale float32 (Fx,), clip, panels float32, sizes int64, out float32 (K, n)) -> whether it was done */
 PyObject *py_judge(PyObject *self, PyObject *args) {
-    Py_buffer v[9] = {{0}};
+    Py_buffer v[10] = {{0}};
     float clip;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*fy*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &clip, &v[6], &v[7], &v[8])) return NULL;
+    if (!PyArg_ParseTuple(args, "y*y*z*y*y*y*y*fy*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &clip, &v[7], &v[8], &v[9])) return NULL;
     int done = 0, wrong = 0;
 #ifdef X86
-    if (__builtin_cpu_supports("avx512f")) {
-        Ranker r = {v[0].buf, v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[7].buf, clip, (size_t)v[1].len / 4, (size_t)v[7].len / 8 - 1};
-        wrong = v[7].len < 16 || !sound(&r, v, (size_t)v[0].len / 2 / (size_t)(r.sizes[1] > 0 ? r.sizes[1] : 1));
-        if (!wrong) judge(&r, v[8].buf), done = 1;
+    int wide = __builtin_cpu_supports("avx512f"), able = wide || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"));
+    float *room = able ? kept_memory(KEPT_SUMS, 2 * MOST_AT_ONCE * WIDEST * 4) : NULL;
+    if (room) {
+        size_t pool = (size_t)v[1].len / 4;
+        Ranker r = {v[0].buf, v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[7].buf, v[8].buf, clip, v[2].buf ? (size_t)v[2].len / 4 : pool, (size_t)v[8].len / 8 - 1};
+        wrong = v[8].len < 16 || !sound(&r, v, (size_t)v[0].len / 2 / (size_t)(r.sizes[1] > 0 ? r.sizes[1] : 1), pool);
+        if (!wrong) (wide ? judge_avx512 : judge_avx2)(&r, room, v[9].buf), done = 1;
     }
 #endif
-    give_back((Given){v, 9});
+    give_back((Given){v, 10});
+    if (PyErr_Occurred()) return NULL;
     if (wrong) return PyErr_Format(PyExc_ValueError, "expected rows, halves, features and weights of one ranker");
     return PyBool_FromLong(done);
+}
+
+/* worth(logits float32 (K, 2), seen uint8 (C,), lifts float32 (C,) or None, at int32 (K,) positions in the two or None for all, repeat, discover,
+ *       out float32 (K,)): weight / (1 + exp(-logit)) of the head that counts, with its lift */
+PyObject *py_worth(PyObject *self, PyObject *args) {
+    Py_buffer v[5] = {{0}};
+    double weight[2];
+    if (!PyArg_ParseTuple(args, "y*y*z*z*ddw*", &v[0], &v[1], &v[2], &v[3], &weight[1], &weight[0], &v[4])) return NULL;
+    size_t pool = (size_t)v[1].len, count = v[3].buf ? (size_t)v[3].len / 4 : pool;
+    const float *logits = v[0].buf, *lifts = v[2].buf;
+    const uint8_t *seen = v[1].buf;
+    const int32_t *at = v[3].buf;
+    float *out = v[4].buf;
+    int wrong = (size_t)v[0].len != count * 8 || (size_t)v[4].len != count * 4 || (lifts && (size_t)v[2].len != pool * 4);
+    for (size_t c = 0; c < count && at; c++) wrong |= (size_t)at[c] >= pool;
+    double *chances = wrong ? NULL : kept_memory(KEPT_SUMS, (count + 1) * 8);
+    if (chances) {
+        for (size_t c = 0; c < count; c++) {
+            size_t place = at ? (size_t)at[c] : c;
+            float own = logits[2 * c + !seen[place]];
+            chances[c] = -(double)(lifts ? own + lifts[place] : own);
+        }
+        exps(chances, count);
+        for (size_t c = 0; c < count; c++) out[c] = (float)(weight[seen[at ? (size_t)at[c] : c] != 0] / (1.0 + chances[c]));
+    }
+    give_back((Given){v, 5});
+    if (wrong) return PyErr_Format(PyExc_ValueError, "expected two logits of each of %zu candidates", count);
+    if (!chances) return NULL;
+    Py_RETURN_NONE;
 }

@@ -1,291 +1,340 @@
-/* What the rankers are told (serving/features.py, serving/taste.py): tables of a user by code, and the rows of features read from them. */
+/* What the rankers are told (serving/features.py, serving/taste.py): a user's tables by code, and the rows of features read from them.
+ *
+ * A user touches a few hundred of thousands of codes, so the tables have a place for each of those alone; place 0 stands for all others.
+ */
 #include "kernel.h"
 
-enum { OWN = 10, TASTE = 14, LEVELS = 3 };
+enum { TAUS = 4, OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, LEVELS = 3, AHEAD = 12, MOST_SOURCES = 64 };
 
-/* Tables by category code: as they are, and those whose logarithm is taken between the two calls. */
 typedef struct {
-    float share, recent, usual, session;
+    const int32_t *category, *brand, *pair; /* (I, 3), (I,), (I,) codes; pair: of brand and category together */
+    const float *price;                     /* (I,) logarithms */
+    size_t items, categories, brands, pairs;
+} World;
+
+typedef struct {
+    const int32_t *history, *clicked;                     /* rows (H,) ascending, (E,) */
+    const float *counts, *age, *span, *decayed, *session; /* (H,) each, decayed (T, H), (E,) */
+    size_t had, events, taste, recent;                    /* the decays at which shares are taken */
+    float never, limit;
+} User;
+
+typedef struct {
+    const int32_t *rows;                                   /* (C,) */
+    const float *fused, *ranks, *scores;                   /* (C,), (C, S), (C, S) */
+    const uint8_t *seen, *display, *mailer;                /* (C,), (I,) or NULL */
+    size_t count, sources;
+    float relative, offset;
+} Pool;
+
+/* Sums of a category while its tables are made. */
+typedef struct {
+    double own, late, middle, paid, known, events, session;
+} Sums;
+
+typedef struct {
+    float share, recent, usual;
 } Plain;
+
 typedef struct {
     float items, events, age, due;
 } Logged;
 
-/* Sums while a table is made; all zero before and after. */
+/* `slots` and `of_pair` are by code, all zero before and after; the others by place. */
 typedef struct {
-    double own, late, paid, known, events, session;
-    int32_t met;
-} Sums;
+    int32_t *category_slots, *brand_slots;
+    double *of_pair;
+    Sums *sums;
+    Plain *plain;
+    Logged *logged;
+    float *session, *own; /* (places,); (H, OWN_LOGS) */
+    double *brand_own;
+    float *brand_share, *brand_session;
+    float *lifts, *sizes; /* (E,) what the session says of each of its rows; (C, 2 S) */
+    size_t places, brand_places;
+} Tables;
 
-typedef struct {
-    const int32_t *category, *brand, *rows;
-    const float *price;
-    size_t items, count, had; /* of rows: all, and those of the history, which come first */
-} World;
-
-typedef struct {
-    const float *taste, *recent, *counts, *age, *span, *session;
-    double totals[2];
-    float never, limit;
-} Told;
-
+static inline int32_t row_of(const User *u, size_t n) { return n < u->had ? u->history[n] : u->clicked[n - u->had]; }
+static inline float weight_of(const User *u, size_t tau, size_t n) { return n < u->had ? u->decayed[tau * u->had + n] : u->session[n - u->had]; }
 static float root_share(double sum, double total) { return sqrtf((float)(sum / total)); }
 
-static void add_categories(World w, const Told *told, Sums *sums, Logged *logged) {
-    for (size_t n = 0; n < w.count; n++) {
-        const int32_t *path = w.category + (size_t)w.rows[n] * LEVELS;
+static double total_of(const User *u, size_t tau, float *room) {
+    for (size_t n = 0; n < u->had + u->events; n++) room[n] = weight_of(u, tau, n);
+    double total = (double)sum_of(room, u->had + u->events);
+    return total > 1e-6 ? total : 1e-6;
+}
+
+static void log1(float *values, size_t count) {
+    for (size_t i = 0; i < count; i++) values[i] += 1.0f;
+    logs(values, count);
+}
+
+static int32_t place_of(const User *u, Tables *t, int32_t code) {
+    if (!code || t->category_slots[code]) return t->category_slots[code]; /* code 0, unknown, keeps place 0 */
+    size_t place = t->places++;
+    t->sums[place] = (Sums){0}, t->plain[place] = (Plain){0, 0, NAN}, t->logged[place] = (Logged){0, 0, u->never, 0};
+    return t->category_slots[code] = (int32_t)place;
+}
+
+static void add_categories(const World *w, const User *u, Tables *t) {
+    t->places = 1, t->sums[0] = (Sums){0}, t->logged[0] = (Logged){0, 0, u->never, 0};
+    for (size_t n = 0; n < u->had + u->events; n++) {
+        const int32_t *path = w->category + (size_t)row_of(u, n) * LEVELS;
+        float taste = weight_of(u, u->taste, n), recent = weight_of(u, u->recent, n), price = w->price[row_of(u, n)];
+        int32_t at[LEVELS];
         for (int level = 0; level < LEVELS; level++) {
-            Sums *of = &sums[path[level]];
-            of->own += (double)told->taste[n], of->late += (double)told->recent[n], of->met = 1;
-            if (n < w.had) logged[path[level]].items += 1;
+            Sums *of = &t->sums[at[level] = place_of(u, t, path[level])];
+            of->own += (double)taste, of->late += (double)recent;
+            if (n < u->had) t->logged[at[level]].items += 1;
         }
-        float price = w.price[w.rows[n]];
-        if (isfinite(price)) sums[path[1]].known += (double)told->taste[n], sums[path[1]].paid += (double)(told->taste[n] * price);
-        if (n >= w.had) {
-            sums[path[2]].session += (double)told->session[n - w.had];
+        Sums *middle = &t->sums[at[1]], *narrow = &t->sums[at[2]];
+        Logged *rhythm = &t->logged[at[2]]; /* until all are in: age the newest, due the oldest */
+        middle->middle += (double)taste;
+        if (isfinite(price)) middle->known += (double)taste, middle->paid += (double)(taste * price);
+        if (n >= u->had) {
+            narrow->session += (double)u->session[n - u->had];
             continue;
         }
-        Logged *narrow = &logged[path[2]]; /* until all are in: age the newest, due the oldest */
-        sums[path[2]].events += (double)told->counts[n];
-        if (told->age[n] < narrow->age) narrow->age = told->age[n];
-        if (told->age[n] + told->span[n] > narrow->due) narrow->due = told->age[n] + told->span[n];
+        narrow->events += (double)u->counts[n];
+        if (u->age[n] < rhythm->age) rhythm->age = u->age[n];
+        if (u->age[n] + u->span[n] > rhythm->due) rhythm->due = u->age[n] + u->span[n];
     }
 }
 
-static void end_category(const Told *told, Sums *of, Plain *plain, Logged *logged) {
-    float events = (float)of->events, gap = (logged->due - logged->age) / (events - 1 > 1 ? events - 1 : 1), due = logged->age / (gap > 1 ? gap : 1);
-    plain->share = root_share(of->own, told->totals[0]), plain->recent = root_share(of->late, told->totals[1]);
-    if (of->known > 0) plain->usual = (float)(of->paid / (of->known > 1e-6 ? of->known : 1e-6));
-    plain->session = (float)of->session;
-    logged->events = events, logged->due = events > 1 ? (due < told->limit ? due : told->limit) : 0;
+static void end_categories(const User *u, const double *totals, Tables *t) {
+    for (size_t p = 1; p < t->places; p++) {
+        const Sums *of = &t->sums[p];
+        Logged *logged = &t->logged[p];
+        float events = (float)of->events, gap = (logged->due - logged->age) / (events - 1 > 1 ? events - 1 : 1), due = logged->age / (gap > 1 ? gap : 1);
+        t->plain[p].share = root_share(of->own, totals[0]), t->plain[p].recent = root_share(of->late, totals[1]);
+        if (of->known > 0) t->plain[p].usual = (float)(of->paid / (of->known > 1e-6 ? of->known : 1e-6));
+        t->session[p] = (float)of->session;
+        logged->events = events, logged->due = events > 1 ? (due < u->limit ? due : u->limit) : 0;
+    }
+    t->plain[0] = (Plain){0, 0, NAN}, t->logged[0] = (Logged){0, 0, u->never, 0}, t->session[0] = 0;
+    log1((float *)t->logged, t->places * 4);
+    if (u->events) log1(t->session, t->places);
 }
 
-static void categories(World w, const Told *told, size_t codes, Sums *sums, Plain *plain, Logged *logged) {
-    for (size_t c = 0; c < codes; c++) plain[c] = (Plain){0, 0, NAN, 0}, logged[c] = (Logged){0, 0, told->never, 0};
-    add_categories(w, told, sums, logged);
-    for (size_t n = 0; n < w.count; n++)
-        for (int level = 0; level < LEVELS; level++) {
-            int32_t code = w.category[(size_t)w.rows[n] * LEVELS + (size_t)level];
-            if (!sums[code].met) continue;
-            if (code) end_category(told, &sums[code], &plain[code], &logged[code]);
-            else logged[0] = (Logged){0, 0, told->never, 0};
-            memset(&sums[code], 0, sizeof(Sums));
+static void brands(const World *w, const User *u, double total, Tables *t) {
+    double *session = t->brand_own + u->had + u->events + 1;
+    t->brand_places = 1, t->brand_own[0] = session[0] = 0;
+    for (size_t n = 0; n < u->had + u->events; n++) {
+        int32_t code = w->brand[row_of(u, n)];
+        if (code && !t->brand_slots[code]) {
+            t->brand_own[t->brand_places] = session[t->brand_places] = 0;
+            t->brand_slots[code] = (int32_t)t->brand_places++;
         }
+        t->brand_own[t->brand_slots[code]] += (double)weight_of(u, u->taste, n);
+        if (n >= u->had) session[t->brand_slots[code]] += (double)u->session[n - u->had];
+    }
+    for (size_t p = 0; p < t->brand_places; p++) t->brand_share[p] = p ? root_share(t->brand_own[p], total) : 0, t->brand_session[p] = p ? (float)session[p] : 0;
+    if (u->events) log1(t->brand_session, t->brand_places);
 }
 
-static void brands(World w, const Told *told, size_t codes, Sums *sums, float *table) {
-    memset(table, 0, codes * 2 * 4);
-    for (size_t n = 0; n < w.count; n++) {
-        Sums *of = &sums[w.brand[w.rows[n]]];
-        of->own += (double)told->taste[n], of->met = 1;
-        if (n >= w.had) of->session += (double)told->session[n - w.had];
+/* How often, how lately and how regularly each item was had: logarithms of the decayed counts, count, age, gap, and how due it is. */
+static void own_items(const User *u, float *out) {
+    for (size_t h = 0; h < u->had; h++, out += OWN_LOGS) {
+        float more = u->counts[h] - 1, gap = u->span[h] / (more > 1 ? more : 1), due = u->age[h] / (gap > 1 ? gap : 1);
+        for (size_t tau = 0; tau < TAUS; tau++) out[tau] = u->decayed[tau * u->had + h];
+        out[TAUS] = u->counts[h], out[TAUS + 1] = u->age[h], out[TAUS + 2] = gap;
+        out[TAUS + 3] = u->counts[h] < 2 ? 0 : due < u->limit ? due : u->limit;
     }
-    for (size_t n = 0; n < w.count; n++) {
-        int32_t code = w.brand[w.rows[n]];
-        if (!sums[code].met) continue;
-        if (code) table[code] = root_share(sums[code].own, told->totals[0]), table[codes + (size_t)code] = (float)sums[code].session;
-        memset(&sums[code], 0, sizeof(Sums));
+    log1(out - u->had * OWN_LOGS, u->had * OWN_LOGS);
+}
+
+static void session_items(const User *u, float *lifts) {
+    for (size_t e = 0; e < u->events; e++) {
+        double sum = 0;
+        for (size_t other = 0; other < u->events; other++) sum += u->clicked[other] == u->clicked[e] ? (double)u->session[other] : 0;
+        lifts[e] = (float)sum;
+    }
+    log1(lifts, u->events);
+}
+
+static void tables(const World *w, const User *u, float *room, Tables *t) {
+    double totals[2] = {total_of(u, u->taste, room), total_of(u, u->recent, room)};
+    add_categories(w, u, t);
+    end_categories(u, totals, t);
+    brands(w, u, totals[0], t);
+    own_items(u, t->own);
+    session_items(u, t->lifts);
+    for (size_t n = 0; n < u->had + u->events; n++) t->of_pair[w->pair[row_of(u, n)]] += (double)weight_of(u, u->taste, n);
+}
+
+static void clear(const World *w, const User *u, Tables *t) {
+    for (size_t n = 0; n < u->had + u->events; n++) {
+        size_t row = (size_t)row_of(u, n);
+        for (size_t level = 0; level < LEVELS; level++) t->category_slots[w->category[row * LEVELS + level]] = 0;
+        t->brand_slots[w->brand[row]] = 0, t->of_pair[w->pair[row]] = 0;
     }
 }
 
-static int fits(World w, size_t codes, size_t brand_codes) {
-    int wrong = 0;
-    for (size_t n = 0; n < w.count; n++) {
-        if (w.rows[n] < 0 || (size_t)w.rows[n] >= w.items) return 0;
-        for (int level = 0; level < LEVELS; level++) wrong |= (size_t)w.category[(size_t)w.rows[n] * LEVELS + (size_t)level] >= codes;
-        wrong |= (size_t)w.brand[w.rows[n]] >= brand_codes;
-    }
-    return !wrong;
+/* Logarithms of the size of each score, and of its part of the greatest of its source. */
+HOT static void sizes(const Pool *p, float *out) {
+    float best[MOST_SOURCES] = {0};
+    size_t s = p->sources;
+    for (size_t c = 0; c < p->count; c++)
+        for (size_t i = 0; i < s; i++) best[i] = fabsf(p->scores[c * s + i]) > best[i] ? fabsf(p->scores[c * s + i]) : best[i];
+    for (size_t i = 0; i < s; i++) best[i] = p->relative / (best[i] > 1e-9f ? best[i] : 1e-9f);
+    for (size_t c = 0; c < p->count; c++)
+        for (size_t i = 0; i < s; i++) {
+            float size = fabsf(p->scores[c * s + i]);
+            out[2 * c * s + i] = size + 1.0f, out[(2 * c + 1) * s + i] = size * best[i] + 1.0f;
+        }
+    logs(out, 2 * p->count * s);
 }
 
-/* tables(category int32 (I, 3), brand int32 (I,), price float32 (I,), rows int32 (H + E,), taste float32 (H + E,), recent float32 (H + E,),
- *        counts float32 (H,), age float32 (H,), span float32 (H,), session float32 (E,), total, total, never, limit,
- *        by category float32 (2, K, 4) out, by brand float32 (2, B) out): before logarithms are taken */
-PyObject *py_tables(PyObject *self, PyObject *args) {
-    Py_buffer v[12] = {{0}};
-    Told told;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*ddffw*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9], &told.totals[0], &told.totals[1], &told.never, &told.limit, &v[10], &v[11])) return NULL;
-    told.taste = v[4].buf, told.recent = v[5].buf, told.counts = v[6].buf, told.age = v[7].buf, told.span = v[8].buf, told.session = v[9].buf;
-    World w = {v[0].buf, v[1].buf, v[3].buf, v[2].buf, (size_t)v[1].len / 4, (size_t)v[3].len / 4, (size_t)v[6].len / 4};
-    size_t codes = (size_t)v[10].len / (2 * sizeof(Plain)), brand_codes = (size_t)v[11].len / 8, most = codes > brand_codes ? codes : brand_codes;
-    size_t all = w.count * 4, own = w.had * 4;
-    int wrong = (size_t)v[0].len != w.items * 4 * LEVELS || (size_t)v[2].len != w.items * 4 || w.had > w.count || (size_t)v[4].len != all || (size_t)v[5].len != all ||
-                (size_t)v[7].len != own || (size_t)v[8].len != own || (size_t)v[9].len != all - own || !codes || !brand_codes || !fits(w, codes, brand_codes);
-    Sums *sums = kept_zeros(KEPT_TABLE, most * sizeof(Sums));
-    if (sums && !wrong) {
-        categories(w, &told, codes, sums, v[10].buf, (Logged *)v[10].buf + codes);
-        brands(w, &told, brand_codes, sums, v[11].buf);
-    }
-    give_back((Given){v, 12});
-    if (!sums) return NULL;
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected rows of a catalogue of %zu items, and a weight for each of %zu", w.items, w.count);
-    Py_RETURN_NONE;
-}
-
-typedef struct {
-    const int32_t *rows, *history, *clicked, *pairs; /* (C,), (H,) ascending, (E,), (I,) codes of brand and category together */
-    const float *fused, *ranks, *scores, *sizes, *own, *by_brand, *lifts, *taste;
-    const Plain *plain;
-    const Logged *logged;
-    const uint8_t *seen, *display, *mailer;
-    size_t count, sources, codes, brand_codes, events;
-    float best, offset;
-} Asked;
-
-static void own_features(const Asked *a, size_t had, size_t c, float *out) {
-    size_t low = 0, high = had;
+static inline void own_features(const User *u, const Tables *t, int32_t row, float *out) {
+    size_t low = 0, high = u->had;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (a->history[middle] < a->rows[c]) low = middle + 1;
+        if (u->history[middle] < row) low = middle + 1;
         else high = middle;
     }
-    if (low < had && a->history[low] == a->rows[c])
-        for (int f = 0; f < OWN; f++) out[f] = a->own[(size_t)f * had + low];
+    if (low == u->had || u->history[low] != row) return;
+    memcpy(out, t->own + low * OWN_LOGS, OWN_LOGS * 4);
+    out[OWN - 2] = u->counts[low] < 2 ? 1.0f : 0.0f, out[OWN - 1] = 1;
 }
 
-static void taste_features(const Asked *a, World w, const double *of_pair, const double *of_category, int32_t row, float *out) {
-    const int32_t *path = w.category + (size_t)row * LEVELS;
-    size_t middle = (size_t)path[1];
-    Plain narrow = a->plain[path[2]], wider = a->plain[middle];
-    Logged counted = a->logged[path[2]];
+static inline void taste_features(const World *w, const Tables *t, int32_t row, const int32_t *at, int32_t brand, float *out) {
+    Plain wider = t->plain[at[1]], narrow = t->plain[at[2]];
+    Logged counted = t->logged[at[2]];
     out[0] = narrow.share, out[1] = narrow.recent, out[2] = counted.items;
-    out[3] = wider.share, out[4] = wider.recent, out[5] = a->logged[middle].items;
-    out[6] = a->plain[path[0]].share;
+    out[3] = wider.share, out[4] = wider.recent, out[5] = t->logged[at[1]].items;
+    out[6] = t->plain[at[0]].share;
     out[7] = counted.events, out[8] = counted.age, out[9] = counted.due;
-    out[10] = a->by_brand[w.brand[row]];
-    if (out[10] > 0 && out[3] > 0) out[11] = (float)(of_pair[a->pairs[row]] / (of_category[middle] > 1e-6 ? of_category[middle] : 1e-6));
-    float relative = w.price[row] - wider.usual;
+    out[10] = t->brand_share[brand];
+    if (out[10] > 0 && out[3] > 0) {
+        double of_category = t->sums[at[1]].middle;
+        out[11] = (float)(t->of_pair[w->pair[row]] / (of_category > 1e-6 ? of_category : 1e-6));
+    }
+    float relative = w->price[row] - wider.usual;
     if (isfinite(relative)) out[12] = relative < -3 ? -3 : relative > 3 ? 3 : relative, out[13] = 1;
 }
 
-static void session_features(const Asked *a, World w, int32_t row, float *out) {
-    for (size_t e = 0; e < a->events; e++)
-        if (a->clicked[e] == row) out[0] = a->lifts[e];
-    out[1] = a->plain[w.category[(size_t)row * LEVELS + 2]].session;
-    out[2] = a->by_brand[a->brand_codes + (size_t)w.brand[row]];
+static inline void session_features(const User *u, const Tables *t, int32_t row, int32_t narrow, int32_t brand, float *out) {
+    for (size_t e = 0; e < u->events; e++)
+        if (u->clicked[e] == row) out[0] = t->lifts[e];
+    out[1] = t->session[narrow], out[2] = t->brand_session[brand];
 }
 
-static void source_features(const Asked *a, size_t c, float *out) {
-    size_t s = a->sources;
-    const float *ranks = a->ranks + c * s, *scores = a->scores + c * s, *sizes = a->sizes + c * 2 * s;
+static inline void source_features(const Pool *p, size_t c, float best, const float *sizes, float *out) {
+    size_t s = p->sources;
+    const float *ranks = p->ranks + c * s, *scores = p->scores + c * s;
     float found = 0;
+    sizes += 2 * c * s;
     for (size_t i = 0; i < s; i++) {
-        found += isfinite(ranks[i]) ? 1.0f : 0.0f;
-        out[3 + i] = copysignf(sizes[i], scores[i]), out[3 + s + i] = copysignf(sizes[s + i], scores[i]);
-        out[3 + 2 * s + i] = a->offset / (ranks[i] + a->offset);
+        found += ranks[i] < INFINITY ? 1.0f : 0.0f;
+        out[FUSION + i] = copysignf(sizes[i], scores[i]), out[FUSION + s + i] = copysignf(sizes[s + i], scores[i]);
+        out[FUSION + 2 * s + i] = p->offset / (ranks[i] + p->offset);
     }
-    out[0] = a->fused[c] * a->offset, out[1] = a->fused[c] / a->best, out[2] = found;
+    out[0] = p->fused[c] * p->offset, out[1] = p->fused[c] / best, out[2] = found;
 }
 
-/* `of_pair`, `of_category`: weights by code, all zero before and after. */
-static void write_features(const Asked *a, World w, double *of_pair, double *of_category, float *out) {
-    size_t width = OWN + TASTE + 2 + 3 + 3 + 3 * a->sources;
-    memset(out, 0, a->count * width * 4);
-    for (size_t n = 0; n < w.count; n++) {
-        of_pair[a->pairs[w.rows[n]]] += (double)a->taste[n];
-        of_category[w.category[(size_t)w.rows[n] * LEVELS + 1]] += (double)a->taste[n];
-    }
-    for (size_t c = 0; c < a->count; c++, out += width) {
-        int32_t row = a->rows[c];
-        if (c + 8 < a->count) {
-            __builtin_prefetch(w.category + (size_t)a->rows[c + 8] * LEVELS), __builtin_prefetch(w.brand + a->rows[c + 8]);
-            __builtin_prefetch(w.price + a->rows[c + 8]);
-            if (a->display) __builtin_prefetch(a->display + a->rows[c + 8]), __builtin_prefetch(a->mailer + a->rows[c + 8]);
+static inline void fetch_ahead(const World *w, const Pool *p, int32_t row) {
+    __builtin_prefetch(w->category + (size_t)row * LEVELS), __builtin_prefetch(w->brand + row), __builtin_prefetch(w->price + row);
+    __builtin_prefetch(w->pair + row);
+    if (p->display) __builtin_prefetch(p->display + row), __builtin_prefetch(p->mailer + row);
+}
+
+/* Whether all codes are within their tables. */
+HOT static int write_features(const World *w, const User *u, const Pool *p, const Tables *t, float *out) {
+    size_t width = OWN + TASTE + PLAN + SESSION + FUSION + 3 * p->sources;
+    float best = 1e-9f;
+    for (size_t c = 0; c < p->count; c++) best = p->fused[c] > best ? p->fused[c] : best;
+    for (size_t c = 0; c < p->count; c++, out += width) {
+        int32_t row = p->rows[c], at[LEVELS], brand = w->brand[row];
+        fetch_ahead(w, p, p->rows[c + AHEAD < p->count ? c + AHEAD : p->count - 1]);
+        if ((size_t)brand >= w->brands || (size_t)w->pair[row] >= w->pairs) return 0;
+        for (size_t level = 0; level < LEVELS; level++) {
+            size_t code = (size_t)w->category[(size_t)row * LEVELS + level];
+            if (code >= w->categories) return 0;
+            at[level] = t->category_slots[code];
         }
-        if (a->seen[c]) own_features(a, w.had, c, out);
-        if (w.count) taste_features(a, w, of_pair, of_category, row, out + OWN);
-        if (a->display) out[OWN + TASTE] = a->display[row] != 0, out[OWN + TASTE + 1] = a->mailer[row] != 0;
-        if (a->events) session_features(a, w, row, out + OWN + TASTE + 2);
-        source_features(a, c, out + OWN + TASTE + 5);
+        brand = t->brand_slots[brand];
+        memset(out, 0, (OWN + TASTE + PLAN + SESSION) * 4);
+        if (p->seen[c]) own_features(u, t, row, out);
+        if (u->had + u->events) taste_features(w, t, row, at, brand, out + OWN);
+        if (p->display) out[OWN + TASTE] = p->display[row] != 0, out[OWN + TASTE + 1] = p->mailer[row] != 0;
+        if (u->events) session_features(u, t, row, at[2], brand, out + OWN + TASTE + PLAN);
+        source_features(p, c, best, t->sizes, out + OWN + TASTE + PLAN + SESSION);
     }
-    for (size_t n = 0; n < w.count; n++) of_pair[a->pairs[w.rows[n]]] = of_category[w.category[(size_t)w.rows[n] * LEVELS + 1]] = 0;
+    return 1;
 }
 
-/* sizes(scores float32 (C, S), relative, out float32 (C, 2 S)): the size of each, and beside the greatest of its source; before logarithms */
-PyObject *py_sizes(PyObject *self, PyObject *args) {
-    Py_buffer v[2] = {{0}};
-    Py_ssize_t sources;
-    float relative, best[64] = {0};
-    if (!PyArg_ParseTuple(args, "y*nfw*", &v[0], &sources, &relative, &v[1])) return NULL;
-    size_t s = (size_t)sources, count = sources > 0 ? (size_t)v[0].len / 4 / s : 0;
-    int wrong = sources < 1 || sources > 64 || (size_t)v[0].len != count * s * 4 || v[1].len != 2 * v[0].len;
-    const float *scores = v[0].buf;
-    float *out = v[1].buf;
-    for (size_t c = 0; c < count && !wrong; c++)
-        for (size_t i = 0; i < s; i++) best[i] = fabsf(scores[c * s + i]) > best[i] ? fabsf(scores[c * s + i]) : best[i];
-    for (size_t i = 0; i < 64; i++) best[i] = relative / (best[i] > 1e-9f ? best[i] : 1e-9f);
-    for (size_t c = 0; c < count && !wrong; c++)
-        for (size_t i = 0; i < s; i++) out[2 * c * s + i] = fabsf(scores[c * s + i]), out[(2 * c + 1) * s + i] = fabsf(scores[c * s + i]) * best[i];
-    give_back((Given){v, 2});
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected scores of 1 to 64 sources, got %zd", sources);
-    Py_RETURN_NONE;
-}
-
-static int below(const int32_t *codes, const int32_t *rows, size_t count, size_t limit) {
+static int within(const int32_t *rows, size_t count, size_t items) {
     int wrong = 0;
-    for (size_t n = 0; n < count; n++) wrong |= codes[rows[n]] < 0 || (size_t)codes[rows[n]] >= limit;
+    for (size_t n = 0; n < count; n++) wrong |= (size_t)rows[n] >= items; /* a negative row is beyond all of them */
     return !wrong;
 }
 
-/* features(category, brand, price as `tables`, pairs int32 (I,), how many, rows int32 (H + E,), history rows int32 (H,), session rows int32 (E,), taste float32 (H + E,), own float32 (10, H),
- *          by category float32 (2, K, 4), by brand float32 (2, B), session lifts float32 (E,), candidate rows int32 (C,), seen uint8 (C,),
- *          fused float32 (C,), ranks float32 (C, S), scores float32 (C, S), sizes float32 (C, 2 S), display uint8 (I,) or None,
- *          mailer uint8 (I,) or None, best, offset, out float32 (C, Fx)) */
-PyObject *py_features(PyObject *self, PyObject *args) {
-    enum { CATEGORY, BRAND, PRICE, PAIRS, ROWS, HISTORY, CLICKED, WEIGHTS, OWNED, TABLE, BRANDS, LIFTS, ASKED, SEEN, FUSED, RANKS, SCORES, SIZES, DISPLAY, MAILER, OUT, ALL };
-    Py_buffer v[ALL] = {{0}};
-    float best, offset;
-    Py_ssize_t pairs;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*ny*y*y*y*y*y*y*y*y*y*y*y*y*y*z*z*ffw*", &v[0], &v[1], &v[2], &v[3], &pairs, &v[4], &v[5], &v[6], &v[7], &v[8], &v[9], &v[10], &v[11],
-                          &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &v[18], &v[19], &best, &offset, &v[20])) return NULL;
-    size_t items = (size_t)v[BRAND].len / 4, had = (size_t)v[HISTORY].len / 4, events = (size_t)v[CLICKED].len / 4, count = (size_t)v[ASKED].len / 4;
-    size_t sources = count ? (size_t)v[RANKS].len / 4 / count : 0, codes = (size_t)v[TABLE].len / (2 * sizeof(Plain)), brand_codes = (size_t)v[BRANDS].len / 8;
-    World w = {v[CATEGORY].buf, v[BRAND].buf, v[ROWS].buf, v[PRICE].buf, items, had + events, had};
-    Asked a = {v[ASKED].buf, v[HISTORY].buf, v[CLICKED].buf, v[PAIRS].buf, v[FUSED].buf, v[RANKS].buf, v[SCORES].buf, v[SIZES].buf, v[OWNED].buf, v[BRANDS].buf,
-               v[LIFTS].buf, v[WEIGHTS].buf, v[TABLE].buf, (const Logged *)v[TABLE].buf + codes, v[SEEN].buf, v[DISPLAY].buf, v[MAILER].buf, count, sources, codes,
-               brand_codes, events, best, offset};
-    int wrong = (size_t)v[CATEGORY].len != items * 4 * LEVELS || (size_t)v[PRICE].len != items * 4 || (size_t)v[ROWS].len != (had + events) * 4 ||
-                v[WEIGHTS].len != v[ROWS].len || (size_t)v[OWNED].len != had * OWN * 4 || v[LIFTS].len != v[CLICKED].len || (size_t)v[SEEN].len != count ||
-                v[FUSED].len != v[ASKED].len || v[SCORES].len != v[RANKS].len || v[SIZES].len != 2 * v[RANKS].len || !v[DISPLAY].buf != !v[MAILER].buf ||
-                (v[DISPLAY].buf && ((size_t)v[DISPLAY].len != items || (size_t)v[MAILER].len != items)) ||
-                (size_t)v[OUT].len != count * (OWN + TASTE + 8 + 3 * sources) * 4 || !codes || !brand_codes;
-    World asked = {w.category, w.brand, a.rows, w.price, items, count, count};
-    wrong = wrong || !fits(w, codes, brand_codes) || !fits(asked, codes, brand_codes);
-    wrong = wrong || (size_t)v[PAIRS].len != items * 4 || pairs < 0 || !below(a.pairs, w.rows, w.count, (size_t)pairs) || !below(a.pairs, a.rows, count, (size_t)pairs);
-    double *of_pair = wrong ? NULL : kept_zeros(KEPT_PAIRS, ((size_t)pairs + 1) * 8), *of_category = wrong ? NULL : kept_zeros(KEPT_TABLE, (codes + 1) * sizeof(Sums));
-    if (of_pair && of_category) write_features(&a, w, of_pair, of_category, v[OUT].buf);
-    give_back((Given){v, ALL});
-    if (!wrong && (!of_pair || !of_category)) return NULL;
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", count, items);
-    Py_RETURN_NONE;
-}
-
-/* own(logits float32 (C, 2), seen uint8 (C,), lifts float32 (C,) or None, out float64 (C,)): the logit of an item's own head with its lift, negated */
-PyObject *py_own(PyObject *self, PyObject *args) {
-    Py_buffer v[4] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*z*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
-    size_t count = (size_t)v[1].len;
-    const float *logits = v[0].buf, *lifts = v[2].buf;
-    int wrong = (size_t)v[0].len != count * 8 || (size_t)v[3].len != count * 8 || (lifts && (size_t)v[2].len != count * 4);
-    for (size_t c = 0; c < count && !wrong; c++) {
-        float own = logits[2 * c + (((const uint8_t *)v[1].buf)[c] ? 0 : 1)];
-        ((double *)v[3].buf)[c] = -(double)(lifts ? own + lifts[c] : own);
+static int user_fits(const World *w, const User *u) {
+    if (!within(u->history, u->had, w->items) || !within(u->clicked, u->events, w->items)) return 0;
+    int wrong = !w->categories || !w->brands;
+    for (size_t n = 0; n < u->had + u->events; n++) {
+        size_t row = (size_t)row_of(u, n);
+        for (size_t level = 0; level < LEVELS; level++) wrong |= (size_t)w->category[row * LEVELS + level] >= w->categories;
+        wrong |= (size_t)w->brand[row] >= w->brands || (size_t)w->pair[row] >= w->pairs;
     }
-    give_back((Given){v, 4});
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected two logits of each of %zu candidates", count);
-    Py_RETURN_NONE;
+    return !wrong;
 }
 
-/* worth(exponentials float64 (C,), seen uint8 (C,), repeat, discover, out float32 (C,)): weight / (1 + exponential) */
-PyObject *py_worth(PyObject *self, PyObject *args) {
-    Py_buffer v[3] = {{0}};
-    double repeat, discover;
-    if (!PyArg_ParseTuple(args, "y*y*ddw*", &v[0], &v[1], &repeat, &discover, &v[2])) return NULL;
-    size_t count = (size_t)v[1].len;
-    int wrong = (size_t)v[0].len != count * 8 || (size_t)v[2].len != count * 4;
-    for (size_t c = 0; c < count && !wrong; c++)
-        ((float *)v[2].buf)[c] = (float)((((const uint8_t *)v[1].buf)[c] ? repeat : discover) / (1.0 + ((const double *)v[0].buf)[c]));
-    give_back((Given){v, 3});
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected an exponential of each of %zu candidates", count);
+/* Memory for the tables: what is by code, and one piece for what is by place. 0: exception. */
+static int make_room(const World *w, const User *u, const Pool *p, Tables *t, float **room) {
+    size_t all = u->had + u->events, places = LEVELS * all + 1, brand_places = all + 1;
+    size_t doubles = places * sizeof(Sums) + 2 * brand_places * 8;
+    size_t floats = places * (sizeof(Plain) + sizeof(Logged) + 4) + (2 * brand_places + u->had * OWN_LOGS + u->events + 2 * p->count * p->sources + all) * 4;
+    t->category_slots = kept_zeros(KEPT_TABLE, (w->categories + w->brands) * 4);
+    t->of_pair = kept_zeros(KEPT_PAIRS, (w->pairs + 1) * 8);
+    t->sums = kept_memory(KEPT_SUMS, doubles + floats);
+    if (!t->category_slots || !t->of_pair || !t->sums) return 0;
+    t->brand_slots = t->category_slots + w->categories;
+    t->brand_own = (double *)(t->sums + places);
+    t->plain = (Plain *)(t->brand_own + 2 * brand_places), t->logged = (Logged *)(t->plain + places);
+    t->session = (float *)(t->logged + places), t->own = t->session + places;
+    t->brand_share = t->own + u->had * OWN_LOGS, t->brand_session = t->brand_share + brand_places;
+    t->lifts = t->brand_session + brand_places, t->sizes = t->lifts + u->events;
+    *room = t->sizes + 2 * p->count * p->sources;
+    return 1;
+}
+
+/* features(category int32 (I, 3), brand int32 (I,), pair int32 (I,), log price float32 (I,), category codes, brand codes, pair codes,
+ *          history rows int32 (H,), counts, age, span float32 (H,), decayed float32 (4, H), session rows int32 (E,), session weights float32 (E,),
+ *          decay of taste, decay of recent, never, limit, candidate rows int32 (C,), seen uint8 (C,), fused float32 (C,), ranks float32 (C, S),
+ *          scores float32 (C, S), display uint8 (I,) or None, mailer uint8 (I,) or None, sources, relative, offset, out float32 (C, Fx)) */
+PyObject *py_features(PyObject *self, PyObject *args) {
+    enum { CATEGORY, BRAND, PAIR, PRICE, HISTORY, COUNTS, AGE, SPAN, DECAYED, CLICKED, WEIGHTS, ROWS, SEEN, FUSED, RANKS, SCORES, DISPLAY, MAILER, OUT, ALL };
+    Py_buffer v[ALL] = {{0}};
+    Py_ssize_t codes[3], taus[2], sources;
+    User u = {0};
+    Pool p = {0};
+    if (!PyArg_ParseTuple(args, "y*y*y*y*nnny*y*y*y*y*y*y*nnffy*y*y*y*y*z*z*nffw*", &v[0], &v[1], &v[2], &v[3], &codes[0], &codes[1], &codes[2], &v[4], &v[5], &v[6], &v[7], &v[8],
+                          &v[9], &v[10], &taus[0], &taus[1], &u.never, &u.limit, &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &sources, &p.relative, &p.offset, &v[18]))
+        return NULL;
+    World w = {v[CATEGORY].buf, v[BRAND].buf, v[PAIR].buf, v[PRICE].buf, (size_t)v[BRAND].len / 4, (size_t)codes[0], (size_t)codes[1], (size_t)codes[2]};
+    u.history = v[HISTORY].buf, u.clicked = v[CLICKED].buf, u.counts = v[COUNTS].buf, u.age = v[AGE].buf, u.span = v[SPAN].buf, u.decayed = v[DECAYED].buf, u.session = v[WEIGHTS].buf;
+    u.had = (size_t)v[HISTORY].len / 4, u.events = (size_t)v[CLICKED].len / 4, u.taste = (size_t)taus[0], u.recent = (size_t)taus[1];
+    p.rows = v[ROWS].buf, p.seen = v[SEEN].buf, p.fused = v[FUSED].buf, p.ranks = v[RANKS].buf, p.scores = v[SCORES].buf, p.display = v[DISPLAY].buf, p.mailer = v[MAILER].buf;
+    p.count = (size_t)v[ROWS].len / 4, p.sources = (size_t)sources;
+    Py_ssize_t had = v[HISTORY].len, items = v[BRAND].len, asked = v[ROWS].len;
+    int sound = v[CATEGORY].len == items * LEVELS && v[PAIR].len == items && v[PRICE].len == items && v[COUNTS].len == had && v[AGE].len == had && v[SPAN].len == had &&
+                v[DECAYED].len == had * TAUS && u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked &&
+                sources >= 0 && sources <= MOST_SOURCES && v[RANKS].len == asked * sources && v[SCORES].len == asked * sources && !p.display == !p.mailer &&
+                (!p.display || (v[DISPLAY].len * 4 == items && v[MAILER].len * 4 == items)) && codes[0] >= 0 && codes[1] >= 0 && codes[2] >= 0 &&
+                v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * sources);
+    sound = sound && user_fits(&w, &u) && within(p.rows, p.count, w.items);
+    Tables t = {0};
+    float *room;
+    int made = sound && make_room(&w, &u, &p, &t, &room);
+    if (made) {
+        tables(&w, &u, room, &t);
+        sizes(&p, t.sizes);
+        sound = write_features(&w, &u, &p, &t, v[OUT].buf);
+        clear(&w, &u, &t);
+    }
+    give_back((Given){v, ALL});
+    if (sound && !made) return NULL;
+    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", p.count, w.items);
     Py_RETURN_NONE;
 }
