@@ -74,6 +74,11 @@ class Catalogue(ArrayFolder):
         return np.log(np.maximum(self.price, np.float32(0.01)))
 
     @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """(I, 6) of each item side by side, for one look in memory: category levels, brand, `brand_category`, and `log_price`'s bits."""
+        return np.column_stack((self.category, self.brand, self.brand_category, self.log_price.view(np.int32)))
+
+    @cached_property
     def place_index(self) -> dict[str, int]:
         return {place: index for index, place in enumerate(self.places)}
 

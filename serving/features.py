@@ -87,8 +87,7 @@ def _compiled(query: Query, pool: Candidates, plans: tuple[Plan, Plan], width: i
     """The same as one loop."""
     catalogue, history = query.catalogue, query.history
     return kernel.features(
-        catalogue.category, catalogue.brand, catalogue.brand_category, catalogue.log_price,
-        len(catalogue.category_names), len(catalogue.brand_names), catalogue.pairs,
+        catalogue.labels, len(catalogue.category_names), len(catalogue.brand_names), catalogue.pairs,
         history.rows, history.counts, history.age, history.span, np.ascontiguousarray(history.decayed), *query.session,
         TASTE_TAU, RECENT_TAU, NEVER_DAYS, DUE_LIMIT, pool.rows, pool.seen, pool.fused, pool.source_ranks, pool.source_scores, *plans,
         pool.source_scores.shape[1], RELATIVE, RANK_OFFSET, count=len(pool), width=width,

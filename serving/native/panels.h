@@ -9,6 +9,8 @@ enum { KIND(ACROSS) = PANEL / LANES, KIND(BLOCK) = 4 * TALL };
 ON static inline __attribute__((always_inline)) void KIND(panel)(const Layer *l, size_t panel, int first, int across, size_t c, const float *in, float *out) {
     Line sums[TALL][PANEL / LANES];
     const float *weights = l->weights + panel * PANEL * l->inputs;
+    if (first && panel % 2 == 0) /* what the next block needs is fetched a few lines at a time */
+        for (int t = 0; t < TALL; t++) __builtin_prefetch(l->ahead[c + (size_t)t] + panel * PANEL);
 #pragma GCC unroll 16
     for (int t = 0; t < TALL; t++)
 #pragma GCC unroll 2
@@ -46,14 +48,16 @@ ON static void KIND(layer)(const Layer *l, const float *in, float *out) {
         }
 }
 
-/* Cross features, standardised and clipped, and the item halves of a block; beyond the end the last candidate once more. */
-ON static void KIND(lay_out)(const Ranker *r, size_t begin, const uint16_t **halves, float *features) {
-    size_t inputs = (size_t)r->sizes[0], width = (size_t)r->sizes[1];
+/* Where the item halves of a block are; beyond the end those of the last candidate once more. */
+ON static void KIND(find)(const Ranker *r, size_t begin, const uint16_t **halves) {
+    for (size_t b = 0; b < KIND(BLOCK); b++) halves[b] = r->halves + (size_t)r->rows[place_of(r, begin + b)] * (size_t)r->sizes[1];
+}
+
+/* Cross features of a block, standardised and clipped. */
+ON static void KIND(standardise)(const Ranker *r, size_t begin, float *features) {
+    size_t inputs = (size_t)r->sizes[0];
     for (size_t b = 0; b < KIND(BLOCK); b++, features += inputs) {
-        size_t c = begin + b < r->count ? begin + b : r->count - 1, ahead = c + KIND(BLOCK) < r->count ? c + KIND(BLOCK) : r->count - 1;
-        for (size_t d = 0; d < width; d += 32) __builtin_prefetch(r->halves + (size_t)r->rows[place_of(r, ahead)] * width + d);
-        halves[b] = r->halves + (size_t)r->rows[place_of(r, c)] * width;
-        const float *cross = r->cross + place_of(r, c) * inputs;
+        const float *cross = r->cross + place_of(r, begin + b) * inputs;
         for (size_t f = 0; f < inputs; f++) {
             float value = (cross[f] - r->mean[f]) * r->scale[f];
             value = value > -r->clip ? value : -r->clip;
@@ -63,12 +67,14 @@ ON static void KIND(lay_out)(const Ranker *r, size_t begin, const uint16_t **hal
 }
 
 ON static void KIND(judge)(const Ranker *r, float *room, float *out) {
-    const uint16_t *halves[KIND(BLOCK)];
-    size_t last = (size_t)r->sizes[r->layers];
-    for (size_t begin = 0; begin < r->count; begin += KIND(BLOCK)) {
+    const uint16_t *halves[2][KIND(BLOCK)];
+    size_t last = (size_t)r->sizes[r->layers], turn = 0;
+    KIND(find)(r, 0, halves[0]);
+    for (size_t begin = 0; begin < r->count; begin += KIND(BLOCK), turn ^= 1) {
         float *in = room, *next = room + KIND(BLOCK) * WIDEST;
-        KIND(lay_out)(r, begin, halves, in);
-        Layer now = {r->panels, r->user, halves, (size_t)r->sizes[0], (size_t)r->sizes[1], (size_t)r->sizes[0], whole((size_t)r->sizes[1]), 1};
+        KIND(find)(r, begin + KIND(BLOCK), halves[turn ^ 1]);
+        KIND(standardise)(r, begin, in);
+        Layer now = {r->panels, r->user, halves[turn], halves[turn ^ 1], (size_t)r->sizes[0], (size_t)r->sizes[1], (size_t)r->sizes[0], whole((size_t)r->sizes[1]), 1};
         for (size_t l = 0; l < r->layers; l++) {
             KIND(layer)(&now, in, next);
             float *swap = in;

@@ -21,7 +21,7 @@ typedef struct {
 
 typedef struct {
     const float *weights, *last;    /* panels of (inputs, PANEL); (outputs,) the bias, of the first layer the user's half */
-    const uint16_t *const *halves;  /* of the first layer the items' halves */
+    const uint16_t *const *halves, *const *ahead; /* of the first layer the items' halves, and those of the next block */
     size_t inputs, outputs, in_width, out_width;
     int bent; /* nothing below 0 */
 } Layer;
@@ -29,12 +29,16 @@ typedef struct {
 /* Outputs with those that fill up the last panel. */
 static inline size_t whole(size_t outputs) { return (outputs + PANEL - 1) / PANEL * PANEL; }
 
-static inline size_t place_of(const Ranker *r, size_t c) { return r->at ? (size_t)r->at[c] : c; }
+/* Beyond the end the last candidate once more. */
+static inline size_t place_of(const Ranker *r, size_t c) {
+    c = c < r->count ? c : r->count - 1;
+    return r->at ? (size_t)r->at[c] : c;
+}
 
 static Layer layer_after(const Ranker *r, size_t number, Layer before) {
     const float *weights = before.weights + before.inputs * before.out_width + (number > 1 ? before.out_width : 0);
     size_t outputs = (size_t)r->sizes[number + 1];
-    return (Layer){weights, weights + before.outputs * whole(outputs), NULL, before.outputs, outputs, before.out_width, whole(outputs), number + 1 < r->layers};
+    return (Layer){weights, weights + before.outputs * whole(outputs), NULL, NULL, before.outputs, outputs, before.out_width, whole(outputs), number + 1 < r->layers};
 }
 
 #define KIND(name) name##_avx512
@@ -114,7 +118,8 @@ PyObject *py_judge(PyObject *self, PyObject *args) {
         size_t pool = (size_t)v[1].len / 4;
         Ranker r = {v[0].buf, v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf, v[6].buf, v[7].buf, v[8].buf, clip, v[2].buf ? (size_t)v[2].len / 4 : pool, (size_t)v[8].len / 8 - 1};
         wrong = v[8].len < 16 || !sound(&r, v, (size_t)v[0].len / 2 / (size_t)(r.sizes[1] > 0 ? r.sizes[1] : 1), pool);
-        if (!wrong) (wide ? judge_avx512 : judge_avx2)(&r, room, v[9].buf), done = 1;
+        if (!wrong && r.count) (wide ? judge_avx512 : judge_avx2)(&r, room, v[9].buf);
+        done = !wrong;
     }
 #endif
     give_back((Given){v, 10});

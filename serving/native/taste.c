@@ -7,22 +7,27 @@
 enum { TAUS = 4, OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, LEVELS = 3, AHEAD = 12, MOST_SOURCES = 64 };
 
 typedef struct {
-    const int32_t *category, *brand, *pair; /* (I, 3), (I,), (I,) codes; pair: of brand and category together */
-    const float *price;                     /* (I,) logarithms */
-    size_t items, categories, brands, pairs;
+    int32_t category[LEVELS], brand, pair; /* codes; pair: of brand and category together */
+    float price;                           /* logarithm */
+} Item;
+
+typedef struct {
+    const Item *items;
+    size_t count, categories, brands, pairs;
 } World;
 
 typedef struct {
     const int32_t *history, *clicked;                     /* rows (H,) ascending, (E,) */
     const float *counts, *age, *span, *decayed, *session; /* (H,) each, decayed (T, H), (E,) */
+    const Item *items;                                    /* (H + E,) those of the history, then of the session */
     size_t had, events, taste, recent;                    /* the decays at which shares are taken */
     float never, limit;
 } User;
 
 typedef struct {
-    const int32_t *rows;                                   /* (C,) */
-    const float *fused, *ranks, *scores;                   /* (C,), (C, S), (C, S) */
-    const uint8_t *seen, *display, *mailer;                /* (C,), (I,) or NULL */
+    const int32_t *rows;                    /* (C,) */
+    const float *fused, *ranks, *scores;    /* (C,), (C, S), (C, S) */
+    const uint8_t *seen, *display, *mailer; /* (C,), (I,) or NULL */
     size_t count, sources;
     float relative, offset;
 } Pool;
@@ -54,7 +59,12 @@ typedef struct {
     size_t places, brand_places;
 } Tables;
 
-static inline int32_t row_of(const User *u, size_t n) { return n < u->had ? u->history[n] : u->clicked[n - u->had]; }
+static inline int fits(const World *w, const Item *item) {
+    int wrong = (size_t)item->brand >= w->brands || (size_t)item->pair >= w->pairs; /* a negative code is beyond all of them */
+    for (int level = 0; level < LEVELS; level++) wrong |= (size_t)item->category[level] >= w->categories;
+    return !wrong;
+}
+
 static inline float weight_of(const User *u, size_t tau, size_t n) { return n < u->had ? u->decayed[tau * u->had + n] : u->session[n - u->had]; }
 static float root_share(double sum, double total) { return sqrtf((float)(sum / total)); }
 
@@ -76,21 +86,21 @@ static int32_t place_of(const User *u, Tables *t, int32_t code) {
     return t->category_slots[code] = (int32_t)place;
 }
 
-static void add_categories(const World *w, const User *u, Tables *t) {
+static void add_categories(const User *u, Tables *t) {
     t->places = 1, t->sums[0] = (Sums){0}, t->logged[0] = (Logged){0, 0, u->never, 0};
     for (size_t n = 0; n < u->had + u->events; n++) {
-        const int32_t *path = w->category + (size_t)row_of(u, n) * LEVELS;
-        float taste = weight_of(u, u->taste, n), recent = weight_of(u, u->recent, n), price = w->price[row_of(u, n)];
+        const Item *item = &u->items[n];
+        float taste = weight_of(u, u->taste, n), recent = weight_of(u, u->recent, n);
         int32_t at[LEVELS];
         for (int level = 0; level < LEVELS; level++) {
-            Sums *of = &t->sums[at[level] = place_of(u, t, path[level])];
+            Sums *of = &t->sums[at[level] = place_of(u, t, item->category[level])];
             of->own += (double)taste, of->late += (double)recent;
             if (n < u->had) t->logged[at[level]].items += 1;
         }
         Sums *middle = &t->sums[at[1]], *narrow = &t->sums[at[2]];
         Logged *rhythm = &t->logged[at[2]]; /* until all are in: age the newest, due the oldest */
         middle->middle += (double)taste;
-        if (isfinite(price)) middle->known += (double)taste, middle->paid += (double)(taste * price);
+        if (isfinite(item->price)) middle->known += (double)taste, middle->paid += (double)(taste * item->price);
         if (n >= u->had) {
             narrow->session += (double)u->session[n - u->had];
             continue;
@@ -116,11 +126,11 @@ static void end_categories(const User *u, const double *totals, Tables *t) {
     if (u->events) log1(t->session, t->places);
 }
 
-static void brands(const World *w, const User *u, double total, Tables *t) {
+static void brands(const User *u, double total, Tables *t) {
     double *session = t->brand_own + u->had + u->events + 1;
     t->brand_places = 1, t->brand_own[0] = session[0] = 0;
     for (size_t n = 0; n < u->had + u->events; n++) {
-        int32_t code = w->brand[row_of(u, n)];
+        int32_t code = u->items[n].brand;
         if (code && !t->brand_slots[code]) {
             t->brand_own[t->brand_places] = session[t->brand_places] = 0;
             t->brand_slots[code] = (int32_t)t->brand_places++;
@@ -152,21 +162,21 @@ static void session_items(const User *u, float *lifts) {
     log1(lifts, u->events);
 }
 
-static void tables(const World *w, const User *u, float *room, Tables *t) {
+static void tables(const User *u, float *room, Tables *t) {
     double totals[2] = {total_of(u, u->taste, room), total_of(u, u->recent, room)};
-    add_categories(w, u, t);
+    add_categories(u, t);
     end_categories(u, totals, t);
-    brands(w, u, totals[0], t);
+    brands(u, totals[0], t);
     own_items(u, t->own);
     session_items(u, t->lifts);
-    for (size_t n = 0; n < u->had + u->events; n++) t->of_pair[w->pair[row_of(u, n)]] += (double)weight_of(u, u->taste, n);
+    for (size_t n = 0; n < u->had + u->events; n++) t->of_pair[u->items[n].pair] += (double)weight_of(u, u->taste, n);
 }
 
-static void clear(const World *w, const User *u, Tables *t) {
+static void clear(const User *u, Tables *t) {
     for (size_t n = 0; n < u->had + u->events; n++) {
-        size_t row = (size_t)row_of(u, n);
-        for (size_t level = 0; level < LEVELS; level++) t->category_slots[w->category[row * LEVELS + level]] = 0;
-        t->brand_slots[w->brand[row]] = 0, t->of_pair[w->pair[row]] = 0;
+        const Item *item = &u->items[n];
+        for (int level = 0; level < LEVELS; level++) t->category_slots[item->category[level]] = 0;
+        t->brand_slots[item->brand] = 0, t->of_pair[item->pair] = 0;
     }
 }
 
@@ -186,18 +196,14 @@ HOT static void sizes(const Pool *p, float *out) {
 }
 
 static inline void own_features(const User *u, const Tables *t, int32_t row, float *out) {
-    size_t low = 0, high = u->had;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (u->history[middle] < row) low = middle + 1;
-        else high = middle;
-    }
-    if (low == u->had || u->history[low] != row) return;
+    size_t low = 0;
+    for (size_t left = u->had; left > 1; left -= left / 2) low += u->history[low + left / 2 - 1] < row ? left / 2 : 0;
+    if (!u->had || u->history[low] != row) return;
     memcpy(out, t->own + low * OWN_LOGS, OWN_LOGS * 4);
     out[OWN - 2] = u->counts[low] < 2 ? 1.0f : 0.0f, out[OWN - 1] = 1;
 }
 
-static inline void taste_features(const World *w, const Tables *t, int32_t row, const int32_t *at, int32_t brand, float *out) {
+static inline void taste_features(const Tables *t, const Item *item, const int32_t *at, int32_t brand, float *out) {
     Plain wider = t->plain[at[1]], narrow = t->plain[at[2]];
     Logged counted = t->logged[at[2]];
     out[0] = narrow.share, out[1] = narrow.recent, out[2] = counted.items;
@@ -207,9 +213,9 @@ static inline void taste_features(const World *w, const Tables *t, int32_t row, 
     out[10] = t->brand_share[brand];
     if (out[10] > 0 && out[3] > 0) {
         double of_category = t->sums[at[1]].middle;
-        out[11] = (float)(t->of_pair[w->pair[row]] / (of_category > 1e-6 ? of_category : 1e-6));
+        out[11] = (float)(t->of_pair[item->pair] / (of_category > 1e-6 ? of_category : 1e-6));
     }
-    float relative = w->price[row] - wider.usual;
+    float relative = item->price - wider.usual;
     if (isfinite(relative)) out[12] = relative < -3 ? -3 : relative > 3 ? 3 : relative, out[13] = 1;
 }
 
@@ -232,30 +238,28 @@ static inline void source_features(const Pool *p, size_t c, float best, const fl
     out[0] = p->fused[c] * p->offset, out[1] = p->fused[c] / best, out[2] = found;
 }
 
-static inline void fetch_ahead(const World *w, const Pool *p, int32_t row) {
-    __builtin_prefetch(w->category + (size_t)row * LEVELS), __builtin_prefetch(w->brand + row), __builtin_prefetch(w->price + row);
-    __builtin_prefetch(w->pair + row);
+static inline void fetch_ahead(const World *w, const Pool *p, size_t c) {
+    int32_t row = p->rows[c + AHEAD < p->count ? c + AHEAD : p->count - 1];
+    __builtin_prefetch(w->items + row), __builtin_prefetch(&w->items[row].price);
     if (p->display) __builtin_prefetch(p->display + row), __builtin_prefetch(p->mailer + row);
 }
 
 /* Whether all codes are within their tables. */
 HOT static int write_features(const World *w, const User *u, const Pool *p, const Tables *t, float *out) {
+    static const float nothing[OWN + TASTE + PLAN + SESSION];
     size_t width = OWN + TASTE + PLAN + SESSION + FUSION + 3 * p->sources;
     float best = 1e-9f;
     for (size_t c = 0; c < p->count; c++) best = p->fused[c] > best ? p->fused[c] : best;
     for (size_t c = 0; c < p->count; c++, out += width) {
-        int32_t row = p->rows[c], at[LEVELS], brand = w->brand[row];
-        fetch_ahead(w, p, p->rows[c + AHEAD < p->count ? c + AHEAD : p->count - 1]);
-        if ((size_t)brand >= w->brands || (size_t)w->pair[row] >= w->pairs) return 0;
-        for (size_t level = 0; level < LEVELS; level++) {
-            size_t code = (size_t)w->category[(size_t)row * LEVELS + level];
-            if (code >= w->categories) return 0;
-            at[level] = t->category_slots[code];
-        }
-        brand = t->brand_slots[brand];
-        memset(out, 0, (OWN + TASTE + PLAN + SESSION) * 4);
+        int32_t row = p->rows[c], at[LEVELS];
+        const Item *item = w->items + row;
+        fetch_ahead(w, p, c);
+        if (!fits(w, item)) return 0;
+        for (int level = 0; level < LEVELS; level++) at[level] = t->category_slots[item->category[level]];
+        int32_t brand = t->brand_slots[item->brand];
+        memcpy(out, nothing, sizeof nothing);
         if (p->seen[c]) own_features(u, t, row, out);
-        if (u->had + u->events) taste_features(w, t, row, at, brand, out + OWN);
+        if (u->had + u->events) taste_features(t, item, at, brand, out + OWN);
         if (p->display) out[OWN + TASTE] = p->display[row] != 0, out[OWN + TASTE + 1] = p->mailer[row] != 0;
         if (u->events) session_features(u, t, row, at[2], brand, out + OWN + TASTE + PLAN);
         source_features(p, c, best, t->sizes, out + OWN + TASTE + PLAN + SESSION);
@@ -269,22 +273,23 @@ static int within(const int32_t *rows, size_t count, size_t items) {
     return !wrong;
 }
 
-static int user_fits(const World *w, const User *u) {
-    if (!within(u->history, u->had, w->items) || !within(u->clicked, u->events, w->items)) return 0;
-    int wrong = !w->categories || !w->brands;
+/* The user's items side by side. Whether all codes are within their tables. */
+static int gather(const World *w, User *u, Item *items) {
+    int wrong = 0;
     for (size_t n = 0; n < u->had + u->events; n++) {
-        size_t row = (size_t)row_of(u, n);
-        for (size_t level = 0; level < LEVELS; level++) wrong |= (size_t)w->category[row * LEVELS + level] >= w->categories;
-        wrong |= (size_t)w->brand[row] >= w->brands || (size_t)w->pair[row] >= w->pairs;
+        if (n + AHEAD < u->had) __builtin_prefetch(w->items + u->history[n + AHEAD]), __builtin_prefetch(&w->items[u->history[n + AHEAD]].price);
+        items[n] = w->items[n < u->had ? u->history[n] : u->clicked[n - u->had]];
+        wrong |= !fits(w, &items[n]);
     }
+    u->items = items;
     return !wrong;
 }
 
-/* Memory for the tables: what is by code, and one piece for what is by place. 0: exception. */
-static int make_room(const World *w, const User *u, const Pool *p, Tables *t, float **room) {
+/* Memory for the tables: what is by code, and one piece for what is by place and for the user's items. 0: exception. */
+static int make_room(const World *w, const User *u, const Pool *p, Tables *t, Item **items, float **room) {
     size_t all = u->had + u->events, places = LEVELS * all + 1, brand_places = all + 1;
     size_t doubles = places * sizeof(Sums) + 2 * brand_places * 8;
-    size_t floats = places * (sizeof(Plain) + sizeof(Logged) + 4) + (2 * brand_places + u->had * OWN_LOGS + u->events + 2 * p->count * p->sources + all) * 4;
+    size_t floats = places * (sizeof(Plain) + sizeof(Logged) + 4) + (2 * brand_places + u->had * OWN_LOGS + u->events + 2 * p->count * p->sources + all) * 4 + all * sizeof(Item);
     t->category_slots = kept_zeros(KEPT_TABLE, (w->categories + w->brands) * 4);
     t->of_pair = kept_zeros(KEPT_PAIRS, (w->pairs + 1) * 8);
     t->sums = kept_memory(KEPT_SUMS, doubles + floats);
@@ -295,46 +300,46 @@ static int make_room(const World *w, const User *u, const Pool *p, Tables *t, fl
     t->session = (float *)(t->logged + places), t->own = t->session + places;
     t->brand_share = t->own + u->had * OWN_LOGS, t->brand_session = t->brand_share + brand_places;
     t->lifts = t->brand_session + brand_places, t->sizes = t->lifts + u->events;
-    *room = t->sizes + 2 * p->count * p->sources;
+    *items = (Item *)(t->sizes + 2 * p->count * p->sources), *room = (float *)(*items + all);
     return 1;
 }
 
-/* features(category int32 (I, 3), brand int32 (I,), pair int32 (I,), log price float32 (I,), category codes, brand codes, pair codes,
- *          history rows int32 (H,), counts, age, span float32 (H,), decayed float32 (4, H), session rows int32 (E,), session weights float32 (E,),
- *          decay of taste, decay of recent, never, limit, candidate rows int32 (C,), seen uint8 (C,), fused float32 (C,), ranks float32 (C, S),
- *          scores float32 (C, S), display uint8 (I,) or None, mailer uint8 (I,) or None, sources, relative, offset, out float32 (C, Fx)) */
+/* features(items (I,) as `Item`, category codes, brand codes, pair codes, history rows int32 (H,), counts, age, span float32 (H,),
+ *          decayed float32 (4, H), session rows int32 (E,), session weights float32 (E,), decay of taste, decay of recent, never, limit,
+ *          candidate rows int32 (C,), seen uint8 (C,), fused float32 (C,), ranks float32 (C, S), scores float32 (C, S), display uint8 (I,) or None,
+ *          mailer uint8 (I,) or None, sources, relative, offset, out float32 (C, Fx)) */
 PyObject *py_features(PyObject *self, PyObject *args) {
-    enum { CATEGORY, BRAND, PAIR, PRICE, HISTORY, COUNTS, AGE, SPAN, DECAYED, CLICKED, WEIGHTS, ROWS, SEEN, FUSED, RANKS, SCORES, DISPLAY, MAILER, OUT, ALL };
+    enum { ITEMS, HISTORY, COUNTS, AGE, SPAN, DECAYED, CLICKED, WEIGHTS, ROWS, SEEN, FUSED, RANKS, SCORES, DISPLAY, MAILER, OUT, ALL };
     Py_buffer v[ALL] = {{0}};
     Py_ssize_t codes[3], taus[2], sources;
     User u = {0};
     Pool p = {0};
-    if (!PyArg_ParseTuple(args, "y*y*y*y*nnny*y*y*y*y*y*y*nnffy*y*y*y*y*z*z*nffw*", &v[0], &v[1], &v[2], &v[3], &codes[0], &codes[1], &codes[2], &v[4], &v[5], &v[6], &v[7], &v[8],
-                          &v[9], &v[10], &taus[0], &taus[1], &u.never, &u.limit, &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &sources, &p.relative, &p.offset, &v[18]))
-        return NULL;
-    World w = {v[CATEGORY].buf, v[BRAND].buf, v[PAIR].buf, v[PRICE].buf, (size_t)v[BRAND].len / 4, (size_t)codes[0], (size_t)codes[1], (size_t)codes[2]};
+    if (!PyArg_ParseTuple(args, "y*nnny*y*y*y*y*y*y*nnffy*y*y*y*y*z*z*nffw*", &v[0], &codes[0], &codes[1], &codes[2], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &taus[0], &taus[1],
+                          &u.never, &u.limit, &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &sources, &p.relative, &p.offset, &v[15])) return NULL;
+    World w = {v[ITEMS].buf, (size_t)v[ITEMS].len / sizeof(Item), (size_t)codes[0], (size_t)codes[1], (size_t)codes[2]};
     u.history = v[HISTORY].buf, u.clicked = v[CLICKED].buf, u.counts = v[COUNTS].buf, u.age = v[AGE].buf, u.span = v[SPAN].buf, u.decayed = v[DECAYED].buf, u.session = v[WEIGHTS].buf;
     u.had = (size_t)v[HISTORY].len / 4, u.events = (size_t)v[CLICKED].len / 4, u.taste = (size_t)taus[0], u.recent = (size_t)taus[1];
     p.rows = v[ROWS].buf, p.seen = v[SEEN].buf, p.fused = v[FUSED].buf, p.ranks = v[RANKS].buf, p.scores = v[SCORES].buf, p.display = v[DISPLAY].buf, p.mailer = v[MAILER].buf;
     p.count = (size_t)v[ROWS].len / 4, p.sources = (size_t)sources;
-    Py_ssize_t had = v[HISTORY].len, items = v[BRAND].len, asked = v[ROWS].len;
-    int sound = v[CATEGORY].len == items * LEVELS && v[PAIR].len == items && v[PRICE].len == items && v[COUNTS].len == had && v[AGE].len == had && v[SPAN].len == had &&
-                v[DECAYED].len == had * TAUS && u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked &&
-                sources >= 0 && sources <= MOST_SOURCES && v[RANKS].len == asked * sources && v[SCORES].len == asked * sources && !p.display == !p.mailer &&
-                (!p.display || (v[DISPLAY].len * 4 == items && v[MAILER].len * 4 == items)) && codes[0] >= 0 && codes[1] >= 0 && codes[2] >= 0 &&
-                v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * sources);
-    sound = sound && user_fits(&w, &u) && within(p.rows, p.count, w.items);
+    Py_ssize_t had = v[HISTORY].len, items = (Py_ssize_t)w.count, asked = v[ROWS].len;
+    int sound = codes[0] > 0 && codes[1] > 0 && codes[2] >= 0 && v[COUNTS].len == had && v[AGE].len == had && v[SPAN].len == had && v[DECAYED].len == had * TAUS &&
+                u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked && sources >= 0 &&
+                sources <= MOST_SOURCES && v[RANKS].len == asked * sources && v[SCORES].len == asked * sources && !p.display == !p.mailer &&
+                (!p.display || (v[DISPLAY].len == items && v[MAILER].len == items)) && v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * sources) &&
+                within(u.history, u.had, w.count) && within(u.clicked, u.events, w.count) && within(p.rows, p.count, w.count);
     Tables t = {0};
+    Item *held;
     float *room;
-    int made = sound && make_room(&w, &u, &p, &t, &room);
-    if (made) {
-        tables(&w, &u, room, &t);
+    int made = sound && make_room(&w, &u, &p, &t, &held, &room);
+    if (made) sound = gather(&w, &u, held);
+    if (made && sound) {
+        tables(&u, room, &t);
         sizes(&p, t.sizes);
         sound = write_features(&w, &u, &p, &t, v[OUT].buf);
-        clear(&w, &u, &t);
+        clear(&u, &t);
     }
     give_back((Given){v, ALL});
     if (sound && !made) return NULL;
-    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", p.count, w.items);
+    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", p.count, w.count);
     Py_RETURN_NONE;
 }
