@@ -15,7 +15,8 @@ _LANES = 3  # calls at a time that wait for other servers: as many as keep both 
 class Turn:
     """Whose turn it is. An engine call is some 2 ms of pure CPU, so calls queue; the queue is bounded by time, not by luck.
 
-    Between two calls the event loop runs once, so that requests are stamped as they arrive and not when the burst before them is done.
+    Between two calls the event loop runs once, so that requests are stamped as they arrive and not when the burst before them is done. A
+    request that was read after the last call ended shows that it has run; only one that was read before waits for it.
     """
 
     lanes = 1
@@ -24,7 +25,7 @@ class Turn:
         self, budget_ms: float, on_shed: Callable[[], None] = lambda: None, on_wait: Callable[[float], None] = lambda _: None
     ) -> None:
         self._budget_ms, self._on_shed, self._on_wait = budget_ms, on_shed, on_wait
-        self._running = 0
+        self._running, self._ended = 0, float("-inf")  # calls under way; when the last one ended
         self._queue: deque[asyncio.Future[None]] = deque()
         self._mean_ms = 1.0  # of a call
 
@@ -33,22 +34,28 @@ class Turn:
         if len(self._queue) * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
             self._on_shed()
             return await call(self._budget_ms)
-        loop = asyncio.get_running_loop()
-        if self._running < self.lanes and not self._queue:
-            self._running += 1
+        if self._running >= self.lanes or self._queue:
+            await self._wait()
         else:
-            await self._wait(loop)
+            self._running += 1
+            if arrived <= self._ended:
+                asyncio.get_running_loop().call_soon(self._next)
+                await self._wait()
+        began = perf_counter()
         try:
-            began = perf_counter()
             self._on_wait(began - arrived)
             answer = await call((began - arrived) * 1e3)
             self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
             return answer
         finally:
-            loop.call_soon(self._next)  # not at once: the sockets are read first
+            self._ended = perf_counter()
+            if self._queue:
+                asyncio.get_running_loop().call_soon(self._next)  # not at once: the sockets are read first
+            else:
+                self._running -= 1
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        turn = loop.create_future()
+    async def _wait(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             await turn
