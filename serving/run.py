@@ -1,7 +1,6 @@
 """Start and stop a server: load, warm up, listen, drain. `python -m serving --bundle DIR` runs it; so does `shortlist serve`."""
 
 import asyncio
-import ctypes
 import gc
 import os
 import signal
@@ -19,12 +18,11 @@ from serving import kernel
 from serving.app import App
 from serving.assemble import Parts, assemble
 from serving.http import bind, run
+from serving.memory import keep_freed_memory, use_large_pages
 from serving.observe import configure_logs, kernel_name
 from serving.options import Options
 
 Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_MALLOC_BYTES = 256 << 20
 _DEATHS, _WITHIN_SECONDS = 3, 60.0  # of each worker, before the supervisor gives up
 _SWITCH_SECONDS = 0.001  # the loop waits no longer than this for the interpreter while the event writer's thread has it
 
@@ -70,6 +68,7 @@ async def _worker(options: Options, behind: Behind | None) -> None:
     listener = bind(options.host, options.port, options.share_port)
     gc.collect()
     gc.freeze()
+    use_large_pages()
     gc.set_threshold(50_000, 20, 100)
     app.ready = True
     log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, kernel=kernel_name(), pid=os.getpid())
@@ -89,14 +88,6 @@ async def _worker(options: Options, behind: Behind | None) -> None:
 def _close(parts: Parts) -> None:
     for close in parts.closers:
         close()
-
-
-def keep_freed_memory() -> None:
-    """glibc keeps freed memory instead of giving it back after each request: 1.15 to 1.3 times less CPU (docs: serving, section 2)."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _MALLOC_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _MALLOC_BYTES)
 
 
 def _supervise(options: Options) -> int:

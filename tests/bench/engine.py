@@ -20,9 +20,9 @@ import numpy as np
 
 from serving import kernel
 from serving.bundle import Bundle
+from serving.memory import keep_freed_memory, use_large_pages
 from serving.query import Request
 from serving.recommender import Recommender
-from serving.run import keep_freed_memory
 from serving.state import StateTable
 from serving.stores import StateEvent, States, open_store
 from serving.system import load_system
@@ -41,6 +41,7 @@ class Engine:
         self.day = self.recommender.catalogue.cut_day
         for state in self.states.some(50):
             self.answer(state.user_id, "warm")
+        use_large_pages()
 
     def touch(self, events: Sequence[tuple[str, str, float]]) -> None:
         """Each user looks at an item; the clock moves on to the newest."""
