@@ -223,7 +223,8 @@ def features(*given: Any, count: int, width: int) -> Array | None:
 
 
 def judge(
-    halves: Array, rows: Array, at: Array | None, user: Array, cross: Array, mean: Array, scale: Array, clip: float, panels: Array, sizes: Array
+    halves: Array, rows: Array, at: Array | None, user: Array, cross: Array, mean: Array, scale: Array, clip: float, panels: Array,
+    sizes: Array,
 ) -> Array | None:  # fmt: skip
     """(C, heads) logits of a ranker; of those at the positions `at` (K,) alone, where they are given. See `serving/layers.py`."""
     if _active is None or halves.dtype != np.float16:
