@@ -127,7 +127,7 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadBundle, match="is not JSON"):
         Bundle.load(tmp_path)
     (tmp_path / "bundle.json").write_text('{"format": 99}')
-    with pytest.raises(BadBundle, match="expected format 2, got 99"):
+    with pytest.raises(BadBundle, match="expected format 3, got 99"):
         Bundle.load(tmp_path)
 
 
