@@ -225,7 +225,7 @@ def rank_share(scores: Floats) -> Floats:
 def is_newcomer(state: UserState) -> bool:
     """Whether too little is known of a user for rankers learnt from others: nothing was had, or all of it at one moment."""
     days = state.last_day
-    return not len(days) or bool((days == days[0]).all())
+    return not len(days) or bool(days[0] == days[-1] and (days == days[0]).all())
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

@@ -4,7 +4,7 @@
  */
 #include "kernel.h"
 
-enum { TAUS = 4, OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, LEVELS = 3, AHEAD = 12, MOST_SOURCES = 64 };
+enum { TAUS = 4, OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, LEVELS = 3, AHEAD = 16, MOST_SOURCES = 64 };
 
 typedef struct {
     int32_t category[LEVELS], brand, pair; /* codes; pair: of brand and category together */
@@ -55,7 +55,7 @@ typedef struct {
     float *session, *own; /* (places,); (H, OWN_LOGS) */
     double *brand_own;
     float *brand_share, *brand_session;
-    float *lifts, *sizes; /* (E,) what the session says of each of its rows; (C, 2 S) */
+    float *lifts, *of_sources; /* (E,) what the session says of each of its rows; (3, C, S) */
     size_t places, brand_places;
 } Tables;
 
@@ -180,19 +180,27 @@ static void clear(const User *u, Tables *t) {
     }
 }
 
-/* Logarithms of the size of each score, and of its part of the greatest of its source. */
-HOT static void sizes(const Pool *p, float *out) {
-    float best[MOST_SOURCES] = {0};
-    size_t s = p->sources;
-    for (size_t c = 0; c < p->count; c++)
-        for (size_t i = 0; i < s; i++) best[i] = fabsf(p->scores[c * s + i]) > best[i] ? fabsf(p->scores[c * s + i]) : best[i];
-    for (size_t i = 0; i < s; i++) best[i] = p->relative / (best[i] > 1e-9f ? best[i] : 1e-9f);
-    for (size_t c = 0; c < p->count; c++)
-        for (size_t i = 0; i < s; i++) {
-            float size = fabsf(p->scores[c * s + i]);
-            out[2 * c * s + i] = size + 1.0f, out[(2 * c + 1) * s + i] = size * best[i] + 1.0f;
-        }
-    logs(out, 2 * p->count * s);
+/* Of every score the logarithm of its size, of every score that of its part of the greatest of its source, of every rank its place: (3, C, S).
+ * Eight candidates at a time, so that a source's greatest is beside each of its scores. */
+HOT static void sources(const Pool *p, float *out) {
+    float best[8 * MOST_SOURCES] = {0};
+    size_t s = p->sources, all = p->count * s;
+    float *size = out, *part = out + all, *place = out + 2 * all;
+    for (size_t begin = 0, end; begin < all; begin = end) {
+        end = begin + 8 * s < all ? begin + 8 * s : all;
+        for (size_t i = begin; i < end; i++) best[i - begin] = fabsf(p->scores[i]) > best[i - begin] ? fabsf(p->scores[i]) : best[i - begin];
+    }
+    for (size_t i = s; i < 8 * s; i++) best[i % s] = best[i] > best[i % s] ? best[i] : best[i % s];
+    for (size_t i = 0; i < 8 * s; i++) best[i] = i < s ? p->relative / (best[i] > 1e-9f ? best[i] : 1e-9f) : best[i - s];
+    for (size_t begin = 0, end; begin < all; begin = end) {
+        end = begin + 8 * s < all ? begin + 8 * s : all;
+        for (size_t i = begin; i < end; i++) size[i] = fabsf(p->scores[i]) + 1.0f, part[i] = fabsf(p->scores[i]) * best[i - begin] + 1.0f;
+    }
+    logs(out, 2 * all);
+    for (size_t i = 0; i < all; i++) {
+        size[i] = copysignf(size[i], p->scores[i]), part[i] = copysignf(part[i], p->scores[i]);
+        place[i] = p->offset / (p->ranks[i] + p->offset);
+    }
 }
 
 static inline void own_features(const User *u, const Tables *t, int32_t row, float *out) {
@@ -225,23 +233,15 @@ static inline void session_features(const User *u, const Tables *t, int32_t row,
     out[1] = t->session[narrow], out[2] = t->brand_session[brand];
 }
 
-static inline void source_features(const Pool *p, size_t c, float best, const float *sizes, float *out) {
-    size_t s = p->sources;
-    const float *ranks = p->ranks + c * s, *scores = p->scores + c * s;
+static inline void source_features(const Pool *p, size_t c, float best, const float *of_sources, float *out) {
+    size_t s = p->sources, all = p->count * s;
+    const float *ranks = p->ranks + c * s, *from = of_sources + c * s;
     float found = 0;
-    sizes += 2 * c * s;
     for (size_t i = 0; i < s; i++) {
         found += ranks[i] < INFINITY ? 1.0f : 0.0f;
-        out[FUSION + i] = copysignf(sizes[i], scores[i]), out[FUSION + s + i] = copysignf(sizes[s + i], scores[i]);
-        out[FUSION + 2 * s + i] = p->offset / (ranks[i] + p->offset);
+        out[FUSION + i] = from[i], out[FUSION + s + i] = from[all + i], out[FUSION + 2 * s + i] = from[2 * all + i];
     }
     out[0] = p->fused[c] * p->offset, out[1] = p->fused[c] / best, out[2] = found;
-}
-
-static inline void fetch_ahead(const World *w, const Pool *p, size_t c) {
-    int32_t row = p->rows[c + AHEAD < p->count ? c + AHEAD : p->count - 1];
-    __builtin_prefetch(w->items + row), __builtin_prefetch(&w->items[row].price);
-    if (p->display) __builtin_prefetch(p->display + row), __builtin_prefetch(p->mailer + row);
 }
 
 /* Whether all codes are within their tables. */
@@ -253,7 +253,9 @@ HOT static int write_features(const World *w, const User *u, const Pool *p, cons
     for (size_t c = 0; c < p->count; c++, out += width) {
         int32_t row = p->rows[c], at[LEVELS];
         const Item *item = w->items + row;
-        fetch_ahead(w, p, c);
+        int32_t later = p->rows[c + AHEAD < p->count ? c + AHEAD : c];
+        __builtin_prefetch(w->items + later), __builtin_prefetch(&w->items[later].price);
+        if (p->display) __builtin_prefetch(p->display + later), __builtin_prefetch(p->mailer + later);
         if (!fits(w, item)) return 0;
         for (int level = 0; level < LEVELS; level++) at[level] = t->category_slots[item->category[level]];
         int32_t brand = t->brand_slots[item->brand];
@@ -262,7 +264,7 @@ HOT static int write_features(const World *w, const User *u, const Pool *p, cons
         if (u->had + u->events) taste_features(t, item, at, brand, out + OWN);
         if (p->display) out[OWN + TASTE] = p->display[row] != 0, out[OWN + TASTE + 1] = p->mailer[row] != 0;
         if (u->events) session_features(u, t, row, at[2], brand, out + OWN + TASTE + PLAN);
-        source_features(p, c, best, t->sizes, out + OWN + TASTE + PLAN + SESSION);
+        source_features(p, c, best, t->of_sources, out + OWN + TASTE + PLAN + SESSION);
     }
     return 1;
 }
@@ -289,7 +291,7 @@ static int gather(const World *w, User *u, Item *items) {
 static int make_room(const World *w, const User *u, const Pool *p, Tables *t, Item **items, float **room) {
     size_t all = u->had + u->events, places = LEVELS * all + 1, brand_places = all + 1;
     size_t doubles = places * sizeof(Sums) + 2 * brand_places * 8;
-    size_t floats = places * (sizeof(Plain) + sizeof(Logged) + 4) + (2 * brand_places + u->had * OWN_LOGS + u->events + 2 * p->count * p->sources + all) * 4 + all * sizeof(Item);
+    size_t floats = places * (sizeof(Plain) + sizeof(Logged) + 4) + (2 * brand_places + u->had * OWN_LOGS + u->events + 3 * p->count * p->sources + all) * 4 + all * sizeof(Item);
     t->category_slots = kept_zeros(KEPT_TABLE, (w->categories + w->brands) * 4);
     t->of_pair = kept_zeros(KEPT_PAIRS, (w->pairs + 1) * 8);
     t->sums = kept_memory(KEPT_SUMS, doubles + floats);
@@ -299,8 +301,8 @@ static int make_room(const World *w, const User *u, const Pool *p, Tables *t, It
     t->plain = (Plain *)(t->brand_own + 2 * brand_places), t->logged = (Logged *)(t->plain + places);
     t->session = (float *)(t->logged + places), t->own = t->session + places;
     t->brand_share = t->own + u->had * OWN_LOGS, t->brand_session = t->brand_share + brand_places;
-    t->lifts = t->brand_session + brand_places, t->sizes = t->lifts + u->events;
-    *items = (Item *)(t->sizes + 2 * p->count * p->sources), *room = (float *)(*items + all);
+    t->lifts = t->brand_session + brand_places, t->of_sources = t->lifts + u->events;
+    *items = (Item *)(t->of_sources + 3 * p->count * p->sources), *room = (float *)(*items + all);
     return 1;
 }
 
@@ -311,21 +313,21 @@ static int make_room(const World *w, const User *u, const Pool *p, Tables *t, It
 PyObject *py_features(PyObject *self, PyObject *args) {
     enum { ITEMS, HISTORY, COUNTS, AGE, SPAN, DECAYED, CLICKED, WEIGHTS, ROWS, SEEN, FUSED, RANKS, SCORES, DISPLAY, MAILER, OUT, ALL };
     Py_buffer v[ALL] = {{0}};
-    Py_ssize_t codes[3], taus[2], sources;
+    Py_ssize_t codes[3], taus[2], asked_sources;
     User u = {0};
     Pool p = {0};
     if (!PyArg_ParseTuple(args, "y*nnny*y*y*y*y*y*y*nnffy*y*y*y*y*z*z*nffw*", &v[0], &codes[0], &codes[1], &codes[2], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &taus[0], &taus[1],
-                          &u.never, &u.limit, &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &sources, &p.relative, &p.offset, &v[15])) return NULL;
+                          &u.never, &u.limit, &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &asked_sources, &p.relative, &p.offset, &v[15])) return NULL;
     World w = {v[ITEMS].buf, (size_t)v[ITEMS].len / sizeof(Item), (size_t)codes[0], (size_t)codes[1], (size_t)codes[2]};
     u.history = v[HISTORY].buf, u.clicked = v[CLICKED].buf, u.counts = v[COUNTS].buf, u.age = v[AGE].buf, u.span = v[SPAN].buf, u.decayed = v[DECAYED].buf, u.session = v[WEIGHTS].buf;
     u.had = (size_t)v[HISTORY].len / 4, u.events = (size_t)v[CLICKED].len / 4, u.taste = (size_t)taus[0], u.recent = (size_t)taus[1];
     p.rows = v[ROWS].buf, p.seen = v[SEEN].buf, p.fused = v[FUSED].buf, p.ranks = v[RANKS].buf, p.scores = v[SCORES].buf, p.display = v[DISPLAY].buf, p.mailer = v[MAILER].buf;
-    p.count = (size_t)v[ROWS].len / 4, p.sources = (size_t)sources;
+    p.count = (size_t)v[ROWS].len / 4, p.sources = (size_t)asked_sources;
     Py_ssize_t had = v[HISTORY].len, items = (Py_ssize_t)w.count, asked = v[ROWS].len;
     int sound = codes[0] > 0 && codes[1] > 0 && codes[2] >= 0 && v[COUNTS].len == had && v[AGE].len == had && v[SPAN].len == had && v[DECAYED].len == had * TAUS &&
-                u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked && sources >= 0 &&
-                sources <= MOST_SOURCES && v[RANKS].len == asked * sources && v[SCORES].len == asked * sources && !p.display == !p.mailer &&
-                (!p.display || (v[DISPLAY].len == items && v[MAILER].len == items)) && v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * sources) &&
+                u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked && asked_sources >= 0 &&
+                asked_sources <= MOST_SOURCES && v[RANKS].len == asked * asked_sources && v[SCORES].len == asked * asked_sources && !p.display == !p.mailer &&
+                (!p.display || (v[DISPLAY].len == items && v[MAILER].len == items)) && v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * asked_sources) &&
                 within(u.history, u.had, w.count) && within(u.clicked, u.events, w.count) && within(p.rows, p.count, w.count);
     Tables t = {0};
     Item *held;
@@ -334,7 +336,7 @@ PyObject *py_features(PyObject *self, PyObject *args) {
     if (made) sound = gather(&w, &u, held);
     if (made && sound) {
         tables(&u, room, &t);
-        sizes(&p, t.sizes);
+        sources(&p, t.of_sources);
         sound = write_features(&w, &u, &p, &t, v[OUT].buf);
         clear(&u, &t);
     }
