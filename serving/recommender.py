@@ -8,7 +8,7 @@ Shapes: C candidates, K kept by the light ranker, k answer length.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,18 +34,17 @@ from serving.system import System
 # taken from them (`is_newcomer`).
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """What the rankers say of a pool. `kept`: positions of the heavy ranker's candidates, best light score first."""
 
     light: Floats  # (C,)
     kept: Rows  # (K,) positions in the candidates
     heavy: Floats | None  # (K,); None: the light ranker alone answers
-    cross: Floats | None = field(default=None, repr=False)  # (C, Fx) the features both read
-    order: Rows | None = field(default=None, repr=False)  # (C,) positions, best light score first
+    cross: Floats | None = None  # (C, Fx) the features both read
+    order: Rows | None = None  # (C,) positions, best light score first
     by_fusion: bool = False  # too little is known of the user for the rankers: the fused rank scores
-    prior: Floats | None = field(default=None, repr=False)  # (C,) the fused rank that has an equal say where only new items are asked for
-    lift: Floats | None = field(default=None, repr=False)  # (C,) log-odds the session adds; None: there is no session
+    prior: Floats | None = None  # (C,) the fused rank that has an equal say where only new items are asked for
+    lift: Floats | None = None  # (C,) log-odds the session adds; None: there is no session
 
 
 class Trace(NamedTuple):
@@ -125,13 +124,13 @@ class Recommender:
     def heavy(self, side: UserSide, pool: Candidates, scores: Scores) -> Scores:
         """The heavy ranker's scores of those kept."""
         if scores.by_fusion:
-            return replace(scores, heavy=scores.light[scores.kept])
+            return scores._replace(heavy=scores.light[scores.kept])
         assert scores.cross is not None
         logits = self.rankers.heavy(side, pool.rows, scores.cross, scores.kept)
         heavy = self._worth(logits, pool.seen, scores.lift, scores.kept)
         if scores.prior is not None:
             heavy = rank_share(heavy) + scores.prior[scores.kept]
-        return replace(scores, heavy=heavy)
+        return scores._replace(heavy=heavy)
 
     def rank(self, query: Query, pool: Candidates, side: UserSide | None = None) -> Scores:
         """Light over the pool, heavy over what it keeps."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from serving.fusion import fuse
 from serving.index import descending, select
 from serving.layers import Layers
 from serving.query import Candidates, Hits, Query, Request
+from serving.rankers import UserSide, final_scores
 from serving.reasons import known
 from serving.recommender import Recommender
 from serving.scan import Int8Scan
@@ -164,17 +166,50 @@ def test_pools_are_the_same(seed: int, sources: int, pool: int) -> None:
         same(getattr(found, part), getattr(expected, part))
 
 
-@settings(deadline=None, max_examples=60)
-@given(SEEDS, st.integers(0, 90))
-def test_features_are_the_same(seed: int, count: int) -> None:
+def some_pool(random: np.random.Generator, query: Query, count: int, sources: int) -> Candidates:
+    rows = random.permutation(len(CATALOGUE))[:count].astype(np.int32)
+    had = query.history_rows[: count // 3]
+    rows = np.concatenate((had, rows[~np.isin(rows, had)][: count - len(had)]))
+    shape = (len(rows), sources)
+    ranks = np.where(random.random(shape) < 0.5, random.integers(0, 100, shape), np.inf).astype(np.float32)
+    scores = (random.normal(size=shape) * (random.random(shape) < 0.7)).astype(np.float32)
+    return Candidates(rows, scores, ranks, random.random(len(rows), np.float32), np.isin(rows, query.history_rows))
+
+
+@settings(deadline=None, max_examples=150)
+@given(SEEDS, st.integers(0, 90), st.integers(1, 6))
+def test_features_are_the_same(seed: int, count: int, sources: int) -> None:
     random = np.random.default_rng(seed)
     query = asked(random)
-    rows = random.permutation(len(CATALOGUE))[:count].astype(np.int32)
-    ranks = np.where(random.random((count, 3)) < 0.5, random.integers(0, 100, (count, 3)), np.inf).astype(np.float32)
-    scores = (random.normal(size=(count, 3)) * (random.random((count, 3)) < 0.7)).astype(np.float32)
-    pool = Candidates(rows, scores, ranks, random.random(count, np.float32), np.isin(rows, query().history_rows))
+    pool = some_pool(random, query(), count, sources)
     same(*both(lambda: cross_features(query(), pool)))
     same(*both(lambda: request_features(query())))
+
+
+def test_a_pool_that_is_refused_leaves_no_trace_in_the_next_ones_features() -> None:
+    query = asked(np.random.default_rng(7))
+    pool = some_pool(np.random.default_rng(8), query(), 40, 3)
+    expected = cross_features(query(), pool)
+    wrong = replace(pool, rows=np.append(pool.rows[:-1], np.int32(len(CATALOGUE))))
+    with pytest.raises(ValueError, match="expected 40 candidates"):
+        cross_features(query(), wrong)
+    fewer = replace(CATALOGUE, brand_names=CATALOGUE.brand_names[:1], category_names=CATALOGUE.category_names[:2])
+    with pytest.raises(ValueError, match="expected 40 candidates"):
+        cross_features(replace(query(), catalogue=fewer), pool)
+    same(cross_features(query(), pool), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEEDS, st.integers(0, 90), st.booleans(), st.booleans())
+def test_scores_are_the_same(seed: int, count: int, lifted: bool, chosen: bool) -> None:
+    random = np.random.default_rng(seed)
+    at = random.permutation(count)[: count // 2].astype(np.int32) if chosen else None
+    logits = random.normal(scale=9, size=(count if at is None else len(at), 2)).astype(np.float32)
+    seen, lift = random.random(count) < 0.5, random.normal(size=count).astype(np.float32) if lifted else None
+    found, expected = both(lambda: final_scores(logits, seen, {"repeat": 0.7, "discover": 0.3}, lift, at))
+    same(found, expected)
+    if at is not None:
+        same(found, final_scores(logits, seen[at], {"repeat": 0.7, "discover": 0.3}, None if lift is None else lift[at]))
 
 
 @settings(deadline=None, max_examples=40)
@@ -199,6 +234,8 @@ def test_a_rankers_layers_are_sums_in_order(seed: int, count: int, sizes: tuple[
     for part, bias in zip(parts[1:], biases, strict=True):
         hidden = np.maximum(hidden, 0) @ part + bias
     np.testing.assert_allclose(found, hidden, rtol=2e-3, atol=2e-3)
+    at = random.integers(count, size=count // 2).astype(np.int32)
+    same(layers.judge(halves, rows, user_half, cross, at), found[at])
     assert not layers.agree(lambda halves, cross: np.zeros((len(cross), 2), np.float32))  # a graph that says something else
 
 
@@ -222,6 +259,20 @@ def test_the_users_side_is_the_graphs_to_the_bit(shop: tuple[Recommender, StateT
     found, expected = both(lambda: rankers.request(features, bag))
     for part in ("light", "heavy", "vector"):
         same(getattr(found, part), getattr(expected, part))
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, st.integers(1, 150), st.sampled_from(["light", "heavy"]))
+def test_a_rankers_loop_is_its_graph_to_the_bit(shop: tuple[Recommender, StateTable], seed: int, count: int, name: str) -> None:
+    rankers, random = shop[0].rankers, np.random.default_rng(seed)
+    inputs = rankers.sessions[name].get_inputs()[1].shape[1]
+    halves = (random.normal(size=(1, rankers.halves[one].shape[1])).astype(np.float32) for one in ("light", "heavy"))
+    side = UserSide(np.empty(0, np.float32), *halves)
+    rows = random.integers(len(rankers.halves[name]), size=count).astype(np.int32)
+    cross = (random.normal(size=(count, inputs)) * 10 ** random.uniform(-2, 1)).astype(np.float32)
+    at = random.permutation(count)[: count // 2 + 1].astype(np.int32)
+    same(*both(lambda: getattr(rankers, name)(side, rows, cross)))
+    same(*both(lambda: getattr(rankers, name)(side, rows, cross, at)))
 
 
 @pytest.mark.parametrize("discover", [False, True])
@@ -261,6 +312,14 @@ def test_what_is_outside_of_a_table_is_refused() -> None:
         kernel.best(one, 1, 0.0, np.array([2], np.int32))
     with pytest.raises(ValueError, match="rows within a table of 2"):
         kernel.bag(np.ones((2, 16), np.float16), past(2), 2)
+    with pytest.raises(ValueError, match="expected two logits"):
+        kernel.worth(np.ones((1, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([2], np.int32))
+    layers = Layers(one, one, np.ones(32, np.float32), np.array([2, 16]), 5.0)
+    table, user_half, cross = np.ones((2, 16), np.float16), np.ones(16, np.float32), np.ones((2, 2), np.float32)
+    if layers.judge(table, np.zeros(2, np.int32), user_half, cross) is not None:  # this CPU has a loop for it
+        for rows, at in (([0, 2], None), ([0, 1], [2]), ([0, 1], [-1])):
+            with pytest.raises(ValueError, match="of one ranker"):
+                layers.judge(table, np.array(rows, np.int32), user_half, cross, None if at is None else np.array(at, np.int32))
     assert one.tolist() == [1, 1]
 
 

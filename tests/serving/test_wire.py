@@ -115,7 +115,7 @@ def test_a_side_or_scores_of_another_width_are_refused(other: Shape) -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 5], [0, 1, 2, 3, 3]])
 def test_a_position_beyond_the_pool_or_named_twice_is_refused(order: list[int]) -> None:
-    scores = replace(scored(None), order=np.array(order, np.int32))
+    scores = scored(None)._replace(order=np.array(order, np.int32))
     with pytest.raises(WireError, match=r"row|twice"):
         wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
 
@@ -126,7 +126,7 @@ def test_rows_beyond_the_catalogue_are_refused() -> None:
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
-    scores = replace(scored(None), light=np.full(5, np.nan, np.float32))
+    scores = scored(None)._replace(light=np.full(5, np.nan, np.float32))
     with pytest.raises(WireError, match="finite"):
         wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
 
