@@ -189,8 +189,9 @@ def fuse(
     listed = sum(len(source[0]) for source in sources)
     if _active is None or listed >= 1 << 16 - 1:
         return None
-    kept, fused, seen = np.empty(listed, np.int32), np.empty(listed, np.float32), np.empty(listed, np.bool_)
-    ranks, scores = np.empty((listed, len(sources)), np.float32), np.empty((listed, len(sources)), np.float32)
+    most = min(listed, max(pool, sum(source[6] for source in sources)))  # a pool may be kept, with all the room it was given
+    kept, fused, seen = np.empty(most, np.int32), np.empty(most, np.float32), np.empty(most, np.bool_)
+    ranks, scores = np.empty((most, len(sources)), np.float32), np.empty((most, len(sources)), np.float32)
     size = _active.fuse(sources, history, items, pool, flags, barring, kept, fused, ranks, scores, seen)
     return kept[:size], fused[:size], ranks[:size], scores[:size], seen[:size]
 

@@ -8,7 +8,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MALLOC_BYTES = 256 << 20
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # linux/mman.h; the second since Linux 6.1
 _LARGE = 2 << 20
-_MAPS = Path("/proc/self/maps")
+_DENSE = 0.7  # of a mapping that is in use; a thread's stack, mostly never touched, must not become resident
+_MAPS = Path("/proc/self/smaps")
 
 
 def keep_freed_memory() -> None:
@@ -33,10 +34,16 @@ def use_large_pages() -> None:
 
 
 def _own_memory() -> Iterator[tuple[int, int]]:
-    """Where writable memory that belongs to no file begins and ends, in whole large pages."""
+    """Where writable memory that belongs to no file, and is in use, begins and ends, in whole large pages."""
+    begin = end = 0
     for line in _MAPS.read_text().splitlines():
-        place, permissions, _, _, inode, *name = line.split(maxsplit=5)
-        begin, end = (int(part, 16) for part in place.split("-"))
-        begin, end = -(-begin // _LARGE) * _LARGE, end // _LARGE * _LARGE
-        if begin < end and "w" in permissions and inode == "0" and (not name or name[0] == "[heap]"):
-            yield begin, end
+        name, _, rest = line.partition(" ")
+        if "-" in name:  # the head of a mapping: place, permissions, offset, device, inode, name
+            permissions, _, _, inode, *more = rest.split(maxsplit=4)
+            begin, end = (int(part, 16) for part in name.split("-"))
+            if "w" not in permissions or inode != "0" or (more and more[0] != "[heap]"):
+                begin = end
+        elif name == "Rss:" and 1024 * int(rest.split()[0]) >= _DENSE * (end - begin):
+            first, last = -(-begin // _LARGE) * _LARGE, end // _LARGE * _LARGE
+            if first < last:
+                yield first, last

@@ -112,8 +112,8 @@ static int read_list(PyObject *given, Py_buffer *v, size_t items, Listed *list) 
     return 0;
 }
 
-/* fuse(sources (S) as `read_list` takes them, history int32 (H,), items, pool, flags uint8 (I,) or None, barring, rows int32 (L,) out, fused float32 (L,) out, ranks float32 (L, S) out,
- *      scores float32 (L, S) out, seen uint8 (L,) out) -> size of the pool */
+/* fuse(sources (S) as `read_list` takes them, history int32 (H,), items, pool, flags uint8 (I,) or None, barring, rows int32 (M,) out, fused float32 (M,) out, ranks float32 (M, S) out,
+ *      scores float32 (M, S) out, seen uint8 (M,) out) -> size of the pool. M: all that is listed, or what the pool takes at most */
 PyObject *py_fuse(PyObject *self, PyObject *args) {
     Py_buffer v[7] = {{0}}, of[MOST_SOURCES * 4] = {{0}};
     Listed lists[MOST_SOURCES];
@@ -123,19 +123,20 @@ PyObject *py_fuse(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!y*nnz*Iw*w*w*w*w*", &PyTuple_Type, &given, &v[0], &items, &pool, &v[6], &barring, &v[1], &v[2], &v[3], &v[4], &v[5])) return NULL;
     Lists all = {lists, v[0].buf, v[6].buf, (size_t)PyTuple_GET_SIZE(given), (size_t)v[0].len / 4, (size_t)pool, 0, barring};
     int sound = (!v[6].buf || v[6].len == items) && all.sources >= 1 && all.sources <= MOST_SOURCES && items >= 0 && pool >= 0 && !beyond(all.history, all.had, (size_t)items);
-    size_t read = 0;
+    size_t read = 0, room = (size_t)v[5].len, most = all.pool, promised = 0;
     for (; sound && read < all.sources; read++) {
         sound = read_list(PyTuple_GET_ITEM(given, read), of + 4 * read, (size_t)items, &lists[read]);
         all.listed += sound ? lists[read].listed : 0;
+        promised += sound && lists[read].promised > 0 ? (size_t)lists[read].promised : 0;
     }
-    size_t room = (size_t)v[5].len;
-    sound = sound && all.listed <= MOST_LISTED && room == all.listed && (size_t)v[1].len == room * 4 && v[2].len == v[1].len &&
+    most = promised > most ? promised : most;
+    sound = sound && all.listed <= MOST_LISTED && room >= (all.listed < most ? all.listed : most) && (size_t)v[1].len == room * 4 && v[2].len == v[1].len &&
             (size_t)v[3].len == room * all.sources * 4 && v[4].len == v[3].len;
     if (sound) {
         uint16_t *slots = kept_zeros(KEPT_SLOTS, ((size_t)items + 1) * 2);
-        Scored *found = kept_memory(KEPT_FOUND, (room + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (room + 1) * sizeof(Scored));
-        double *sums = kept_memory(KEPT_SUMS, (room + 1) * 8);
-        uint8_t *kept = kept_memory(KEPT_KINDS, room + 1);
+        Scored *found = kept_memory(KEPT_FOUND, (all.listed + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (all.listed + 1) * sizeof(Scored));
+        double *sums = kept_memory(KEPT_SUMS, (all.listed + 1) * 8);
+        uint8_t *kept = kept_memory(KEPT_KINDS, all.listed + 1);
         Pool out = {v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf};
         if (slots && found && spare && sums && kept) {
             count = (Py_ssize_t)fill(&all, slots, found, spare, sums, kept, out);
