@@ -23,6 +23,7 @@ from serving.rankers import UserSide, final_scores
 from serving.reasons import known
 from serving.recommender import Recommender
 from serving.scan import Int8Scan
+from serving.sources.buy_again import BuyAgain, Habits
 from serving.sources.linear import Linear, Neighbours
 from serving.sources.two_tower import TowerTable, TwoTower
 from serving.state import SESSION_TYPES, TAUS_DAYS, StateTable, UserState
@@ -130,6 +131,18 @@ def test_what_is_known_of_shown_items_is_the_same(seed: int, pool: int, shown: i
     query = asked(random)
     found, expected = both(lambda: known(candidates, query().history_rows, asked_for))
     assert found == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS)
+def test_what_was_had_is_ranked_the_same_items_posted_since_the_fit_among_it(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    source = BuyAgain(SourceSpec("buy_again", 1.0), Habits(random.random(len(CATALOGUE) // 2, np.float32), 90.0))  # knows half of the items
+    query = asked(random)
+    found, expected = both(lambda: source.retrieve(query(), 30))
+    same(found.rows, expected.rows)
+    same(found.scores, expected.scores)
+    assert len(found.rows) == min(30, len(query().history_rows))
 
 
 @settings(deadline=None, max_examples=40)
