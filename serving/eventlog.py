@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from serving.messages import Event
+from serving.sqlite import open_wal
 from serving.stores import StateEvent, States, StoreUnavailable
 
 SECONDS_A_DAY = 86_400.0
@@ -45,10 +46,7 @@ class SqliteLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "events.sqlite"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db = open_wal(self.path, 5, synchronous="FULL")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS events "
                 "(seq INTEGER PRIMARY KEY, event_id TEXT UNIQUE NOT NULL, day REAL NOT NULL, body BLOB NOT NULL)"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from serving.messages import NewItem
+from serving.sqlite import open_wal
 from serving.stores import StoreUnavailable
 
 _PREFIX = "shortlist:items"
@@ -56,10 +57,8 @@ class SqliteItems:
 
     def _with(self, work: Any, write: bool = False) -> Any:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self._path, timeout=2, isolation_level=None)
+            db = open_wal(self._path, 2)
             try:
-                db.execute("PRAGMA journal_mode=WAL")
                 db.execute("CREATE TABLE IF NOT EXISTS items (seq INTEGER PRIMARY KEY, item_id TEXT UNIQUE NOT NULL, body BLOB NOT NULL)")
                 db.execute("CREATE TABLE IF NOT EXISTS version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL)")
                 db.execute("INSERT OR IGNORE INTO version VALUES (1, 0)")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.catalogue import item_key
+from serving.sqlite import is_busy, open_wal
 from serving.state import SESSION_TYPES, BadState, StateTable, UserState
 from serving.system import Learning
 
@@ -82,11 +83,8 @@ class SqliteStore:
                 self._forget()
                 found = None
         if found is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            found = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+            found = open_wal(self._path, self._timeout, any_thread=True)  # folded again from the event log; survives SIGKILL as it is
             try:
-                found.execute("PRAGMA journal_mode=WAL")
-                found.execute("PRAGMA synchronous=NORMAL")  # folded again from the event log; survives SIGKILL as it is
                 # With rowids: a tree whose inner pages hold whole states is deep, and a read costs 2.5 times as much.
                 found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB)")
             except sqlite3.Error:
@@ -107,7 +105,7 @@ class SqliteStore:
     def _forget(self, error: Exception | None = None) -> None:
         """Close this thread's connection, unless all that is wrong is that another holds the lock."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if found is not None and getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if found is not None and not is_busy(error):
             self._local.db = None
             self._opened.remove(found)
             found.close()

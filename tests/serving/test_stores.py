@@ -126,6 +126,28 @@ def test_workers_changing_one_user_at_once_lose_nothing(opened: Open) -> None:
     assert len(States(opened(), TABLE, LEARNING).read("u01").session_keys) == 36
 
 
+def test_workers_that_open_a_new_database_at_once_all_get_it(tmp_path: Path) -> None:
+    """SQLite refuses, without waiting, those who ask while one turns the file to WAL: without asking again one worker in fifty failed."""
+    failed: list[StoreUnavailable] = []
+
+    def work(path: Path, start: threading.Barrier) -> None:
+        with closing(SqliteStore(path, 10)) as store:
+            start.wait()
+            try:
+                store.change(["u01"], lambda *_: (b"state", b"recent"))
+            except StoreUnavailable as error:
+                failed.append(error)
+
+    for attempt in range(30):
+        start = threading.Barrier(4)
+        threads = [threading.Thread(target=work, args=(tmp_path / f"{attempt}.sqlite", start)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed
+
+
 def test_a_later_cuts_table_takes_the_events_it_has_not_seen_and_no_other(opened: Open) -> None:
     States(opened(), TABLE, LEARNING).apply(
         [event(1, kind="purchase", item="i150", day=DAY + 1), event(2, kind="purchase", item="i151", day=DAY + 3)]
