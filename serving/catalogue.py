@@ -58,6 +58,12 @@ class Catalogue(ArrayFolder):
         return np.asarray(self.keys)[self.key_order]  # (I,)
 
     @cached_property
+    def key_steps(self) -> NDArray[np.int32]:
+        """(1025,) how many keys are below each step of their ten highest bits: a key's place is near, and need not be searched from afar."""
+        steps = np.arange(1024, dtype=np.uint64) << np.uint64(54)
+        return np.append(np.searchsorted(self.sorted_keys, steps), len(self)).astype(np.int32)
+
+    @cached_property
     def brand_category(self) -> NDArray[np.int32]:
         """(I,) code of the item's brand and category (level 1) together, from 0."""
         pairs = np.asarray(self.brand, np.int64) * len(self.category_names) + self.category[:, 1]
@@ -86,7 +92,7 @@ class Catalogue(ArrayFolder):
         """Rows of `keys` (H,) -> (H,); -1 where the catalogue does not hold the item."""
         if not len(self):
             return np.full(len(keys), -1, np.int32)
-        compiled = kernel.resolve(self.sorted_keys, self.key_order, keys)
+        compiled = kernel.resolve(self.sorted_keys, self.key_order, self.key_steps, keys)
         if compiled is not None:
             return compiled
         found = np.minimum(np.searchsorted(self.sorted_keys, keys), len(self) - 1)  # (H,)

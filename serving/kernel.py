@@ -146,17 +146,18 @@ def halves(table: Array, rows: Array, user: Array) -> Array | None:
     return out
 
 
-def resolve(sorted_keys: Array, rows: Array, keys: Array) -> Array | None:
+def resolve(sorted_keys: Array, rows: Array, steps: Array, keys: Array) -> Array | None:
     """(H,) the row of each key, -1 where there is none."""
     if _active is None:
         return None
     out = np.empty(len(keys), np.int32)
-    _active.resolve(sorted_keys, rows, keys, out)
+    _active.resolve(sorted_keys, rows, steps, keys, out)
     return out
 
 
 def recall(
-    sorted_keys: Array, rows: Array, keys: Array, last: Array, first: Array, counts: Array, decayed: Array, taus: Array, day: float
+    sorted_keys: Array, rows: Array, steps: Array, keys: Array, last: Array, first: Array, counts: Array, decayed: Array, taus: Array,
+    day: float,
 ) -> tuple[Array, Array, Array, Array, Array, Array] | None:  # fmt: skip
     """Of the known keys, ascending by row: rows, order, counts, age, span (H,), and decayed (T, H). See `serving.query.History`."""
     if _active is None or len(sorted_keys) >= 1 << 24:
@@ -164,7 +165,7 @@ def recall(
     n, t = len(keys), len(taus)
     found = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     now = np.empty(t * n, np.float32)
-    known = _active.recall(sorted_keys, rows, keys, last, first, counts, decayed, taus, day, *found, now)
+    known = _active.recall(sorted_keys, rows, steps, keys, last, first, counts, decayed, taus, day, *found, now)
     known_rows, order, known_counts, age, span = (one[:known] for one in found)
     return known_rows, order, known_counts, age, span, now[: t * known].reshape(t, known)
 

@@ -99,8 +99,9 @@ class History:
 
     @classmethod
     def of(cls, state: UserState, catalogue: Catalogue, day: float) -> "History":
+        keys = (catalogue.sorted_keys, catalogue.key_order, catalogue.key_steps)
         given = (state.keys, state.last_day, state.first_day, state.counts, state.decayed)
-        found = kernel.recall(catalogue.sorted_keys, catalogue.key_order, *given, _TAUS, day)
+        found = kernel.recall(*keys, *given, _TAUS, day)
         if found is not None:
             return cls(*found)
         rows = catalogue.rows_of_keys(state.keys)  # (H,)

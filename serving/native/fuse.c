@@ -1,7 +1,7 @@
 /* One pool from the lists of the sources (serving/fusion.py). */
 #include "kernel.h"
 
-enum { MOST_SOURCES = 64, MOST_LISTED = 65534 }; /* an item's slot has sixteen bits: the table of slots stays in the nearest caches */
+enum { MOST_SOURCES = 64, MOST_LISTED = 65534, AHEAD = 16 }; /* an item's slot has sixteen bits: the table of slots stays in the nearest caches */
 
 typedef struct {
     const int32_t *rows, *at; /* best first; of an item in `values`, NULL: at its row */
@@ -33,7 +33,7 @@ static size_t gather(const Lists *all, uint16_t *slots, Scored *found, double *s
         for (size_t j = 0; j < list->listed; j++) {
             int32_t row = list->rows[j];
             uint16_t slot = slots[row];
-            if (j + 16 < list->listed) __builtin_prefetch(slots + list->rows[j + 16]);
+            if (j + AHEAD < list->listed) __builtin_prefetch(slots + list->rows[j + AHEAD]);
             if (!slot) {
                 slot = slots[row] = (uint16_t)++distinct;
                 sums[slot - 1] = 0, kept[slot - 1] = 0, found[slot - 1].at = row;
@@ -54,6 +54,7 @@ static size_t fill(const Lists *all, uint16_t *slots, Scored *found, Scored *spa
     Scored *order = falling(found, spare, distinct);
     for (size_t m = 0; m < distinct; m++) {
         int32_t row = order[m].at;
+        if (all->flags && m + AHEAD < distinct) __builtin_prefetch(all->flags + order[m + AHEAD].at);
         uint8_t must = kept[slots[row] - 1];
         slots[row] = 0;
         if (!must && !room) continue;
@@ -77,22 +78,22 @@ static size_t fill(const Lists *all, uint16_t *slots, Scored *found, Scored *spa
     return count;
 }
 
-/* Each source's score of each candidate: its value by position, or only what it listed. */
-static void read_scores(const Lists *all, size_t count, Pool pool) {
-    for (size_t c = 0; c < count; c++)
-        for (size_t s = 0; s < all->sources; s++) {
-            const Listed *list = &all->lists[s];
-            size_t row = (size_t)pool.rows[c], i = c * all->sources + s;
-            if (c + 8 < count && (size_t)pool.rows[c + 8] < list->known) __builtin_prefetch((const float *)(list->at ? (const void *)list->at : list->values) + pool.rows[c + 8]);
-            float rank = pool.ranks[i], score = 0;
-            if (!list->values) {
-                if (isfinite(rank)) score = list->scores[(size_t)rank];
-            } else if (row < list->known) {
-                size_t place = list->at ? (size_t)list->at[row] : row; /* -1 is beyond all of them */
-                if (place < list->valued) score = list->values[place];
-            }
-            pool.scores[i] = score;
+/* One source's score of each candidate: its value by position, or only what it listed. Two looks behind one another, each asked for before. */
+static void read_scores(const Listed *list, const int32_t *rows, size_t count, size_t sources, const float *ranks, float *scores) {
+    size_t place[2 * AHEAD]; /* where the next candidates' values are, `valued` or more where there is none */
+    for (size_t c = 0; c < count + AHEAD; c++) {
+        if (c < count) {
+            size_t row = (size_t)rows[c], at = list->valued;
+            if (c + AHEAD < count && list->at && (size_t)rows[c + AHEAD] < list->known) __builtin_prefetch(list->at + rows[c + AHEAD]);
+            if (row < list->known) at = list->at ? (size_t)list->at[row] : row; /* -1 is beyond all of them */
+            if (at < list->valued) __builtin_prefetch(list->values + at);
+            place[c % (2 * AHEAD)] = at;
         }
+        if (c < AHEAD) continue;
+        size_t i = (c - AHEAD) * sources, at = place[(c - AHEAD) % (2 * AHEAD)];
+        if (list->values) scores[i] = at < list->valued ? list->values[at] : 0;
+        else scores[i] = isfinite(ranks[i]) ? list->scores[(size_t)ranks[i]] : 0;
+    }
 }
 
 static int beyond(const int32_t *rows, size_t count, size_t items) {
@@ -140,7 +141,7 @@ PyObject *py_fuse(PyObject *self, PyObject *args) {
         Pool out = {v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf};
         if (slots && found && spare && sums && kept) {
             count = (Py_ssize_t)fill(&all, slots, found, spare, sums, kept, out);
-            read_scores(&all, (size_t)count, out);
+            for (size_t s = 0; s < all.sources; s++) read_scores(&lists[s], out.rows, (size_t)count, all.sources, out.ranks + s, out.scores + s);
         }
     } else if (!PyErr_Occurred()) {
         PyErr_Format(PyExc_ValueError, "expected 1 to %d sources that list at most %d of %zd items, and room for all of them", MOST_SOURCES, MOST_LISTED, items);

@@ -3,20 +3,25 @@
 
 enum { EXACT_ROWS = 1 << 24 }; /* integers a float holds exactly: rows are sorted as floats */
 
+enum { STEP_BITS = 10, STEPS = 1 << STEP_BITS };
+
 typedef struct {
     const uint64_t *keys;
-    const int32_t *rows;
+    const int32_t *rows, *steps; /* steps (STEPS + 1,): how many keys are below each step of the highest bits */
     size_t items;
 } Index;
 
-/* Keys are hashes: where a key would be among evenly spread ones is near to where it is. */
-static inline size_t near(Index index, uint64_t key) { return (size_t)(((unsigned __int128)key * index.items) >> 64); }
+/* Keys are hashes: where a key would be among those evenly spread between two steps is a few places from where it is. */
+static inline size_t near(Index index, uint64_t key) {
+    size_t step = key >> (64 - STEP_BITS), begin = (size_t)index.steps[step], count = (size_t)index.steps[step + 1] - begin;
+    size_t place = begin + (size_t)(((key << STEP_BITS >> 32) * count) >> 32);
+    return place < index.items ? place : index.items - 1;
+}
 
-/* The row of a key, -1 where there is none. */
-static int32_t row_of(Index index, uint64_t key) {
+/* Where the first key at or above this one is. */
+static size_t place_of(Index index, uint64_t key) {
     const uint64_t *sorted = index.keys;
-    size_t guess = near(index, key), low = 0, high = index.items, step = 16;
-    if (!index.items) return -1;
+    size_t guess = near(index, key), low = 0, high = index.items, step = 4;
     if (sorted[guess] < key) {
         for (low = guess + 1; low + step < index.items && sorted[low + step] < key; step *= 2) low += step;
         high = low + step < index.items ? low + step : index.items;
@@ -29,28 +34,41 @@ static int32_t row_of(Index index, uint64_t key) {
         if (sorted[middle] < key) low = middle + 1;
         else high = middle;
     }
-    return low < index.items && sorted[low] == key ? index.rows[low] : -1;
+    return low;
 }
 
+/* The row of each key, -1 where there is none: places first, so that the memory they point to is on its way. */
 static void rows_of(Index index, const uint64_t *keys, size_t count, int32_t *rows) {
-    for (size_t h = 0; h < count; h++) {
-        if (h + 8 < count && index.items) {
-            size_t ahead = near(index, keys[h + 8]);
-            __builtin_prefetch(index.keys + ahead), __builtin_prefetch(index.rows + ahead);
+    for (size_t h = 0; h < count && index.items; h++) {
+        if (h + 16 < count) {
+            const uint64_t *ahead = index.keys + near(index, keys[h + 16]);
+            __builtin_prefetch(ahead), __builtin_prefetch(ahead + 7), __builtin_prefetch(ahead - 7);
         }
-        rows[h] = row_of(index, keys[h]);
+        size_t place = place_of(index, keys[h]);
+        int known = place < index.items && index.keys[place] == keys[h];
+        rows[h] = known ? (int32_t)place : -1;
+        if (known) __builtin_prefetch(index.rows + place);
     }
+    for (size_t h = 0; h < count; h++) rows[h] = rows[h] < 0 || !index.items ? -1 : index.rows[rows[h]];
 }
 
-/* resolve(sorted keys uint64 (I,), their rows int32 (I,), keys uint64 (H,), out int32 (H,)) */
+/* Are the steps what they must be, so that no place is beyond the keys? */
+static int sound(Index index, size_t rows, size_t steps) {
+    if (rows != index.items || steps != STEPS + 1 || index.steps[0] != 0 || (size_t)index.steps[STEPS] != index.items) return 0;
+    for (size_t s = 0; s < STEPS; s++)
+        if (index.steps[s] > index.steps[s + 1]) return 0;
+    return 1;
+}
+
+/* resolve(sorted keys uint64 (I,), their rows int32 (I,), steps int32 (STEPS + 1,), keys uint64 (H,), out int32 (H,)) */
 PyObject *py_resolve(PyObject *self, PyObject *args) {
-    Py_buffer v[4] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*y*w*", &v[0], &v[1], &v[2], &v[3])) return NULL;
-    Index index = {v[0].buf, v[1].buf, (size_t)v[0].len / 8};
-    size_t count = (size_t)v[2].len / 8;
-    int wrong = (size_t)v[1].len != index.items * 4 || (size_t)v[3].len != count * 4;
-    if (!wrong) rows_of(index, v[2].buf, count, v[3].buf);
-    give_back((Given){v, 4});
+    Py_buffer v[5] = {{0}};
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4])) return NULL;
+    Index index = {v[0].buf, v[1].buf, v[2].buf, (size_t)v[0].len / 8};
+    size_t count = (size_t)v[3].len / 8;
+    int wrong = !sound(index, (size_t)v[1].len / 4, (size_t)v[2].len / 4) || (size_t)v[4].len != count * 4;
+    if (!wrong) rows_of(index, v[3].buf, count, v[4].buf);
+    give_back((Given){v, 5});
     if (wrong) return PyErr_Format(PyExc_ValueError, "expected a row for each of %zu keys, and room for %zu", index.items, count);
     Py_RETURN_NONE;
 }
@@ -83,18 +101,19 @@ static void age_all(const Events *of, const Scored *sorted, double *exponents, A
             out.decayed[t * of->known + i] = (float)((double)of->decayed[(size_t)sorted[i].at * of->kinds + t] * exponents[t * of->known + i]);
 }
 
-/* recall(sorted keys, their rows, keys uint64 (H,), last day float64 (H,), first day float64 (H,), counts float32 (H,), decayed float32 (H, T),
+/* recall(sorted keys, their rows, steps, keys uint64 (H,), last day float64 (H,), first day float64 (H,), counts float32 (H,), decayed float32 (H, T),
  *        taus float64 (T,), day, rows int32 (H,) out, order int64 (H,) out, counts, age, span float32 (H,) out, decayed float32 (T H,) out)
  *        -> how many are known; what is said of them stands first in each */
 PyObject *py_recall(PyObject *self, PyObject *args) {
-    enum { KEYS, ROWS, ASKED, LAST, FIRST, COUNTS, DECAYED, TAUS, OUT_ROWS, OUT_ORDER, OUT_COUNTS, OUT_AGE, OUT_SPAN, OUT_DECAYED, ALL };
+    enum { KEYS, ROWS, STEP, ASKED, LAST, FIRST, COUNTS, DECAYED, TAUS, OUT_ROWS, OUT_ORDER, OUT_COUNTS, OUT_AGE, OUT_SPAN, OUT_DECAYED, ALL };
     Py_buffer v[ALL] = {{0}};
     double day;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*dw*w*w*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &day, &v[8], &v[9], &v[10], &v[11], &v[12], &v[13]))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*dw*w*w*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &day, &v[9], &v[10], &v[11], &v[12], &v[13],
+                          &v[14]))
         return NULL;
-    Index index = {v[KEYS].buf, v[ROWS].buf, (size_t)v[KEYS].len / 8};
+    Index index = {v[KEYS].buf, v[ROWS].buf, v[STEP].buf, (size_t)v[KEYS].len / 8};
     size_t count = (size_t)v[ASKED].len / 8, taus = (size_t)v[TAUS].len / 8, known = 0;
-    int wrong = (size_t)v[ROWS].len != index.items * 4 || index.items >= EXACT_ROWS || (size_t)v[LAST].len != count * 8 || (size_t)v[FIRST].len != count * 8 ||
+    int wrong = !sound(index, (size_t)v[ROWS].len / 4, (size_t)v[STEP].len / 4) || index.items >= EXACT_ROWS || (size_t)v[LAST].len != count * 8 || (size_t)v[FIRST].len != count * 8 ||
                 (size_t)v[COUNTS].len != count * 4 || (size_t)v[DECAYED].len != count * taus * 4 || (size_t)v[OUT_ROWS].len != count * 4 ||
                 (size_t)v[OUT_ORDER].len != count * 8 || (size_t)v[OUT_COUNTS].len != count * 4 || (size_t)v[OUT_AGE].len != count * 4 ||
                 (size_t)v[OUT_SPAN].len != count * 4 || (size_t)v[OUT_DECAYED].len != count * taus * 4;

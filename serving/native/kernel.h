@@ -37,7 +37,7 @@ void *kept_memory(int purpose, size_t bytes);
 /* The same, all zero where it has never been written; who writes puts the zeros back. */
 void *kept_zeros(int purpose, size_t bytes);
 
-/* Sorts `found` by falling score, equal scores staying in order; the sorted ones are returned (in `found` or in `spare`). */
+/* Sorts `found` by falling score, equal scores staying in order; the sorted ones are returned (in `spare`). */
 Scored *falling(Scored *found, Scored *spare, size_t count);
 
 /* The best of `scores` above `floor`, falling, ties by position: at least n of them, and among them at least `turns` whose byte in `marked` is
@@ -53,6 +53,7 @@ int find_numpy_loops(void);
 void logs(float *values, size_t count);
 void exps(double *values, size_t count);
 void powers(double *bases, const double *exponents, size_t count);
+void sort_numbers(void *numbers, size_t count); /* uint64, ascending */
 float sum_of(const float *values, size_t count);
 
 /* What a user had and looked at, as sources read it (serving/sources/history.py), from the tuple (rows int32 (H,), decayed float32 (T, H),

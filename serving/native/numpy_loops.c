@@ -1,4 +1,5 @@
-/* numpy's own loops for what has no exact definition: logarithms, exponentials, powers and float sums are the same bits here as beside a caller. */
+/* numpy's own loops for what has no exact definition: logarithms, exponentials, powers and float sums are the same bits here as beside a caller.
+ * And its sort, which is faster than a radix sort of a thousand. */
 #include "kernel.h"
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
@@ -11,6 +12,7 @@ typedef struct {
 } Loop;
 
 static Loop log_loop, exp_loop, power_loop, add_loop;
+static PyArray_SortFunc *sort_loop;
 
 /* The loop of a function of numpy's for arguments and result of one type; 0: exception set. */
 static int find(PyObject *numpy, const char *name, int type, Loop *found) {
@@ -27,15 +29,29 @@ static int find(PyObject *numpy, const char *name, int type, Loop *found) {
     return found->run != NULL;
 }
 
+/* numpy's sort of uint64, which is vectorised where the CPU allows; 0: exception set. */
+static int find_sort(void) {
+    PyArray_Descr *number = PyArray_DescrFromType(NPY_UINT64);
+    if (!number) return 0;
+    sort_loop = PyDataType_GetArrFuncs(number)->sort[NPY_QUICKSORT];
+    Py_DECREF(number);
+    if (!sort_loop) PyErr_SetString(PyExc_ImportError, "this numpy has no sort of uint64: do without the native kernel");
+    return sort_loop != NULL;
+}
+
 int find_numpy_loops(void) {
     import_array1(0);
     import_umath1(0);
     PyObject *numpy = PyImport_ImportModule("numpy");
     if (!numpy) return 0;
     int found = find(numpy, "log", NPY_FLOAT, &log_loop) && find(numpy, "exp", NPY_DOUBLE, &exp_loop) && find(numpy, "power", NPY_DOUBLE, &power_loop) &&
-                find(numpy, "add", NPY_FLOAT, &add_loop);
+                find(numpy, "add", NPY_FLOAT, &add_loop) && find_sort();
     Py_DECREF(numpy);
     return found;
+}
+
+void sort_numbers(void *numbers, size_t count) {
+    if (count > 1) sort_loop(numbers, (npy_intp)count, NULL);
 }
 
 static void run(Loop loop, const void *one, const void *other, void *out, size_t count, npy_intp size) {

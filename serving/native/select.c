@@ -1,9 +1,9 @@
-/* The best n of many: a threshold from a sample of the scores, then a radix sort of the few that reach it (serving/index.py). */
+/* The best n of many: a threshold from a sample of the scores, then a sort of the few that reach it (serving/index.py). */
 #include "kernel.h"
 
 #define SAMPLE 2048
 #define SLACK 1.3
-#define BUCKETS 2048 /* 11 bits a pass */
+#define BUCKETS 2048 /* 11 bits of a key */
 #define PURPOSES 9
 
 void *kept_memory(int purpose, size_t bytes) {
@@ -47,25 +47,20 @@ static inline float score_of(uint32_t key) {
     return isnan(score) ? -INFINITY : score;
 }
 
+_Static_assert(sizeof(Scored) == 8, "a score and its place are sorted as one number");
+
 Scored *falling(Scored *found, Scored *spare, size_t count) {
-    static uint32_t many[3][BUCKETS];
-    memset(many, 0, sizeof many);
     for (size_t i = 0; i < count; i++) {
-        uint32_t key = key_of(found[i].score);
-        many[0][key & 2047]++, many[1][(key >> 11) & 2047]++, many[2][key >> 22]++;
+        uint64_t one = (uint64_t)key_of(found[i].score) << 32 | i;
+        memcpy(&spare[i], &one, 8);
     }
-    for (int pass = 0; pass < 3; pass++) {
-        uint32_t *begin = many[pass], total = 0;
-        if (count && begin[(key_of(found[0].score) >> (11 * pass)) & 2047] == count) continue; /* all alike in these bits */
-        for (int b = 0; b < BUCKETS; b++) {
-            uint32_t here = begin[b];
-            begin[b] = total, total += here;
-        }
-        for (size_t i = 0; i < count; i++) spare[begin[(key_of(found[i].score) >> (11 * pass)) & 2047]++] = found[i];
-        Scored *swap = found;
-        found = spare, spare = swap;
+    sort_numbers(spare, count);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t one;
+        memcpy(&one, &spare[i], 8);
+        spare[i] = found[(uint32_t)one];
     }
-    return found;
+    return spare;
 }
 
 /* The rank-th smallest of the keys, its last ten bits filled up: two counts of eleven bits each. */

@@ -160,6 +160,7 @@ static void code_lifts(const Taste *t, double *sums, int32_t *touched, double *b
         float without = (float)pow(t->prior / t->total, t->powers[g]);
         for (size_t code = begin; code < (size_t)t->ends[g]; code++) lifts[code] = without;
         for (size_t h = 0; h < t->count; h++) {
+            if (!g && h + 16 < t->count) __builtin_prefetch(t->codes + (size_t)t->rows[h + 16] * t->groups);
             int32_t code = t->codes[(size_t)t->rows[h] * t->groups + g];
             if (code < 0 || (size_t)code >= t->size || !(t->weights[h] > 0)) continue;
             if (sums[code] == 0) exponents[met] = t->powers[g], touched[met++] = code;
