@@ -25,75 +25,120 @@ typedef struct {
     uint8_t *seen;
 } Pool;
 
-/* Distinct items in the order of their first place, each with its fused score. `slots` holds the position + 1 of every item met. */
-static size_t gather(const Lists *all, uint16_t *slots, Scored *found, double *sums, uint8_t *kept) {
+/* Memory for M distinct items of L listed ones, and for the slots of all items, which are all zero before and after. */
+typedef struct {
+    uint16_t *slots, *met, *place; /* (I,) number + 1 of every item met; (L,) number of each listed item; (M,) place in the pool + 1 by number */
+    int32_t *rows;                 /* (M,) */
+    double *sums;                  /* (M,) fused scores */
+    float *scores, *terms;         /* (M,) the same, rounded; (L,) what a place in the list at hand adds */
+    uint8_t *kept;                 /* (M,) promised a place */
+    Scored *found, *spare;         /* (M,) each */
+} Room;
+
+HOT static void place_terms(const Listed *list, float *terms) {
+    for (size_t j = 0; j < list->listed; j++) terms[j] = list->weight / ((float)(int32_t)j + list->offset);
+}
+
+/* Distinct items in the order of their first place, each with its fused score. */
+static size_t gather(const Lists *all, Room r) {
     size_t distinct = 0;
+    uint16_t *met = r.met;
     for (size_t s = 0; s < all->sources; s++) {
         const Listed *list = &all->lists[s];
+        size_t promised = list->promised > 0 ? (size_t)list->promised : 0;
+        place_terms(list, r.terms);
         for (size_t j = 0; j < list->listed; j++) {
             int32_t row = list->rows[j];
-            uint16_t slot = slots[row];
-            if (j + AHEAD < list->listed) __builtin_prefetch(slots + list->rows[j + AHEAD]);
+            uint16_t slot = r.slots[row];
+            if (j + AHEAD < list->listed) __builtin_prefetch(r.slots + list->rows[j + AHEAD]);
             if (!slot) {
-                slot = slots[row] = (uint16_t)++distinct;
-                sums[slot - 1] = 0, kept[slot - 1] = 0, found[slot - 1].at = row;
+                slot = r.slots[row] = (uint16_t)++distinct;
+                r.sums[slot - 1] = 0, r.kept[slot - 1] = 0, r.rows[slot - 1] = row;
             }
-            sums[slot - 1] += (double)(list->weight / ((float)j + list->offset));
-            kept[slot - 1] |= (Py_ssize_t)j < list->promised;
+            *met++ = slot -= 1;
+            r.sums[slot] += (double)r.terms[j];
+            r.kept[slot] |= j < promised;
         }
     }
-    for (size_t m = 0; m < distinct; m++) found[m].score = (float)sums[m];
+    for (size_t m = 0; m < distinct; m++) r.slots[r.rows[m]] = 0;
+    for (size_t m = 0; m < distinct; m++) r.scores[m] = (float)r.sums[m];
     return distinct;
 }
 
-/* Rows, fused scores, ranks and what was had before. */
-static size_t fill(const Lists *all, uint16_t *slots, Scored *found, Scored *spare, double *sums, uint8_t *kept, Pool out) {
-    size_t distinct = gather(all, slots, found, sums, kept), promised = 0, count = 0, sources = all->sources;
-    for (size_t m = 0; m < distinct; m++) promised += kept[m];
-    size_t room = distinct <= all->pool ? distinct : all->pool > promised ? all->pool - promised : 0;
-    Scored *order = falling(found, spare, distinct);
-    for (size_t m = 0; m < distinct; m++) {
-        int32_t row = order[m].at;
-        if (all->flags && m + AHEAD < distinct) __builtin_prefetch(all->flags + order[m + AHEAD].at);
-        uint8_t must = kept[slots[row] - 1];
-        slots[row] = 0;
-        if (!must && !room) continue;
-        room -= !must;
-        if (all->flags && all->flags[row] & all->barring) continue; /* leaves its place empty */
-        out.rows[count] = row, out.fused[count] = order[m].score, out.seen[count] = 0;
-        count++;
+/* Those that may be in the pool, best first: all promised ones, and of the others the best `room`, with a few that come as near. */
+static Scored *candidates(Room r, size_t distinct, size_t room, size_t *count) {
+    float least = -INFINITY;
+    if (room < distinct) {
+        size_t others = 0;
+        for (size_t m = 0; m < distinct; m++)
+            if (!r.kept[m]) r.terms[others++] = r.scores[m];
+        least = room < others ? near_nth(r.terms, others, room, (uint32_t *)r.spare) : -INFINITY;
     }
-    for (size_t c = 0; c < count; c++) slots[out.rows[c]] = (uint16_t)(c + 1);
+    *count = 0;
+    for (size_t m = 0; m < distinct; m++) {
+        r.found[*count] = (Scored){r.scores[m], (int32_t)m};
+        *count += r.kept[m] || r.scores[m] >= least;
+    }
+    return falling(r.found, r.spare, *count);
+}
+
+/* Rows, fused scores, ranks and what was had before. */
+static size_t fill(const Lists *all, Room r, Pool out) {
+    size_t distinct = gather(all, r), promised = 0, count = 0, sources = all->sources, near;
+    for (size_t m = 0; m < distinct; m++) promised += r.kept[m];
+    size_t room = distinct <= all->pool ? distinct : all->pool > promised ? all->pool - promised : 0;
+    const Scored *order = candidates(r, distinct, room, &near);
+    memset(r.place, 0, distinct * 2);
+    for (size_t n = 0; n < near; n++) {
+        size_t m = (size_t)order[n].at;
+        if (all->flags && n + AHEAD < near) __builtin_prefetch(all->flags + r.rows[order[n + AHEAD].at]);
+        if (!r.kept[m] && !room) continue;
+        room -= !r.kept[m];
+        if (all->flags && all->flags[r.rows[m]] & all->barring) continue; /* leaves its place empty */
+        out.rows[count] = r.rows[m], out.fused[count] = order[n].score, out.seen[count] = 0;
+        r.place[m] = (uint16_t)++count;
+    }
     for (size_t i = 0; i < count * sources; i++) out.ranks[i] = INFINITY;
+    const uint16_t *met = r.met;
     for (size_t s = 0; s < sources; s++)
         for (size_t j = 0; j < all->lists[s].listed; j++) {
-            uint16_t slot = slots[all->lists[s].rows[j]];
-            if (slot) out.ranks[(size_t)(slot - 1) * sources + s] = (float)j;
+            size_t place = r.place[*met++];
+            if (place) out.ranks[(place - 1) * sources + s] = (float)(int32_t)j;
         }
+    for (size_t c = 0; c < count; c++) r.slots[out.rows[c]] = (uint16_t)(c + 1);
     for (size_t h = 0; h < all->had; h++) {
-        uint16_t slot = slots[all->history[h]];
+        uint16_t slot = r.slots[all->history[h]];
         if (slot) out.seen[slot - 1] = 1;
     }
-    for (size_t c = 0; c < count; c++) slots[out.rows[c]] = 0;
+    for (size_t c = 0; c < count; c++) r.slots[out.rows[c]] = 0;
     return count;
 }
 
-/* One source's score of each candidate: its value by position, or only what it listed. Two looks behind one another, each asked for before. */
-static void read_scores(const Listed *list, const int32_t *rows, size_t count, size_t sources, const float *ranks, float *scores) {
-    size_t place[2 * AHEAD]; /* where the next candidates' values are, `valued` or more where there is none */
-    for (size_t c = 0; c < count + AHEAD; c++) {
-        if (c < count) {
-            size_t row = (size_t)rows[c], at = list->valued;
-            if (c + AHEAD < count && list->at && (size_t)rows[c + AHEAD] < list->known) __builtin_prefetch(list->at + rows[c + AHEAD]);
-            if (row < list->known) at = list->at ? (size_t)list->at[row] : row; /* -1 is beyond all of them */
-            if (at < list->valued) __builtin_prefetch(list->values + at);
-            place[c % (2 * AHEAD)] = at;
-        }
-        if (c < AHEAD) continue;
-        size_t i = (c - AHEAD) * sources, at = place[(c - AHEAD) % (2 * AHEAD)];
-        if (list->values) scores[i] = at < list->valued ? list->values[at] : 0;
-        else scores[i] = isfinite(ranks[i]) ? list->scores[(size_t)ranks[i]] : 0;
+/* One source's score of each candidate: its value by position, or only what it listed. `places` (C,) is room. */
+static void read_scores(const Listed *list, const int32_t *rows, size_t count, size_t sources, const float *ranks, float *scores, uint32_t *places) {
+    if (!list->values) {
+        for (size_t c = 0; c < count; c++) scores[c * sources] = isfinite(ranks[c * sources]) ? list->scores[(size_t)ranks[c * sources]] : 0;
+        return;
     }
+    for (size_t c = 0; c < count; c++) {
+        size_t row = (size_t)rows[c], place = list->valued;
+        if (c + AHEAD < count && list->at && (size_t)rows[c + AHEAD] < list->known) __builtin_prefetch(list->at + rows[c + AHEAD]);
+        if (row < list->known) place = list->at ? (size_t)list->at[row] : row;
+        places[c] = (uint32_t)(place < list->valued ? place : list->valued); /* -1 is beyond all of them */
+        __builtin_prefetch(list->values + places[c]);
+    }
+    for (size_t c = 0; c < count; c++) scores[c * sources] = places[c] < list->valued ? list->values[places[c]] : 0;
+}
+
+/* 0: exception. */
+static int make_room(size_t items, size_t listed, Room *r) {
+    char *memory = kept_memory(KEPT_SUMS, (listed + 1) * (8 + 4 + 4 + 4 + 2 + 2 + 1));
+    *r = (Room){.slots = kept_zeros(KEPT_SLOTS, (items + 1) * 2), .found = kept_memory(KEPT_FOUND, (listed + 1) * sizeof(Scored)), .spare = kept_memory(KEPT_SPARE, (listed + 1) * sizeof(Scored))};
+    if (!memory || !r->slots || !r->found || !r->spare) return 0;
+    r->sums = (double *)memory;
+    r->scores = (float *)(r->sums + listed + 1), r->terms = r->scores + listed + 1, r->rows = (int32_t *)(r->terms + listed + 1);
+    r->met = (uint16_t *)(r->rows + listed + 1), r->place = r->met + listed + 1, r->kept = (uint8_t *)(r->place + listed + 1);
+    return 1;
 }
 
 static int beyond(const int32_t *rows, size_t count, size_t items) {
@@ -134,14 +179,11 @@ PyObject *py_fuse(PyObject *self, PyObject *args) {
     sound = sound && all.listed <= MOST_LISTED && room >= (all.listed < most ? all.listed : most) && (size_t)v[1].len == room * 4 && v[2].len == v[1].len &&
             (size_t)v[3].len == room * all.sources * 4 && v[4].len == v[3].len;
     if (sound) {
-        uint16_t *slots = kept_zeros(KEPT_SLOTS, ((size_t)items + 1) * 2);
-        Scored *found = kept_memory(KEPT_FOUND, (all.listed + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (all.listed + 1) * sizeof(Scored));
-        double *sums = kept_memory(KEPT_SUMS, (all.listed + 1) * 8);
-        uint8_t *kept = kept_memory(KEPT_KINDS, all.listed + 1);
+        Room r;
         Pool out = {v[1].buf, v[2].buf, v[3].buf, v[4].buf, v[5].buf};
-        if (slots && found && spare && sums && kept) {
-            count = (Py_ssize_t)fill(&all, slots, found, spare, sums, kept, out);
-            for (size_t s = 0; s < all.sources; s++) read_scores(&lists[s], out.rows, (size_t)count, all.sources, out.ranks + s, out.scores + s);
+        if (make_room((size_t)items, all.listed, &r)) {
+            count = (Py_ssize_t)fill(&all, r, out);
+            for (size_t s = 0; s < all.sources; s++) read_scores(&lists[s], out.rows, (size_t)count, all.sources, out.ranks + s, out.scores + s, (uint32_t *)r.found);
         }
     } else if (!PyErr_Occurred()) {
         PyErr_Format(PyExc_ValueError, "expected 1 to %d sources that list at most %d of %zd items, and room for all of them", MOST_SOURCES, MOST_LISTED, items);

@@ -40,6 +40,9 @@ void *kept_zeros(int purpose, size_t bytes);
 /* Sorts `found` by falling score, equal scores staying in order; the sorted ones are returned (in `spare`). */
 Scored *falling(Scored *found, Scored *spare, size_t count);
 
+/* A score that the n best of `scores` reach, and few others; `keys` (count,) is room. n: 1 to count. */
+float near_nth(const float *scores, size_t count, size_t n, uint32_t *keys);
+
 /* The best of `scores` above `floor`, falling, ties by position: at least n of them, and among them at least `turns` whose byte in `marked` is
  * not 0, where there are as many. Returns how many; -1: exception. */
 Py_ssize_t best_of(const float *scores, size_t count, size_t n, float floor, const uint8_t *marked, size_t turns, Scored **best);

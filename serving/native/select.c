@@ -75,6 +75,11 @@ static uint32_t near_rank(const uint32_t *keys, size_t count, size_t rank) {
     return upper << 21 | lower << 10 | 1023;
 }
 
+float near_nth(const float *scores, size_t count, size_t n, uint32_t *keys) {
+    for (size_t i = 0; i < count; i++) keys[i] = key_of(scores[i]);
+    return score_of(near_rank(keys, count, n ? n : 1));
+}
+
 /* A score that about SLACK * n of the wanted reach, from every stride-th; -inf where a sample would not pay. */
 static float threshold(const float *scores, size_t count, size_t n, const uint8_t *wanted) {
     uint32_t sample[2 * SAMPLE];
