@@ -7,16 +7,38 @@ typedef struct {
     size_t size, k, entry; /* rows, neighbours of each, bytes of a neighbour */
 } Votes;
 
-static const char *add_votes(Votes t, size_t voter, float strength, double *sums) {
-    const int16_t *line = t.weights + voter * t.k;
+/* What a voter says for each of its neighbours. */
+HOT static void say(const int16_t *weights, size_t k, float strength, double *parts) {
+    for (size_t j = 0; j < k; j++) parts[j] = (double)((float)weights[j] * strength);
+}
+
+HOT static int lacks(const uint16_t *numbers, size_t count, size_t limit) {
+    uint16_t most = 0;
+    for (size_t i = 0; i < count; i++) most = numbers[i] > most ? numbers[i] : most;
+    return count && most >= limit;
+}
+
+HOT static int lacks_wide(const int32_t *numbers, size_t count, size_t limit) {
+    uint32_t most = 0; /* a negative one is beyond all of them */
+    for (size_t i = 0; i < count; i++) most = (uint32_t)numbers[i] > most ? (uint32_t)numbers[i] : most;
+    return count && most >= limit;
+}
+
+/* Adds them up, in order; `parts` (K,) is room. Whether all neighbours are within the table. */
+static int add_votes(Votes t, size_t voter, float strength, double *parts, double *sums) {
     const uint16_t *narrow = (const uint16_t *)t.neighbours + voter * t.k;
     const int32_t *wide = (const int32_t *)t.neighbours + voter * t.k;
-    for (size_t j = 0; j < t.k; j++) {
-        size_t to = t.entry == 2 ? narrow[j] : (size_t)wide[j];
-        if (to >= t.size) return "a neighbour is outside of the table";
-        sums[to] += (double)((float)line[j] * strength);
-    }
-    return NULL;
+    if (t.entry == 2 ? lacks(narrow, t.k, t.size) : lacks_wide(wide, t.k, t.size)) return 0;
+    say(t.weights + voter * t.k, t.k, strength, parts);
+    if (t.entry == 2)
+        for (size_t j = 0; j < t.k; j++) sums[narrow[j]] += parts[j];
+    else
+        for (size_t j = 0; j < t.k; j++) sums[wide[j]] += parts[j];
+    return 1;
+}
+
+HOT static void narrowed(const double *sums, size_t count, float *out) {
+    for (size_t m = 0; m < count; m++) out[m] = (float)sums[m];
 }
 
 static void ask_for(Votes t, size_t voter) {
@@ -44,7 +66,7 @@ PyObject *py_votes(PyObject *self, PyObject *args) {
     int32_t *rows;
     float *interest, *votes = v[SUMS].buf;
     if (!problem && read_past(given, of, (size_t)items, &past)) asked = weigh(&past, 1, (size_t)limit, &rows, &interest);
-    double *sums = asked < 0 ? NULL : kept_memory(KEPT_SUMS, (size + 1) * 8);
+    double *sums = asked < 0 ? NULL : kept_memory(KEPT_SUMS, (size + t.k + 1) * 8);
     Scored *voter = sums ? kept_memory(KEPT_FOUND, (size_t)(asked + 1) * sizeof(Scored)) : NULL, *best;
     if (voter) {
         for (Py_ssize_t h = 0; h < asked; h++) {
@@ -54,9 +76,9 @@ PyObject *py_votes(PyObject *self, PyObject *args) {
         memset(sums, 0, size * 8);
         for (size_t h = 0; h < voters && !problem; h++) {
             if (h + 1 < voters) ask_for(t, (size_t)voter[h + 1].at);
-            problem = add_votes(t, (size_t)voter[h].at, voter[h].score, sums);
+            if (!add_votes(t, (size_t)voter[h].at, voter[h].score, sums + size, sums)) problem = "a neighbour is outside of the table";
         }
-        for (size_t m = 0; m < size; m++) votes[m] = (float)sums[m];
+        narrowed(sums, size, votes);
         if (!problem && voters) found = best_but(votes, size, (size_t)n, 0, v[EXCLUDED].buf, (size_t)v[EXCLUDED].len / 4, &best);
         if (found > 0) list_out(best, (size_t)found, v[NAMES].buf, v[ROWS].buf, v[SCORES].buf);
     }
@@ -136,12 +158,6 @@ static void lift_all(const float *worth, const uint16_t *first, const float *one
     else if (__builtin_cpu_supports("avx2")) a = lift_avx2(worth, first, one, second, other, offers, out);
 #endif
     for (; a < offers; a++) out[a] = worth[a] * one[first[a]] * other[second[a]];
-}
-
-HOT static int lacks(const uint16_t *kinds, size_t count, size_t limit) {
-    uint16_t most = 0;
-    for (size_t i = 0; i < count; i++) most = kinds[i] > most ? kinds[i] : most;
-    return count && most >= limit;
 }
 
 typedef struct {
