@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from serving.query import Candidates, Query, Rows
+from serving.rankers import UserSide
 from serving.state import UserState
 
 V = TypeVar("V")
@@ -61,7 +62,7 @@ class Pooled(NamedTuple):
     """A pool with the side it was made from, the state that was made from, and the moment."""
 
     pool: Candidates
-    side: Any
+    side: UserSide
     state: UserState
     day: float
 
@@ -80,7 +81,7 @@ class Caches:
         """The user's pool, where it was made for the same question from the same state."""
         return self.pools.get(query.request.user_id, self._version(query), lambda kept: kept.state.same_as(query.state))
 
-    def keep_pool(self, query: Query, pool: Candidates, side: Any) -> None:
+    def keep_pool(self, query: Query, pool: Candidates, side: UserSide) -> None:
         self.pools.put(query.request.user_id, Pooled(pool, side, query.state, query.request.at_day), self._version(query))
 
     def user_changed(self, user_id: str) -> None:

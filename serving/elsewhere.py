@@ -8,19 +8,17 @@ from serving.rankers import UserSide
 from serving.recommender import Scores
 from serving.records import Record
 
-Elsewhere = tuple[Candidates, UserSide | None]  # candidates, and the user's side of the models they were found with
-
 
 class Retriever(Protocol):
     """Retrieval elsewhere. Raises when it fails or `timeout_seconds` are over."""
 
-    def __call__(self, query: Query, timeout_seconds: float) -> Elsewhere | Awaitable[Elsewhere]: ...
+    def __call__(self, query: Query, side: UserSide, timeout_seconds: float) -> Candidates | Awaitable[Candidates]: ...
 
 
 class Ranker(Protocol):
     """Ranking elsewhere."""
 
-    def __call__(self, query: Query, pool: Candidates, side: UserSide | None, timeout_seconds: float) -> Scores | Awaitable[Scores]: ...
+    def __call__(self, query: Query, side: UserSide, pool: Candidates, timeout_seconds: float) -> Scores | Awaitable[Scores]: ...
 
 
 class Exposures(Protocol):

@@ -116,12 +116,10 @@ class Ladder:
             assert pool is not None
             if self._ranker is not None:
                 timeout = self._timeout(run, self.system.budget.models_ms)
-                run.scores = await self._elsewhere(run, "ranking", self._ranker, run.query, pool, side, timeout)
+                run.scores = await self._elsewhere(run, "ranking", self._ranker, run.query, side, pool, timeout)
                 if run.scores.heavy is None:
                     run.reasons.append("ranking answered with the light ranker alone")
                 return run.recommender.order(pool, run.scores)
-            if side is None:
-                side = self._stage(run, "request", run.recommender.request, run.query)
             run.scores = self._stage(run, "light", run.recommender.light, run.query, side, pool)
         except Unavailable as error:
             run.reasons.append(str(error))
@@ -133,24 +131,20 @@ class Ladder:
                 run.reasons.append(str(error))
         return run.recommender.order(pool, run.scores)
 
-    async def _retrieved(self, run: _Run) -> UserSide | None:
-        """Put the pool into `run`; the user's side, where it is known with it."""
+    async def _retrieved(self, run: _Run) -> UserSide:
+        """Put the pool into `run`; the user's side it was found with."""
         kept = self.caches.pool(run.query) if self.caches is not None else None
         if kept is not None:
-            run.pool, run.pool_day = kept.pool, kept.day
-            if kept.side is not None:
-                run.side_day = kept.day
+            run.pool, run.pool_day, run.side_day = kept.pool, kept.day, kept.day
             return kept.side
-        side: UserSide | None
+        side = self._stage(run, "request", run.recommender.request, run.query)
         if self._retriever is not None:
             timeout = self._timeout(run, self.system.budget.retrieval_ms)
-            pool, side = await self._elsewhere(run, "retrieval", self._retriever, run.query, timeout)
+            run.pool = await self._elsewhere(run, "retrieval", self._retriever, run.query, side, timeout)
         else:
-            side = self._stage(run, "request", run.recommender.request, run.query)
-            pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
-        run.pool = pool
+            run.pool = self._stage(run, "retrieve", run.recommender.retrieve, run.query, side)
         if self.caches is not None:
-            self.caches.keep_pool(run.query, pool, side)
+            self.caches.keep_pool(run.query, run.pool, side)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:

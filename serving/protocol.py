@@ -121,6 +121,10 @@ class Protocol(HttpToolsProtocol):
     def _serve(self, known: _Head, body: bytes) -> None:
         self._quiet_since = None
         self.cycle = cycle = cast(Any, _Whole(known.keep_alive))
+        response = self.app.at_once(known.scope, body)
+        if response is not None:
+            self._respond(cycle, response)
+            return
         task = self.loop.create_task(self._answer(cycle, {**known.scope, "arrived": perf_counter()}, body))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

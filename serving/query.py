@@ -20,6 +20,7 @@ _TAUS = np.asarray(TAUS_DAYS)
 
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
+_NOBODY = UserState("")
 _NOTHING = (np.empty(0, np.int32), np.empty(0, np.float32))  # no rows, and nothing of them
 
 
@@ -47,10 +48,25 @@ class Query:
     catalogue: Catalogue
     learning: Learning
 
+    @classmethod
+    def told(
+        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], newcomer: bool
+    ) -> "Query":
+        """The question of a user whose state is elsewhere, with what was made of it there."""
+        query = cls(request, _NOBODY, catalogue, learning)
+        vars(query).update(history=history, session=session, newcomer=newcomer)
+        return query
+
     @cached_property
     def history(self) -> "History":
         """What the user has had of this bundle's items."""
         return History.of(self.state, self.catalogue, self.request.at_day)
+
+    @cached_property
+    def newcomer(self) -> bool:
+        """Whether too little is known of a user for rankers learnt from others: nothing was had, or all of it at one moment."""
+        days = self.state.last_day
+        return not len(days) or bool(days[0] == days[-1] and (days == days[0]).all())
 
     @property
     def history_rows(self) -> Rows:

@@ -31,7 +31,7 @@ from serving.system import System
 
 # Choosing week, users made cold, fast rankers: NDCG@10 by fusion and by the rankers .159 .038 after no visit, .173 .135 after one,
 # .204 .184 after two, .225 .204 after three, .240 .240 after five; better rankers need fewer, so only the clear cases, none and one, are
-# taken from them (`is_newcomer`).
+# taken from them (`Query.newcomer`).
 
 
 class Scores(NamedTuple):
@@ -109,7 +109,7 @@ class Recommender:
 
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best `system.light`; ties by fused rank."""
-        cross, newcomer = cross_features(query, pool), is_newcomer(query.state)
+        cross, newcomer = cross_features(query, pool), query.newcomer
         lift = session_lift(cross) if len(query.session[0]) else None
         prior = None
         if newcomer or query.request.discover:
@@ -219,12 +219,6 @@ def rank_share(scores: Floats) -> Floats:
     shares = np.empty(len(scores), np.float32)
     shares[descending(scores)] = 1 / (RANK_OFFSET + np.arange(len(scores)))
     return shares
-
-
-def is_newcomer(state: UserState) -> bool:
-    """Whether too little is known of a user for rankers learnt from others: nothing was had, or all of it at one moment."""
-    days = state.last_day
-    return not len(days) or bool(days[0] == days[-1] and (days == days[0]).all())
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

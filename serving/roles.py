@@ -11,6 +11,7 @@ from serving.recommender import Recommender
 from serving.security import Guard
 
 _FRAME = b"application/octet-stream"
+_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s"
 
 
 class Inner(App, ABC):
@@ -18,45 +19,53 @@ class Inner(App, ABC):
 
     max_body = wire.MAX_FRAME
 
+    path: str
+
     def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
         super().__init__(metrics, guard, log)
         self.recommender, self.digest, self.shape = recommender, recommender.bundle.digest, wire.Shape.of(recommender)
+        self.routes[self.path] = Route("POST", "recommend", self.handle)
 
     @abstractmethod
-    def answer(self, frame: bytes) -> list[wire.Buffer]:
+    def answer(self, frame: bytes) -> bytes:
         """The reply to one frame. Raises `serving.wire.OtherBundle`, or `ValueError` when it cannot be read."""
 
     async def handle(self, _: Scope, body: bytes) -> Reply:
         try:
-            return 200, _FRAME, b"".join(self.answer(body))
+            return 200, _FRAME, self.answer(body)
         except wire.OtherBundle as error:
             raise WireProblem(409, "other_bundle", str(error)) from None
         except ValueError as error:  # a frame that reads well may still not fit the models; they say how
             raise WireProblem(422, "bad_frame", str(error)) from None
 
+    def at_once(self, scope: Scope, body: bytes) -> bytes | None:
+        """The same in one call; what goes wrong goes the long way, which tells it."""
+        if scope["path"] != self.path or scope["method"] != "POST":
+            return None
+        try:
+            self.guard.admit(scope, self.routes[self.path].scope)
+            frame = self.answer(body)
+        except Exception:  # noqa: BLE001 -- it comes again, and is told, on the long way
+            return None
+        self.metrics.responded(self.path, 200)
+        return _RESPONSE % (_FRAME, len(frame), frame)
+
 
 class Retrieval(Inner):
     """`POST /v1/retrieve`: a question in, its candidates out."""
 
-    def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
-        super().__init__(recommender, metrics, guard, log)
-        self.routes["/v1/retrieve"] = Route("POST", "recommend", self.handle)
+    path = "/v1/retrieve"
 
-    def answer(self, frame: bytes) -> list[wire.Buffer]:
-        asked = wire.read_retrieve(frame, self.digest)
-        query = self.recommender.query(asked.request, asked.state)
-        side = self.recommender.request(query)
-        return wire.candidates_frame(self.digest, self.recommender.retrieve(query, side), side)
+    def answer(self, frame: bytes) -> bytes:
+        asked = wire.read_retrieve(frame, self.digest, self.shape)
+        return wire.candidates_frame(self.digest, self.recommender.retrieve(asked.query(self.recommender), asked.side))
 
 
 class Ranking(Inner):
     """`POST /v1/rank`: a question and its candidates in, the scores out."""
 
-    def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
-        super().__init__(recommender, metrics, guard, log)
-        self.routes["/v1/rank"] = Route("POST", "recommend", self.handle)
+    path = "/v1/rank"
 
-    def answer(self, frame: bytes) -> list[wire.Buffer]:
-        asked, pool, side = wire.read_rank(frame, self.digest, self.shape)
-        query = self.recommender.query(asked.request, asked.state)
-        return wire.scores_frame(self.digest, self.recommender.rank(query, pool, side), pool)
+    def answer(self, frame: bytes) -> bytes:
+        asked, pool = wire.read_rank(frame, self.digest, self.shape)
+        return wire.scores_frame(self.digest, self.recommender.rank(asked.query(self.recommender), pool, asked.side))

@@ -5,17 +5,18 @@ A call has one deadline for connecting, sending and receiving together; a connec
 """
 
 import asyncio
-from collections.abc import Sequence
+import re
 from typing import cast
 
 from serving import wire
-from serving.elsewhere import Elsewhere
 from serving.query import Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Scores
-from serving.wire import Buffer, Shape
+from serving.wire import Shape
 
 _MAX_HEAD = 16_384
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 class PeerError(RuntimeError):
@@ -38,13 +39,13 @@ class _Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    async def exchange(self, message: Sequence[Buffer], seconds: float) -> tuple[int, bytes]:
+    async def exchange(self, message: bytes, seconds: float) -> tuple[int, bytes]:
         """Status and body of the reply. Raises `TimeoutError`, `_Stale`, `OSError` or `ValueError`; the connection is done with then."""
         loop = asyncio.get_running_loop()
         self._data, self._reply = b"", loop.create_future()
         timer = loop.call_later(seconds, self._end, TimeoutError())
         try:
-            self.transport.writelines(message)
+            self.transport.write(message)
             return await self._reply
         except BaseException:
             self.transport.abort()
@@ -85,17 +86,18 @@ def _reply(data: bytes | bytearray) -> tuple[int, bytes] | None:
         if len(data) > _MAX_HEAD:
             raise ValueError("the reply's head does not end")
         return None
-    lines = bytes(data[:end]).split(b"\r\n")
-    parts = lines[0].split(b" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():
+    status, lengths = _STATUS.match(data), _LENGTH.findall(data, 0, end + 2)
+    if status is None:
         raise ValueError("the reply does not begin as HTTP does")
-    lengths = [int(line.partition(b":")[2]) for line in lines[1:] if line[:15].lower() == b"content-length:"]
-    if len(lengths) != 1 or not 0 <= lengths[0] <= wire.MAX_FRAME + _MAX_HEAD:
+    if len(lengths) != 1 or int(lengths[0]) > wire.MAX_FRAME + _MAX_HEAD:
         raise ValueError("the reply has no usable content-length")
-    total = end + 4 + lengths[0]
+    total = end + 4 + int(lengths[0])
     if len(data) > total:
         raise ValueError("the reply is longer than it says")
-    return (int(parts[1]), bytes(data[end + 4 :])) if len(data) == total else None  # a copy: numbers in it are aligned
+    return (int(status[1]), bytes(data[end + 4 :])) if len(data) == total else None  # a copy: numbers in it are aligned
+
+
+_POST = b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: application/octet-stream\r\ncontent-length: %d\r\n\r\n%s"
 
 
 class Peer:
@@ -105,16 +107,14 @@ class Peer:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError(f"expected HOST:PORT of a server, got {address!r}")
-        self.address, self._host, self._port = address, host.strip("[]"), int(port)
+        self.address, self._named, self._host, self._port = address, address.encode(), host.strip("[]"), int(port)
         self._idle: list[_Line] = []
 
-    async def post(self, path: str, body: Sequence[Buffer], timeout_seconds: float) -> bytes:
+    async def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
         """Raises `PeerError`. A kept connection that the other side has closed meanwhile is made anew once."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_seconds
-        length = sum(map(len, body))
-        head = f"POST {path} HTTP/1.1\r\nhost: {self.address}\r\ncontent-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
-        message = [head.encode(), *body]
+        message = _POST % (path.encode(), self._named, len(body), body)
         try:
             line = self._kept()
             if line is not None:
@@ -146,7 +146,7 @@ class Peer:
     def _read(self, line: _Line, status: int, body: bytes) -> bytes:
         self._idle.append(line)
         if status != 200:
-            raise PeerError(f"{self.address} refused with {status}: {bytes(body[:300]).decode(errors='replace')}")
+            raise PeerError(f"{self.address} refused with {status}: {body[:300].decode(errors='replace')}")
         return body
 
 
@@ -156,8 +156,8 @@ class RemoteRetrieval:
     def __init__(self, peer: Peer, digest: str, shape: Shape) -> None:
         self._peer, self._digest, self._shape = peer, digest, shape
 
-    async def __call__(self, query: Query, timeout_seconds: float) -> Elsewhere:
-        frame = wire.retrieve_frame(self._digest, query.request, query.state)
+    async def __call__(self, query: Query, side: UserSide, timeout_seconds: float) -> Candidates:
+        frame = wire.retrieve_frame(self._digest, query, side)
         return wire.read_candidates(await self._peer.post("/v1/retrieve", frame, timeout_seconds), self._digest, self._shape)
 
 
@@ -167,6 +167,6 @@ class RemoteRanking:
     def __init__(self, peer: Peer, digest: str) -> None:
         self._peer, self._digest = peer, digest
 
-    async def __call__(self, query: Query, pool: Candidates, side: UserSide | None, timeout_seconds: float) -> Scores:
-        frame = wire.rank_frame(self._digest, query.request, query.state, pool, side)
+    async def __call__(self, query: Query, side: UserSide, pool: Candidates, timeout_seconds: float) -> Scores:
+        frame = wire.rank_frame(self._digest, query, side, pool)
         return wire.read_scores(await self._peer.post("/v1/rank", frame, timeout_seconds), self._digest, len(pool))

@@ -1,45 +1,42 @@
-"""What travels between the servers of a split recommender: the question with its user's state, candidates with the user's side of the
-models, scores. Binary, little-endian.
+"""What travels between the servers of a split recommender: the question, brought to rows and vectors by the front; candidates; scores.
 
-A frame is a fixed header (magic, version, kind, digest of the bundle, length of the body) and a body whose every length is checked before
-it is read: whatever the bytes, `read` gives a message or raises `WireError`. Rows only mean something within one bundle, so a frame
-of another bundle is refused by both sides (`OtherBundle`).
-The user's side is made once, by retrieval, and travels on to ranking. A frame is a list of buffers, sent as they are; arrays of numbers
-come first in it, at multiples of four bytes, so that they are read where they lie.
-Shapes: C candidates, K kept by the light ranker, S sources, D the user's vector, L and H the rankers' user halves.
+A frame is a fixed header (magic, version, kind, digest of the bundle, length of the body) and a body: how many there are of each, then all
+rows, all scores, ranks, flags and texts, each end to end. Little-endian, numbers at multiples of four bytes, read where they lie. Whatever
+the bytes, `read` gives a message or raises `WireError`. Rows only mean something within one bundle, so a frame of another bundle is
+refused by both sides (`OtherBundle`).
+Shapes: H history items, E session events, T decay constants, C candidates, K kept by the light ranker, S sources.
 """
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.index import descending
 from serving.messages import MAX_ID, MAX_K
-from serving.query import Candidates, Request
+from serving.query import Candidates, Floats, History, Query, Request, Rows
 from serving.rankers import UserSide
 from serving.recommender import Recommender, Scores
-from serving.state import SESSION_TYPES, BadState, UserState
+from serving.state import TAUS_DAYS, UserState
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 16 << 20  # bytes
 MAX_CANDIDATES = 100_000
-MAX_SOURCES = 64
 RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<4sHH32sI")
 _MAGIC = b"SLWR"
-_ASKED = struct.Struct("<IdB6HI")  # k, day, discover, lengths of six texts, length of the state
-_POOL = struct.Struct("<IHHHH")  # C, S, D, L, H; the last three 0: without the user's side
+_ASKED = struct.Struct("<dIIIIHHHBB")  # day, k, H, E, C, lengths of three texts, discover, newcomer; without candidates C is 0
+_FOUND = struct.Struct("<I")  # C
 _SCORED = struct.Struct("<III")  # C, K, with heavy
-_TEXTS = ("user_id", "request_id", "place", "region", "device_type", "page")
-Buffer = bytes | memoryview
+_ROW, _SCORE, _FLAG = np.dtype("<i4"), np.dtype("<f4"), np.dtype("u1")
+_NONE = Candidates(np.empty(0, _ROW), np.empty(0, _SCORE), np.empty(0, _SCORE), np.empty(0, _SCORE), np.empty(0, np.bool_))
+_STAYS = np.empty(0, np.intp)  # places in the state's arrays, which do not travel
 
 
 class WireError(ValueError):
@@ -56,7 +53,7 @@ class Shape:
 
     items: int
     sources: int
-    side: tuple[int, int, int]  # D, L, H
+    side: tuple[int, int, int]  # of the user's vector and of both rankers' halves
 
     @classmethod
     def of(cls, recommender: Recommender) -> "Shape":
@@ -67,62 +64,75 @@ class Shape:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question and what is known of its user."""
+    """A question, what its user has had on this bundle's rows, and what the models know of them."""
 
-    request: Request
-    state: UserState
+    request: Request  # place and region are the user's own where the client named none
+    history: History
+    session: tuple[Rows, Floats]  # (E,), (E,)
+    newcomer: bool
+    side: UserSide
 
-
-def retrieve_frame(digest: str, request: Request, state: UserState) -> list[Buffer]:
-    return _frame(RETRIEVE, digest, *_asked(request, state))
-
-
-def rank_frame(digest: str, request: Request, state: UserState, pool: Candidates, side: UserSide | None) -> list[Buffer]:
-    return _frame(RANK, digest, *_pool(pool, side), *_asked(request, state))
-
-
-def candidates_frame(digest: str, pool: Candidates, side: UserSide | None) -> list[Buffer]:
-    return _frame(CANDIDATES, digest, *_pool(pool, side))
+    def query(self, recommender: Recommender) -> Query:
+        """The question to a recommender of the same bundle."""
+        return Query.told(self.request, recommender.catalogue, recommender.system.learning, self.history, self.session, self.newcomer)
 
 
-def scores_frame(digest: str, scores: Scores, pool: Candidates) -> list[Buffer]:
+def retrieve_frame(digest: str, query: Query, side: UserSide) -> bytes:
+    return _asked_frame(RETRIEVE, digest, query, side, _NONE)
+
+
+def rank_frame(digest: str, query: Query, side: UserSide, pool: Candidates) -> bytes:
+    return _asked_frame(RANK, digest, query, side, pool)
+
+
+def candidates_frame(digest: str, pool: Candidates) -> bytes:
+    return _frame(CANDIDATES, digest, _FOUND.pack(len(pool)), [pool.rows], _scores_of(pool), pool.seen)
+
+
+def scores_frame(digest: str, scores: Scores) -> bytes:
     order = scores.order if scores.order is not None else descending(scores.light)
-    heavy = () if scores.heavy is None else (_raw(scores.heavy, "<f4"),)
-    head = _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None)
-    return _frame(SCORES, digest, head, _raw(scores.light, "<f4"), *heavy, _raw(order, "<i4"))
+    told = [scores.light] if scores.heavy is None else [scores.light, scores.heavy]
+    return _frame(SCORES, digest, _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None), [order], told)
 
 
-def read_retrieve(frame: Buffer, digest: str) -> Asked:
-    reader = _Reader(frame, RETRIEVE, digest)
-    return reader.ended(reader.asked())
+def read_retrieve(frame: bytes, digest: str, shape: Shape) -> Asked:
+    return _read_asked(frame, RETRIEVE, digest, shape)[0]
 
 
-def read_rank(frame: Buffer, digest: str, shape: Shape) -> tuple[Asked, Candidates, UserSide | None]:
-    reader = _Reader(frame, RANK, digest)
-    pool, side = reader.pool(shape)
-    return reader.ended((reader.asked(), pool, side))
+def read_rank(frame: bytes, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
+    return _read_asked(frame, RANK, digest, shape)
 
 
-def read_candidates(frame: Buffer, digest: str, shape: Shape) -> tuple[Candidates, UserSide | None]:
-    reader = _Reader(frame, CANDIDATES, digest)
-    return reader.ended(reader.pool(shape))
+def read_candidates(frame: bytes, digest: str, shape: Shape) -> Candidates:
+    body = _Body(frame, CANDIDATES, digest, _FOUND)
+    (count,) = body.head
+    body.holds(2 * count * (1 + shape.sources), count)
+    (rows,) = body.rows(shape.items, count)
+    fused, scores = body.scores(count, count * shape.sources)
+    return body.pool(rows, fused, scores, shape.sources)
 
 
-def read_scores(frame: Buffer, digest: str, candidates: int) -> Scores:
+def read_scores(frame: bytes, digest: str, candidates: int) -> Scores:
     """Scores of `candidates` candidates."""
-    reader = _Reader(frame, SCORES, digest)
-    return reader.ended(reader.scores(candidates))
+    body = _Body(frame, SCORES, digest, _SCORED)
+    count, kept, with_heavy = body.head
+    if count != candidates or kept > count or with_heavy > 1:
+        raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
+    body.holds(2 * count + kept * with_heavy)
+    (order,) = body.rows(count, count)
+    if count and np.maximum.reduce(np.bincount(order, minlength=count)) > 1:
+        raise WireError("a candidate is named twice")
+    light, heavy = body.scores(count, kept * with_heavy)
+    return Scores(light, order[:kept], heavy if with_heavy else None, order=order)
 
 
-T = TypeVar("T")
+class _Body:
+    """What follows the header of a frame, read from its head to its end. What a frame holds is checked before anything of it is read."""
 
-
-class _Reader:
-    """A cursor over a frame that never goes past its end."""
-
-    def __init__(self, frame: Buffer, kind: int, digest: str) -> None:
-        if len(frame) < _HEADER.size:
-            raise WireError(f"a frame of {len(frame)} bytes is shorter than its header of {_HEADER.size}")
+    def __init__(self, frame: bytes, kind: int, digest: str, form: struct.Struct) -> None:
+        least = _HEADER.size + form.size
+        if len(frame) < least:
+            raise WireError(f"a frame of {len(frame)} bytes is shorter than its header of {least}")
         magic, version, found, named, length = _HEADER.unpack_from(frame)
         if magic != _MAGIC or version != VERSION:
             raise WireError(f"expected a frame of version {VERSION}, got {magic!r} version {version}: run one release on both sides")
@@ -132,103 +142,101 @@ class _Reader:
             raise WireError(f"the header says {length} bytes follow, {len(frame) - _HEADER.size} do")
         if named != _digest(digest):
             raise OtherBundle(f"this server has bundle {digest}, the frame is for sha256:{named.hex()}: serve one bundle on all sides")
-        self._frame, self._at = memoryview(frame), _HEADER.size
+        self.head: tuple[Any, ...] = form.unpack_from(frame, _HEADER.size)
+        self._frame, self._at = frame, least
 
-    def ended(self, message: T) -> T:
-        if self._at != len(self._frame):
-            raise WireError(f"{len(self._frame) - self._at} bytes are left after the message")
-        return message
+    def holds(self, numbers: int, more: int = 0) -> None:
+        """That many numbers and `more` bytes follow, and nothing else."""
+        expected = 4 * numbers + more
+        if expected != len(self._frame) - self._at:
+            raise WireError(f"expected {expected} bytes of numbers and texts, {len(self._frame) - self._at} are there")
 
-    def _unpack(self, form: struct.Struct) -> tuple[Any, ...]:
-        return form.unpack(self._bytes(form.size))
+    def _next(self, dtype: "np.dtype[Any]", count: int) -> NDArray[Any]:
+        found: NDArray[Any] = np.ndarray(count, dtype, self._frame, self._at)
+        self._at += found.nbytes
+        return found
 
-    def _bytes(self, count: int) -> memoryview:
-        if count > len(self._frame) - self._at:
-            raise WireError(f"{count} bytes were announced, {len(self._frame) - self._at} are left")
-        self._at += count
-        return self._frame[self._at - count : self._at]
+    def rows(self, below: int, *counts: int) -> list[Rows]:
+        rows = self._next(_ROW, sum(counts))
+        if len(rows) and np.maximum.reduce(rows.view(np.uint32)) >= below:  # a negative one is beyond all
+            raise WireError(f"a row is outside 0 to {below - 1}")
+        return _parts(rows, counts)
 
-    def _array(self, dtype: str, count: int) -> NDArray[Any]:
-        return np.frombuffer(self._bytes(count * np.dtype(dtype).itemsize), dtype)
-
-    def _finite(self, *counts: int) -> list[NDArray[np.float32]]:
-        """Arrays that lie one after the other, looked through at once."""
-        values = self._array("<f4", sum(counts))
+    def scores(self, *counts: int) -> list[Floats]:
+        values = self._next(_SCORE, sum(counts))
         if not np.isfinite(values).all():
             raise WireError("a score is not a finite number")
-        ends = list(accumulate(counts))
-        return [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        return _parts(values, counts)
 
-    def _rows(self, count: int, below: int) -> NDArray[np.int32]:
-        rows = self._array("<i4", count)
-        if count and (rows.min() < 0 or rows.max() >= below):
-            raise WireError(f"a row is outside 0 to {below - 1}")
-        return rows
-
-    def asked(self) -> Asked:
-        k, day, discover, *lengths = self._unpack(_ASKED)
-        if not 1 <= k <= MAX_K or not isfinite(day) or discover > 1 or max(lengths[:-1]) > 4 * MAX_ID:
-            raise WireError("the question's k, day, flag or a text's length is out of range")
-        try:
-            texts = {name: str(self._bytes(length), "utf-8") for name, length in zip(_TEXTS, lengths, strict=False)}
-            state = UserState.unpack(bytes(self._bytes(lengths[-1])))
-        except (UnicodeDecodeError, BadState) as error:
-            raise WireError(f"the question cannot be read ({error})") from None
-        if len(state.session_types) and state.session_types.max() >= len(SESSION_TYPES):
-            raise WireError(f"a session event is of type {int(state.session_types.max())}, known are {len(SESSION_TYPES)}")
-        return Asked(Request(k=k, at_day=day, discover=bool(discover), **texts), state)
-
-    def pool(self, shape: Shape) -> tuple[Candidates, UserSide | None]:
-        count, width, *side = self._unpack(_POOL)
-        if count > MAX_CANDIDATES or width != shape.sources or tuple(side) not in (shape.side, (0, 0, 0)):
-            raise WireError(f"{count} candidates of {width} sources and a side of {side}, expected at most {MAX_CANDIDATES} and {shape}")
-        rows = self._rows(count, shape.items)
-        fused, scores, vector, light, heavy = self._finite(count, count * width, *side)
-        ranks = self._array("<f4", count * width).reshape(count, width)
-        if count and width and not ranks.min() >= 0:
+    def pool(self, rows: Rows, fused: Floats, scores: Floats, sources: int) -> Candidates:
+        """What is left of candidates: ranks and flags."""
+        ranks, seen = self._next(_SCORE, len(scores)), self._next(_FLAG, len(rows))
+        if len(ranks) and not np.minimum.reduce(ranks) >= 0:
             raise WireError("a rank is below 0 or no number")
-        seen = self._array("u1", count)
-        if count and seen.max() > 1:
+        if len(seen) and np.maximum.reduce(seen) > 1:
             raise WireError("a flag is neither 0 nor 1")
-        made = UserSide(vector, light[None], heavy[None]) if any(side) else None
-        return Candidates(rows, scores.reshape(count, width), ranks, fused, seen.view(bool)), made
+        return Candidates(rows, scores.reshape(-1, sources), ranks.reshape(-1, sources), fused, seen.view(np.bool_))
 
-    def scores(self, candidates: int) -> Scores:
-        count, kept, with_heavy = self._unpack(_SCORED)
-        if count != candidates or kept > count or with_heavy > 1:
-            raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
-        light, heavy = self._finite(count, kept if with_heavy else 0)
-        order = self._rows(count, count)
-        if count and np.bincount(order, minlength=count).max() > 1:
-            raise WireError("a candidate is named twice")
-        return Scores(light, order[:kept], heavy if with_heavy else None, order=order)
+    def texts(self, lengths: Sequence[int]) -> list[str]:
+        texts = []
+        try:
+            for length in lengths:
+                self._at += length
+                texts.append(str(self._frame[self._at - length : self._at], "utf-8"))
+        except UnicodeDecodeError as error:
+            raise WireError(f"a text of the question cannot be read ({error})") from None
+        return texts
 
 
-def _frame(kind: int, digest: str, *parts: Buffer) -> list[Buffer]:
-    length = sum(map(len, parts))
+def _read_asked(frame: bytes, kind: int, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
+    """The question and its candidates, of whom a question to retrieval has none."""
+    body, sources = _Body(frame, kind, digest, _ASKED), shape.sources
+    day, k, had, events, count, *lengths, discover, newcomer = body.head
+    known = 1 <= k <= MAX_K and isfinite(day) and discover <= 1 and newcomer <= 1 and max(lengths) <= 4 * MAX_ID
+    if not known or count > (MAX_CANDIDATES if kind == RANK else 0):
+        raise WireError("the question's k, day, flags, a text's length or the number of candidates is out of range")
+    widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, count * sources)
+    body.holds(had + events + count + sum(widths) + count * sources, count + sum(lengths))
+    rows, clicked, candidates = body.rows(shape.items, had, events, count)
+    counts, age, span, decayed, weights, vector, light, heavy, fused, scores = body.scores(*widths)
+    pool = body.pool(candidates, fused, scores, sources)
+    user_id, place, region = body.texts(lengths)
+    request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
+    history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
+    return Asked(request, history, (clicked, weights), bool(newcomer), UserSide(vector, light[None], heavy[None])), pool
+
+
+def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> bytes:
+    request, state, history, (clicked, weights) = query.request, query.state, query.history, query.session
+    texts = [text.encode() for text in (request.user_id, request.place or state.place, request.region or state.region)]
+    counts = (len(history.rows), len(clicked), len(pool), *map(len, texts))
+    head = _ASKED.pack(request.at_day, request.k, *counts, request.discover, query.newcomer)
+    rows = [history.rows, clicked, pool.rows]
+    told = [history.counts, history.age, history.span, history.decayed, weights, side.vector, side.light, side.heavy]
+    return _frame(kind, digest, head, rows, [*told, *_scores_of(pool)], pool.seen, *texts)
+
+
+def _scores_of(pool: Candidates) -> list[Floats]:
+    return [pool.fused, pool.source_scores, pool.source_ranks]
+
+
+def _frame(kind: int, digest: str, head: bytes, rows: Sequence[Rows], scores: Sequence[Floats], *more: Any) -> bytes:
+    """`more`: flags and texts, as they are."""
+    parts: list[Any] = [np.ascontiguousarray(one, _ROW) for one in rows]
+    parts += [np.ascontiguousarray(one, _SCORE) for one in scores]
+    length = len(head) + sum([one.nbytes for one in parts]) + sum(map(len, more))
     if length > MAX_FRAME:
         raise WireError(f"a body of {length} bytes is over {MAX_FRAME}")
-    return [_HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), length), *parts]
+    return b"".join((_HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), length), head, *parts, *more))
 
 
-def _asked(request: Request, state: UserState) -> tuple[Buffer, ...]:
-    texts = [getattr(request, name).encode() for name in _TEXTS]
-    packed = state.pack()
-    return _ASKED.pack(request.k, request.at_day, request.discover, *map(len, texts), len(packed)), *texts, packed
-
-
-def _pool(pool: Candidates, side: UserSide | None) -> Sequence[Buffer]:
-    halves = (side.vector, side.light, side.heavy) if side is not None else ()
-    widths = [half.size for half in halves] or [0, 0, 0]
-    return (
-        _POOL.pack(*pool.source_scores.shape, *widths), _raw(pool.rows, "<i4"), _raw(pool.fused, "<f4"),
-        _raw(pool.source_scores, "<f4"), *(_raw(half, "<f4") for half in halves), _raw(pool.source_ranks, "<f4"), _raw(pool.seen, "u1"),
-    )  # fmt: skip
-
-
-def _raw(values: NDArray[Any], dtype: str) -> Buffer:
-    """The array's bytes, not copied where they are as they should be."""
-    return np.ascontiguousarray(values, dtype).data.cast("B") if values.size else b""
+def _parts(values: NDArray[Any], counts: Sequence[int]) -> list[NDArray[Any]]:
+    """Arrays that lie one after the other."""
+    at, parts = 0, []
+    for count in counts:
+        parts.append(values[at : at + count])
+        at += count
+    return parts
 
 
 @lru_cache(4)

@@ -10,7 +10,6 @@ import pytest
 
 from feature_repo.schema import POLICY_FLAGS
 from serving.cache import Caches
-from serving.elsewhere import Elsewhere
 from serving.ladder import COSTS, Ladder
 from serving.query import Answer, Candidates, Query, Request
 from serving.rankers import UserSide
@@ -183,11 +182,11 @@ def test_a_dead_dependency_is_left_alone_and_found_again_within_ten_seconds(reco
     clock, calls = Clock(), []
     down = True
 
-    def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
+    def retriever(query: Query, side: UserSide, timeout_seconds: float) -> Candidates:
         calls.append(clock.now)
         if down:
             raise OSError("gone")
-        return recommender.retrieve(query), None
+        return recommender.retrieve(query, side)
 
     ladder = ladder_of(recommender, clock=clock, retriever=retriever)
     for _ in range(50):
@@ -216,14 +215,12 @@ def test_one_users_failure_costs_nobody_else_the_rung(recommender: Recommender) 
 def test_the_stages_elsewhere_give_the_same_list(recommender: Recommender, folder: Path) -> None:
     other = Recommender(load_tiny(folder), system())
 
-    def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
+    def retriever(query: Query, side: UserSide, timeout_seconds: float) -> Candidates:
         assert 0 < timeout_seconds <= 0.03
-        side = other.request(query)
-        return other.retrieve(query, side), side
+        return other.retrieve(query, side)
 
-    def ranker(query: Query, pool: Candidates, side: UserSide | None, timeout_seconds: float) -> Scores:
+    def ranker(query: Query, side: UserSide, pool: Candidates, timeout_seconds: float) -> Scores:
         assert 0 < timeout_seconds <= 0.05
-        assert side is not None
         return other.rank(query, pool, side)
 
     split = ladder_of(recommender, retriever=retriever, ranker=ranker)
@@ -264,9 +261,9 @@ def test_a_recommender_put_in_place_within_a_request_serves_from_the_next_one_on
 async def test_a_stage_elsewhere_may_be_awaited_but_not_answered_at_once(recommender: Recommender, folder: Path) -> None:
     other = Recommender(load_tiny(folder), system())
 
-    async def retriever(query: Query, timeout_seconds: float) -> Elsewhere:
+    async def retriever(query: Query, side: UserSide, timeout_seconds: float) -> Candidates:
         await asyncio.sleep(0)
-        return other.retrieve(query), None
+        return other.retrieve(query, side)
 
     ladder = ladder_of(recommender, retriever=retriever)
     assert (await ladder.answered(REQUEST, USERS[3])).items == recommender.recommend(REQUEST, USERS[3]).items

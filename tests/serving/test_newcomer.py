@@ -5,7 +5,7 @@ import pytest
 
 from serving.bundle import Bundle
 from serving.query import Request
-from serving.recommender import Recommender, is_newcomer
+from serving.recommender import Recommender
 from serving.state import UserState
 from tests.serving import tiny_bundle
 
@@ -30,8 +30,9 @@ def ranked(recommender, state):
     return pool, recommender.order(pool, recommender.rank(query, pool))
 
 
-def test_visits_are_moments_not_items():
-    assert [is_newcomer(after(visits)) for visits in (0, 1, 2)] == [True, True, False]
+def test_visits_are_moments_not_items(recommender):
+    asked = [recommender.query(Request("new", 10, tiny_bundle.DAY), after(visits)) for visits in (0, 1, 2)]
+    assert [query.newcomer for query in asked] == [True, True, False]
 
 
 def test_a_newcomers_list_is_in_the_order_of_the_fused_rank(recommender):

@@ -90,7 +90,8 @@ async def test_fused_and_split_give_the_same_lists(recommender: Recommender, hal
 
 async def test_a_half_with_another_bundle_refuses_with_409_and_names_both(recommender: Recommender, halves: tuple[str, str]) -> None:
     other = "sha256:" + "cd" * 32
-    frame = wire.retrieve_frame(other, request(STATES[0]), STATES[0])
+    query = recommender.query(request(STATES[0]), STATES[0])
+    frame = wire.retrieve_frame(other, query, recommender.request(query))
     with closing(Peer(halves[0])) as peer, pytest.raises(PeerError, match="409") as refused:
         await peer.post("/v1/retrieve", frame, 5)
     assert other in str(refused.value)
@@ -154,13 +155,13 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
         b"x" * 20_000,
     ],
 )
-async def test_a_peer_that_answers_nonsense_is_an_error_and_never_a_hang(said: bytes) -> None:
+async def test_a_peer_that_answers_nonsense_is_an_error_and_never_a_hang(recommender: Recommender, said: bytes) -> None:
     with answering(lambda connection: connection.sendall(said)) as address:
         peer = Peer(address)
-        retrieval = RemoteRetrieval(peer, "sha256:" + "ab" * 32, wire.Shape(10, 3, (4, 6, 8)))
-        query = type("Asked", (), {"request": request(STATES[0]), "state": STATES[0]})()
+        retrieval = RemoteRetrieval(peer, recommender.bundle.digest, wire.Shape.of(recommender))
+        query = recommender.query(request(STATES[0]), STATES[0])
         with pytest.raises((PeerError, wire.WireError)):
-            await retrieval(query, 1.0)
+            await retrieval(query, recommender.request(query), 1.0)
         peer.close()
 
 
@@ -171,7 +172,7 @@ async def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() ->
     with answering(lambda connection: release.wait(10) and None) as address:
         began = monotonic()
         with pytest.raises(PeerError, match="time"):
-            await Peer(address).post("/v1/rank", [b"x"], 0.05)
+            await Peer(address).post("/v1/rank", b"x", 0.05)
         assert monotonic() - began < 2
         release.set()
 
@@ -179,7 +180,7 @@ async def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() ->
 async def test_a_connection_that_the_peer_closed_meanwhile_is_made_anew() -> None:
     with answering(lambda connection: connection.sendall(HEAD % 2 + b"ok")) as address:  # one reply a connection
         peer = Peer(address)
-        assert [await peer.post("/", [b"x"], 5) for _ in range(3)] == [b"ok"] * 3
+        assert [await peer.post("/", b"x", 5) for _ in range(3)] == [b"ok"] * 3
         peer.close()
 
 

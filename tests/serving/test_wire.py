@@ -8,16 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import wire
-from serving.query import Candidates, Request
+from serving.query import Candidates, History, Query, Request
 from serving.rankers import UserSide
 from serving.recommender import Scores
-from serving.state import UserState
+from serving.state import TAUS_DAYS, UserState
+from serving.system import Learning
 from serving.wire import OtherBundle, Shape, WireError
+from tests.serving import tiny_bundle
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 SHAPE = Shape(50, 3, (4, 6, 8))
 REQUEST = Request("u é", 10, 20_000.5, "r1", "north", "west", "tv", "home", True)
-STATE = UserState("u é", place="north").with_positive(7, 19_999.0).with_session_event(9, "click", 20_000.0)
+HAD, EVENTS = 3, 2
+HISTORY = History(
+    np.array([2, 7, 49], np.int32),
+    np.arange(HAD),
+    *np.arange(3 * HAD, dtype=np.float32).reshape(3, HAD),
+    np.arange(len(TAUS_DAYS) * HAD, dtype=np.float32).reshape(len(TAUS_DAYS), HAD),
+)
+SESSION = np.array([9, 0], np.int32), np.array([0.3, 0.6], np.float32)
+QUERY = Query.told(REQUEST, tiny_bundle.catalogue(), Learning(), HISTORY, SESSION, True)
 
 
 def pool(count: int = 5) -> Candidates:
@@ -45,14 +55,11 @@ def scored(heavy: "np.ndarray | None") -> Scores:  # type: ignore[type-arg]
 
 
 FRAMES = [
-    b"".join(frame)
-    for frame in (
-        wire.retrieve_frame(DIGEST, REQUEST, STATE),
-        wire.rank_frame(DIGEST, REQUEST, STATE, pool(), SIDE),
-        wire.candidates_frame(DIGEST, pool(), SIDE),
-        wire.scores_frame(DIGEST, scored(np.ones(2, np.float32)), pool()),
-        wire.candidates_frame(DIGEST, pool(0), None),
-    )
+    wire.retrieve_frame(DIGEST, QUERY, SIDE),
+    wire.rank_frame(DIGEST, QUERY, SIDE, pool()),
+    wire.candidates_frame(DIGEST, pool()),
+    wire.scores_frame(DIGEST, scored(np.ones(2, np.float32))),
+    wire.candidates_frame(DIGEST, pool(0)),
 ]
 
 
@@ -60,7 +67,7 @@ def read_all(frame: bytes) -> int:
     """How many of the four readers take it; anything but a message or a `WireError` fails the test."""
     taken = 0
     for read in (
-        lambda: wire.read_retrieve(frame, DIGEST),
+        lambda: wire.read_retrieve(frame, DIGEST, SHAPE),
         lambda: wire.read_rank(frame, DIGEST, SHAPE),
         lambda: wire.read_candidates(frame, DIGEST, SHAPE),
         lambda: wire.read_scores(frame, DIGEST, 5),
@@ -74,26 +81,35 @@ def read_all(frame: bytes) -> int:
 
 
 def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
-    asked, candidates, side = wire.read_rank(FRAMES[1], DIGEST, SHAPE)
-    assert asked.request == REQUEST
-    assert asked.state.pack() == STATE.pack()
+    asked, candidates = wire.read_rank(FRAMES[1], DIGEST, SHAPE)
+    assert asked.request == replace(REQUEST, request_id="", device_type="", page="")  # nobody reads these there
+    assert same(asked.history, replace(HISTORY, order=np.empty(0)))
+    assert all(map(np.array_equal, asked.session, SESSION))
+    assert asked.newcomer
+    assert same(asked.side, SIDE)
     assert same(candidates, pool())
-    assert same(side, SIDE)
-    assert wire.read_retrieve(FRAMES[0], DIGEST).request == REQUEST
-    assert same(wire.read_candidates(FRAMES[2], DIGEST, SHAPE)[0], pool())
-    assert wire.read_candidates(FRAMES[4], DIGEST, SHAPE)[1] is None
+    assert wire.read_retrieve(FRAMES[0], DIGEST, SHAPE).request == asked.request
+    assert same(wire.read_candidates(FRAMES[2], DIGEST, SHAPE), pool())
+    assert len(wire.read_candidates(FRAMES[4], DIGEST, SHAPE)) == 0
+
+
+def test_place_and_region_are_the_users_own_where_none_was_asked_for() -> None:
+    query = Query(replace(REQUEST, place=""), UserState("u", place="south", region="east"), QUERY.catalogue, QUERY.learning)
+    request = wire.read_retrieve(wire.retrieve_frame(DIGEST, query, SIDE), DIGEST, SHAPE).request
+    assert (request.place, request.region) == ("south", "west")
 
 
 def test_numbers_are_read_where_they_lie() -> None:
-    candidates = wire.read_rank(FRAMES[1], DIGEST, SHAPE)[1]
+    asked, candidates = wire.read_rank(FRAMES[1], DIGEST, SHAPE)
     assert all(getattr(candidates, name).flags.aligned for name in ("rows", "fused", "source_scores", "source_ranks"))
+    assert asked.history.decayed.flags.aligned
     assert not candidates.rows.flags.owndata
 
 
 @pytest.mark.parametrize("heavy", [None, np.array([0.5, 0.25], np.float32)])
 def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  # type: ignore[type-arg]
     scores = scored(heavy)
-    read = wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
+    read = wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
     assert np.array_equal(read.light, scores.light)
     assert np.array_equal(read.kept, scores.kept)
     assert np.array_equal(read.order, scores.order)
@@ -102,7 +118,7 @@ def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  #
 
 def test_another_bundles_frame_is_refused_and_both_are_named() -> None:
     with pytest.raises(OtherBundle) as refused:
-        wire.read_retrieve(b"".join(wire.retrieve_frame(OTHER, REQUEST, STATE)), DIGEST)
+        wire.read_retrieve(wire.retrieve_frame(OTHER, QUERY, SIDE), DIGEST, SHAPE)
     assert DIGEST in str(refused.value)
     assert OTHER in str(refused.value)
 
@@ -110,14 +126,14 @@ def test_another_bundles_frame_is_refused_and_both_are_named() -> None:
 @pytest.mark.parametrize("other", [Shape(50, 3, (4, 6, 9)), Shape(50, 2, (4, 6, 8))])
 def test_a_side_or_scores_of_another_width_are_refused(other: Shape) -> None:
     with pytest.raises(WireError, match="expected"):
-        wire.read_candidates(FRAMES[2], DIGEST, other)
+        wire.read_rank(FRAMES[1], DIGEST, other)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 5], [0, 1, 2, 3, 3]])
 def test_a_position_beyond_the_pool_or_named_twice_is_refused(order: list[int]) -> None:
     scores = scored(None)._replace(order=np.array(order, np.int32))
     with pytest.raises(WireError, match=r"row|twice"):
-        wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
+        wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
 
 
 def test_rows_beyond_the_catalogue_are_refused() -> None:
@@ -128,7 +144,7 @@ def test_rows_beyond_the_catalogue_are_refused() -> None:
 def test_a_score_that_is_no_number_is_refused() -> None:
     scores = scored(None)._replace(light=np.full(5, np.nan, np.float32))
     with pytest.raises(WireError, match="finite"):
-        wire.read_scores(b"".join(wire.scores_frame(DIGEST, scores, pool())), DIGEST, 5)
+        wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
 
 
 @given(st.binary(max_size=300))
