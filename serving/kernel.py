@@ -258,3 +258,8 @@ def known(pool: Array, ranks: Array, history: Array, rows: Array) -> list[tuple[
 def nearest(neighbours: Array, weights: Array, voters: Array, strengths: Array, target: int) -> int | None:
     """Which of the voters (V,) has the greatest weight x strength for the target, the first of equals; -1: none is above 0."""
     return None if _active is None else _active.nearest(neighbours, weights, len(weights), voters, strengths, target)
+
+
+def fault(frame: bytes | memoryview, at: int, below: int, rows: int, scores: int, ranks: int, flags: int, once: bool) -> int | None:
+    """What is wrong with the numbers of a frame that begin at `at`: a place in `serving.wire.FAULTS`, 0: nothing."""
+    return None if _active is None else _active.fault(frame, at, below, rows, scores, ranks, flags, once)

@@ -12,7 +12,7 @@ from serving import wire
 from serving.query import Candidates, Query
 from serving.rankers import UserSide
 from serving.recommender import Scores
-from serving.wire import Shape
+from serving.wire import Buffer, Frame, Shape
 
 _MAX_HEAD = 16_384
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
@@ -34,12 +34,12 @@ class _Line(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._data: bytes | bytearray = b""
-        self._reply: asyncio.Future[tuple[int, bytes]] | None = None
+        self._reply: asyncio.Future[tuple[int, Buffer]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    async def exchange(self, message: bytes, seconds: float) -> tuple[int, bytes]:
+    async def exchange(self, message: bytes, seconds: float) -> tuple[int, Buffer]:
         """Status and body of the reply. Raises `TimeoutError`, `_Stale`, `OSError` or `ValueError`; the connection is done with then."""
         loop = asyncio.get_running_loop()
         self._data, self._reply = b"", loop.create_future()
@@ -79,7 +79,7 @@ class _Line(asyncio.Protocol):
             self._reply.set_exception(error)
 
 
-def _reply(data: bytes | bytearray) -> tuple[int, bytes] | None:
+def _reply(data: bytes | bytearray) -> tuple[int, Buffer] | None:
     """Status and body of a reply with a content-length; None: not whole yet. Raises `ValueError`."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD + 4)
     if end < 0:
@@ -94,10 +94,13 @@ def _reply(data: bytes | bytearray) -> tuple[int, bytes] | None:
     total = end + 4 + int(lengths[0])
     if len(data) > total:
         raise ValueError("the reply is longer than it says")
-    return (int(status[1]), bytes(data[end + 4 :])) if len(data) == total else None  # a copy: numbers in it are aligned
+    if len(data) < total:
+        return None
+    body = memoryview(data)[end + 4 :]
+    return int(status[1]), body if end % 4 == 0 else bytes(body)  # numbers in it are aligned
 
 
-_POST = b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: application/octet-stream\r\ncontent-length: %d\r\n\r\n%s"
+_POST = b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: application/octet-stream\r\ncontent-length: %%d\r\n\r\n"
 
 
 class Peer:
@@ -107,14 +110,15 @@ class Peer:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError(f"expected HOST:PORT of a server, got {address!r}")
-        self.address, self._named, self._host, self._port = address, address.encode(), host.strip("[]"), int(port)
+        self.address, self._host, self._port = address, host.strip("[]"), int(port)
+        self._named = address.encode().replace(b"%", b"%%")  # of a zone: a head is a form to be filled in
         self._idle: list[_Line] = []
 
-    async def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
+    async def post(self, path: str, frame: Frame, timeout_seconds: float) -> Buffer:
         """Raises `PeerError`. A kept connection that the other side has closed meanwhile is made anew once."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_seconds
-        message = _POST % (path.encode(), self._named, len(body), body)
+        message = frame.behind(_POST % (path.encode(), self._named))
         try:
             line = self._kept()
             if line is not None:
@@ -143,10 +147,10 @@ class Peer:
                 return line
         return None
 
-    def _read(self, line: _Line, status: int, body: bytes) -> bytes:
+    def _read(self, line: _Line, status: int, body: Buffer) -> Buffer:
         self._idle.append(line)
         if status != 200:
-            raise PeerError(f"{self.address} refused with {status}: {body[:300].decode(errors='replace')}")
+            raise PeerError(f"{self.address} refused with {status}: {bytes(body[:300]).decode(errors='replace')}")
         return body
 
 

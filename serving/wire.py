@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import kernel
 from serving.index import descending
 from serving.messages import MAX_ID, MAX_K
 from serving.query import Candidates, Floats, History, Query, Request, Rows
@@ -34,9 +35,28 @@ _MAGIC = b"SLWR"
 _ASKED = struct.Struct("<dIIIIHHHBB")  # day, k, H, E, C, lengths of three texts, discover, newcomer; without candidates C is 0
 _FOUND = struct.Struct("<I")  # C
 _SCORED = struct.Struct("<III")  # C, K, with heavy
+FAULTS = (
+    "", "a row is outside the catalogue, or the candidates", "a score is not a finite number", "a rank is below 0 or no number",
+    "a flag is neither 0 nor 1", "a candidate is named twice",
+)  # fmt: skip
 _ROW, _SCORE, _FLAG = np.dtype("<i4"), np.dtype("<f4"), np.dtype("u1")
+_KINDS: tuple["np.dtype[Any]", ...] = (_ROW, _SCORE, _SCORE, _FLAG)  # rows, scores, ranks, flags
 _NONE = Candidates(np.empty(0, _ROW), np.empty(0, _SCORE), np.empty(0, _SCORE), np.empty(0, _SCORE), np.empty(0, np.bool_))
 _STAYS = np.empty(0, np.intp)  # places in the state's arrays, which do not travel
+
+
+Buffer = bytes | memoryview
+
+
+class Frame(NamedTuple):
+    """A message to be sent: its length in bytes, and the buffers that hold it."""
+
+    size: int
+    parts: tuple[Any, ...]
+
+    def behind(self, head: bytes) -> bytes:
+        """One piece of bytes: a head that tells the length at its %d, and the message."""
+        return b"".join((head % self.size, *self.parts))
 
 
 class WireError(ValueError):
@@ -77,59 +97,52 @@ class Asked:
         return Query.told(self.request, recommender.catalogue, recommender.system.learning, self.history, self.session, self.newcomer)
 
 
-def retrieve_frame(digest: str, query: Query, side: UserSide) -> bytes:
+def retrieve_frame(digest: str, query: Query, side: UserSide) -> Frame:
     return _asked_frame(RETRIEVE, digest, query, side, _NONE)
 
 
-def rank_frame(digest: str, query: Query, side: UserSide, pool: Candidates) -> bytes:
+def rank_frame(digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:
     return _asked_frame(RANK, digest, query, side, pool)
 
 
-def candidates_frame(digest: str, pool: Candidates) -> bytes:
+def candidates_frame(digest: str, pool: Candidates) -> Frame:
     return _frame(CANDIDATES, digest, _FOUND.pack(len(pool)), [pool.rows], _scores_of(pool), pool.seen)
 
 
-def scores_frame(digest: str, scores: Scores) -> bytes:
+def scores_frame(digest: str, scores: Scores) -> Frame:
     order = scores.order if scores.order is not None else descending(scores.light)
     told = [scores.light] if scores.heavy is None else [scores.light, scores.heavy]
     return _frame(SCORES, digest, _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None), [order], told)
 
 
-def read_retrieve(frame: bytes, digest: str, shape: Shape) -> Asked:
+def read_retrieve(frame: Buffer, digest: str, shape: Shape) -> Asked:
     return _read_asked(frame, RETRIEVE, digest, shape)[0]
 
 
-def read_rank(frame: bytes, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
+def read_rank(frame: Buffer, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
     return _read_asked(frame, RANK, digest, shape)
 
 
-def read_candidates(frame: bytes, digest: str, shape: Shape) -> Candidates:
+def read_candidates(frame: Buffer, digest: str, shape: Shape) -> Candidates:
     body = _Body(frame, CANDIDATES, digest, _FOUND)
-    (count,) = body.head
-    body.holds(2 * count * (1 + shape.sources), count)
-    (rows,) = body.rows(shape.items, count)
-    fused, scores = body.scores(count, count * shape.sources)
-    return body.pool(rows, fused, scores, shape.sources)
+    (count,), listed = body.head, body.head[0] * shape.sources
+    return _candidates(shape, *body.numbers(shape.items, (count,), (count, listed), listed, count))
 
 
-def read_scores(frame: bytes, digest: str, candidates: int) -> Scores:
+def read_scores(frame: Buffer, digest: str, candidates: int) -> Scores:
     """Scores of `candidates` candidates."""
     body = _Body(frame, SCORES, digest, _SCORED)
     count, kept, with_heavy = body.head
     if count != candidates or kept > count or with_heavy > 1:
         raise WireError(f"scores of {count} candidates, {kept} kept, expected {candidates}")
-    body.holds(2 * count + kept * with_heavy)
-    (order,) = body.rows(count, count)
-    if count and np.maximum.reduce(np.bincount(order, minlength=count)) > 1:
-        raise WireError("a candidate is named twice")
-    light, heavy = body.scores(count, kept * with_heavy)
+    order, light, heavy, *_ = body.numbers(count, (count,), (count, kept * with_heavy), once=True)
     return Scores(light, order[:kept], heavy if with_heavy else None, order=order)
 
 
 class _Body:
     """What follows the header of a frame, read from its head to its end. What a frame holds is checked before anything of it is read."""
 
-    def __init__(self, frame: bytes, kind: int, digest: str, form: struct.Struct) -> None:
+    def __init__(self, frame: Buffer, kind: int, digest: str, form: struct.Struct) -> None:
         least = _HEADER.size + form.size
         if len(frame) < least:
             raise WireError(f"a frame of {len(frame)} bytes is shorter than its header of {least}")
@@ -145,37 +158,24 @@ class _Body:
         self.head: tuple[Any, ...] = form.unpack_from(frame, _HEADER.size)
         self._frame, self._at = frame, least
 
-    def holds(self, numbers: int, more: int = 0) -> None:
-        """That many numbers and `more` bytes follow, and nothing else."""
-        expected = 4 * numbers + more
-        if expected != len(self._frame) - self._at:
-            raise WireError(f"expected {expected} bytes of numbers and texts, {len(self._frame) - self._at} are there")
-
-    def _next(self, dtype: "np.dtype[Any]", count: int) -> NDArray[Any]:
-        found: NDArray[Any] = np.ndarray(count, dtype, self._frame, self._at)
-        self._at += found.nbytes
-        return found
-
-    def rows(self, below: int, *counts: int) -> list[Rows]:
-        rows = self._next(_ROW, sum(counts))
-        if len(rows) and np.maximum.reduce(rows.view(np.uint32)) >= below:  # a negative one is beyond all
-            raise WireError(f"a row is outside 0 to {below - 1}")
-        return _parts(rows, counts)
-
-    def scores(self, *counts: int) -> list[Floats]:
-        values = self._next(_SCORE, sum(counts))
-        if not np.isfinite(values).all():
-            raise WireError("a score is not a finite number")
-        return _parts(values, counts)
-
-    def pool(self, rows: Rows, fused: Floats, scores: Floats, sources: int) -> Candidates:
-        """What is left of candidates: ranks and flags."""
-        ranks, seen = self._next(_SCORE, len(scores)), self._next(_FLAG, len(rows))
-        if len(ranks) and not np.minimum.reduce(ranks) >= 0:
-            raise WireError("a rank is below 0 or no number")
-        if len(seen) and np.maximum.reduce(seen) > 1:
-            raise WireError("a flag is neither 0 nor 1")
-        return Candidates(rows, scores.reshape(-1, sources), ranks.reshape(-1, sources), fused, seen.view(np.bool_))
+    def numbers(
+        self, below: int, rows: Sequence[int], scores: Sequence[int], ranks: int = 0, flags: int = 0, texts: int = 0, once: bool = False
+    ) -> list[NDArray[Any]]:
+        """As many arrays of rows and scores as there are counts, ranks and flags; `texts` bytes are left then, and nothing else."""
+        counts, frame, begin = (sum(rows), sum(scores), ranks, flags), self._frame, self._at
+        self._at = begin + 4 * (counts[0] + counts[1] + ranks) + flags
+        if self._at + texts != len(frame):
+            raise WireError(f"expected {self._at + texts - begin} bytes of numbers and texts, {len(frame) - begin} are there")
+        at, found = begin, []
+        for dtype, count in zip(_KINDS, counts, strict=True):
+            found.append(np.ndarray(count, dtype, frame, at))
+            at += count * dtype.itemsize
+        fault = kernel.fault(frame, begin, below, *counts, once)
+        if fault is None:
+            fault = _fault(below, once, *found)
+        if fault:
+            raise WireError(FAULTS[fault])
+        return [*_parts(found[0], rows), *_parts(found[1], scores), *found[2:]]
 
     def texts(self, lengths: Sequence[int]) -> list[str]:
         texts = []
@@ -188,25 +188,25 @@ class _Body:
         return texts
 
 
-def _read_asked(frame: bytes, kind: int, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
+def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Asked, Candidates]:
     """The question and its candidates, of whom a question to retrieval has none."""
     body, sources = _Body(frame, kind, digest, _ASKED), shape.sources
     day, k, had, events, count, *lengths, discover, newcomer = body.head
     known = 1 <= k <= MAX_K and isfinite(day) and discover <= 1 and newcomer <= 1 and max(lengths) <= 4 * MAX_ID
     if not known or count > (MAX_CANDIDATES if kind == RANK else 0):
         raise WireError("the question's k, day, flags, a text's length or the number of candidates is out of range")
-    widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, count * sources)
-    body.holds(had + events + count + sum(widths) + count * sources, count + sum(lengths))
-    rows, clicked, candidates = body.rows(shape.items, had, events, count)
-    counts, age, span, decayed, weights, vector, light, heavy, fused, scores = body.scores(*widths)
-    pool = body.pool(candidates, fused, scores, sources)
+    listed = count * sources
+    widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, listed)
+    found = body.numbers(shape.items, (had, events, count), widths, listed, count, sum(lengths))
+    rows, clicked, candidates, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
+    pool = _candidates(shape, candidates, *of_pool)
     user_id, place, region = body.texts(lengths)
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
     history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
     return Asked(request, history, (clicked, weights), bool(newcomer), UserSide(vector, light[None], heavy[None])), pool
 
 
-def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> bytes:
+def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:
     request, state, history, (clicked, weights) = query.request, query.state, query.history, query.session
     texts = [text.encode() for text in (request.user_id, request.place or state.place, request.region or state.region)]
     counts = (len(history.rows), len(clicked), len(pool), *map(len, texts))
@@ -220,14 +220,32 @@ def _scores_of(pool: Candidates) -> list[Floats]:
     return [pool.fused, pool.source_scores, pool.source_ranks]
 
 
-def _frame(kind: int, digest: str, head: bytes, rows: Sequence[Rows], scores: Sequence[Floats], *more: Any) -> bytes:
+def _frame(kind: int, digest: str, head: bytes, rows: Sequence[Rows], scores: Sequence[Floats], *more: Any) -> Frame:
     """`more`: flags and texts, as they are."""
     parts: list[Any] = [np.ascontiguousarray(one, _ROW) for one in rows]
     parts += [np.ascontiguousarray(one, _SCORE) for one in scores]
     length = len(head) + sum([one.nbytes for one in parts]) + sum(map(len, more))
     if length > MAX_FRAME:
         raise WireError(f"a body of {length} bytes is over {MAX_FRAME}")
-    return b"".join((_HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), length), head, *parts, *more))
+    return Frame(_HEADER.size + length, (_HEADER.pack(_MAGIC, VERSION, kind, _digest(digest), length), head, *parts, *more))
+
+
+def _candidates(shape: Shape, rows: Rows, fused: Floats, scores: Floats, ranks: Floats, seen: NDArray[np.uint8]) -> Candidates:
+    wide = (len(rows), shape.sources)
+    return Candidates(rows, scores.reshape(wide), ranks.reshape(wide), fused, seen.view(np.bool_))
+
+
+def _fault(below: int, once: bool, rows: Rows, scores: Floats, ranks: Floats, flags: NDArray[np.uint8]) -> int:
+    """What is wrong: a place in `FAULTS`."""
+    if len(rows) and (rows.min() < 0 or rows.max() >= below):
+        return 1
+    if not np.isfinite(scores).all():
+        return 2
+    if not (ranks >= 0).all():
+        return 3
+    if (flags > 1).any():
+        return 4
+    return 5 * int(once and len(np.unique(rows)) < len(rows))
 
 
 def _parts(values: NDArray[Any], counts: Sequence[int]) -> list[NDArray[Any]]:

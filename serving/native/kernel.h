@@ -108,5 +108,6 @@ PyObject *py_features(PyObject *, PyObject *);
 PyObject *py_page(PyObject *, PyObject *);
 PyObject *py_known(PyObject *, PyObject *);
 PyObject *py_nearest(PyObject *, PyObject *);
+PyObject *py_fault(PyObject *, PyObject *);
 
 #endif

@@ -24,6 +24,7 @@ static PyMethodDef methods[] = {
     {"page", py_page, METH_VARARGS, "The first of a list under caps and floors."},
     {"known", py_known, METH_VARARGS, "Sources and history of items that are shown."},
     {"nearest", py_nearest, METH_VARARGS, "Who votes most for an item."},
+    {"fault", py_fault, METH_VARARGS, "What is wrong with the numbers of a frame."},
     {NULL, NULL, 0, NULL},
 };
 

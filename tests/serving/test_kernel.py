@@ -327,6 +327,8 @@ def test_what_is_outside_of_a_table_is_refused() -> None:
         kernel.bag(np.ones((2, 16), np.float16), past(2), 2)
     with pytest.raises(ValueError, match="expected two logits"):
         kernel.worth(np.ones((1, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([2], np.int32))
+    with pytest.raises(ValueError, match="within the frame"):
+        kernel.fault(bytes(16), 4, 2, 3, 1, 0, 0, True)
     layers = Layers(one, one, np.ones(32, np.float32), np.array([2, 16]), 5.0)
     table, user_half, cross = np.ones((2, 16), np.float16), np.ones(16, np.float32), np.ones((2, 2), np.float32)
     if layers.judge(table, np.zeros(2, np.int32), user_half, cross) is not None:  # this CPU has a loop for it

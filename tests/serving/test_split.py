@@ -23,6 +23,7 @@ from serving.security import Guard
 from serving.split import Peer, PeerError, RemoteRanking, RemoteRetrieval
 from serving.state import UserState
 from serving.system import Budget
+from serving.wire import Frame
 from tests.serving import tiny_bundle
 from tests.serving.servers import free_port, running, tiny_options
 from tests.serving.tiny_bundle import DAY
@@ -172,7 +173,7 @@ async def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() ->
     with answering(lambda connection: release.wait(10) and None) as address:
         began = monotonic()
         with pytest.raises(PeerError, match="time"):
-            await Peer(address).post("/v1/rank", b"x", 0.05)
+            await Peer(address).post("/v1/rank", Frame(1, (b"x",)), 0.05)
         assert monotonic() - began < 2
         release.set()
 
@@ -180,7 +181,7 @@ async def test_a_peer_that_does_not_answer_costs_its_time_limit_and_no_more() ->
 async def test_a_connection_that_the_peer_closed_meanwhile_is_made_anew() -> None:
     with answering(lambda connection: connection.sendall(HEAD % 2 + b"ok")) as address:  # one reply a connection
         peer = Peer(address)
-        assert [await peer.post("/", b"x", 5) for _ in range(3)] == [b"ok"] * 3
+        assert [await peer.post("/", Frame(1, (b"x",)), 5) for _ in range(3)] == [b"ok"] * 3
         peer.close()
 
 

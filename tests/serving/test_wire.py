@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import wire
+from serving import kernel, wire
 from serving.query import Candidates, History, Query, Request
 from serving.rankers import UserSide
 from serving.recommender import Scores
@@ -54,17 +54,39 @@ def scored(heavy: "np.ndarray | None") -> Scores:  # type: ignore[type-arg]
     return Scores(light, np.array([1, 2], np.int32), heavy, order=np.array([1, 2, 4, 3, 0], np.int32))
 
 
+def sent(frame: wire.Frame) -> bytes:
+    told = frame.behind(b"%d:")
+    size, _, data = told.partition(b":")
+    assert int(size) == len(data)
+    return data
+
+
 FRAMES = [
-    wire.retrieve_frame(DIGEST, QUERY, SIDE),
-    wire.rank_frame(DIGEST, QUERY, SIDE, pool()),
-    wire.candidates_frame(DIGEST, pool()),
-    wire.scores_frame(DIGEST, scored(np.ones(2, np.float32))),
-    wire.candidates_frame(DIGEST, pool(0)),
+    sent(frame)
+    for frame in (
+        wire.retrieve_frame(DIGEST, QUERY, SIDE),
+        wire.rank_frame(DIGEST, QUERY, SIDE, pool()),
+        wire.candidates_frame(DIGEST, pool()),
+        wire.scores_frame(DIGEST, scored(np.ones(2, np.float32))),
+        wire.candidates_frame(DIGEST, pool(0)),
+    )
 ]
 
 
 def read_all(frame: bytes) -> int:
-    """How many of the four readers take it; anything but a message or a `WireError` fails the test."""
+    """How many of the four readers take it, with the compiled loops and without; anything but a message or a `WireError` fails the test."""
+    native = kernel.native()
+    try:
+        taken = [_read_all(frame)]
+        kernel.use(False)
+        taken.append(_read_all(frame))
+    finally:
+        kernel.use(native)
+    assert taken[0] == taken[1]
+    return taken[0]
+
+
+def _read_all(frame: bytes) -> int:
     taken = 0
     for read in (
         lambda: wire.read_retrieve(frame, DIGEST, SHAPE),
@@ -95,7 +117,7 @@ def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
 
 def test_place_and_region_are_the_users_own_where_none_was_asked_for() -> None:
     query = Query(replace(REQUEST, place=""), UserState("u", place="south", region="east"), QUERY.catalogue, QUERY.learning)
-    request = wire.read_retrieve(wire.retrieve_frame(DIGEST, query, SIDE), DIGEST, SHAPE).request
+    request = wire.read_retrieve(sent(wire.retrieve_frame(DIGEST, query, SIDE)), DIGEST, SHAPE).request
     assert (request.place, request.region) == ("south", "west")
 
 
@@ -109,7 +131,7 @@ def test_numbers_are_read_where_they_lie() -> None:
 @pytest.mark.parametrize("heavy", [None, np.array([0.5, 0.25], np.float32)])
 def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  # type: ignore[type-arg]
     scores = scored(heavy)
-    read = wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
+    read = wire.read_scores(sent(wire.scores_frame(DIGEST, scores)), DIGEST, 5)
     assert np.array_equal(read.light, scores.light)
     assert np.array_equal(read.kept, scores.kept)
     assert np.array_equal(read.order, scores.order)
@@ -118,7 +140,7 @@ def test_scores_come_out_as_they_went_in(heavy: "np.ndarray | None") -> None:  #
 
 def test_another_bundles_frame_is_refused_and_both_are_named() -> None:
     with pytest.raises(OtherBundle) as refused:
-        wire.read_retrieve(wire.retrieve_frame(OTHER, QUERY, SIDE), DIGEST, SHAPE)
+        wire.read_retrieve(sent(wire.retrieve_frame(OTHER, QUERY, SIDE)), DIGEST, SHAPE)
     assert DIGEST in str(refused.value)
     assert OTHER in str(refused.value)
 
@@ -133,7 +155,7 @@ def test_a_side_or_scores_of_another_width_are_refused(other: Shape) -> None:
 def test_a_position_beyond_the_pool_or_named_twice_is_refused(order: list[int]) -> None:
     scores = scored(None)._replace(order=np.array(order, np.int32))
     with pytest.raises(WireError, match=r"row|twice"):
-        wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
+        wire.read_scores(sent(wire.scores_frame(DIGEST, scores)), DIGEST, 5)
 
 
 def test_rows_beyond_the_catalogue_are_refused() -> None:
@@ -144,7 +166,7 @@ def test_rows_beyond_the_catalogue_are_refused() -> None:
 def test_a_score_that_is_no_number_is_refused() -> None:
     scores = scored(None)._replace(light=np.full(5, np.nan, np.float32))
     with pytest.raises(WireError, match="finite"):
-        wire.read_scores(wire.scores_frame(DIGEST, scores), DIGEST, 5)
+        wire.read_scores(sent(wire.scores_frame(DIGEST, scores)), DIGEST, 5)
 
 
 @given(st.binary(max_size=300))
