@@ -5,6 +5,8 @@ uvicorn reads requests, keeps their order and closes connections; a request that
 
 import asyncio
 import re
+from collections.abc import Coroutine, Generator
+from contextvars import Context, copy_context
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -46,6 +48,26 @@ class _Whole:
 
     def set(self) -> None:
         """Nobody waits for more of it."""
+
+
+class _Begun(Coroutine[Any, Any, bytes | None]):
+    """A coroutine that has begun outside of a task and waits: a task that takes it over is first told for what."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, bytes | None], waits_for: Any) -> None:
+        self._coroutine, self._waits_for = coroutine, [waits_for]
+
+    def send(self, value: Any) -> Any:
+        return self._waits_for.pop() if self._waits_for else self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self._waits_for.clear()
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, bytes | None]:
+        raise RuntimeError("a task runs it, nobody awaits it")
 
 
 class Protocol(HttpToolsProtocol):
@@ -119,15 +141,32 @@ class Protocol(HttpToolsProtocol):
             super().data_received(bytes(gathered))
 
     def _serve(self, known: _Head, body: bytes) -> None:
+        """Answer when the sockets have been read: whoever has asked by then is stamped before the first engine call."""
         self._quiet_since = None
         self.cycle = cycle = cast(Any, _Whole(known.keep_alive))
         response = self.app.at_once(known.scope, body)
         if response is not None:
             self._respond(cycle, response)
             return
-        task = self.loop.create_task(self._answer(cycle, {**known.scope, "arrived": perf_counter()}, body))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        context, scope = copy_context(), {**known.scope, "arrived": perf_counter()}
+        self.loop.call_soon(self._answer, cycle, scope, body, context, context=context)
+
+    def _answer(self, cycle: Any, scope: Scope, body: bytes, context: Context) -> None:
+        """Without a task, which costs as much as reading and writing, unless the answer has to wait for something."""
+        answer = self.app.direct(scope, body)
+        try:
+            waits_for = answer.send(None)
+        except StopIteration as answered:
+            self._respond(cycle, answered.value)
+        else:
+            task: asyncio.Task[Any] = self.loop.create_task(_Begun(answer, waits_for), context=context)
+            self.tasks.add(task)
+            task.add_done_callback(lambda _: self._answered(cycle, task))
+
+    def _answered(self, cycle: Any, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled():
+            self._respond(cycle, task.result())
 
     def _remember(self, key: bytes, length: int) -> None:
         """The head of the request just read, whose body is `length` bytes, for the next time."""
@@ -139,11 +178,6 @@ class Protocol(HttpToolsProtocol):
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
             self._heads[key] = _Head(dict(scope), self.cycle.keep_alive)
-
-    async def _answer(self, cycle: Any, scope: Scope, body: bytes) -> None:
-        response = await self.app.direct(scope, body)
-        if not (cycle.disconnected or self.transport.is_closing()):
-            self._respond(cycle, response)
 
     def on_message_begin(self) -> None:
         self._within = True
@@ -166,10 +200,12 @@ class Protocol(HttpToolsProtocol):
         response = await app.direct(cycle.scope, bytes(cycle.body)) if whole else None
         if response is None:
             await cycle.run_asgi(app)
-        elif not (cycle.disconnected or self.transport.is_closing()):
+        else:
             self._respond(cycle, response)
 
     def _respond(self, cycle: RequestResponseCycle, response: bytes) -> None:
+        if cycle.disconnected or self.transport.is_closing():
+            return
         if not cycle.keep_alive:
             response = response.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
         self.transport.write(response)

@@ -126,9 +126,8 @@ class Peer:
                     return self._read(line, *await line.exchange(message, timeout_seconds))
                 except (ConnectionError, _Stale):
                     pass  # closed between two calls
-            async with asyncio.timeout_at(ends):
-                _, line = await loop.create_connection(_Line, self._host, self._port)
-            return self._read(line, *await line.exchange(message, ends - loop.time()))
+            _, made = await asyncio.wait_for(loop.create_connection(_Line, self._host, self._port), ends - loop.time())
+            return self._read(made, *await made.exchange(message, ends - loop.time()))
         except TimeoutError as error:
             raise PeerError(f"{self.address} did not answer in its time") from error
         except (OSError, ValueError, _Stale) as error:
