@@ -83,7 +83,10 @@ class App:
             name, route = self.with_parameter(path)
         extra: Sequence[tuple[bytes, bytes]] = ()
         try:
-            status, kind, told = await self._answer(route, scope, body)
+            handler = self._admitted(route, scope).handler
+            status, kind, told = await handler(
+                scope, b"" if scope["method"] != "POST" else body if isinstance(body, bytes) else await body()
+            )
             extra = scope.get("reply_headers", ())
         except WireProblem as problem:
             status, kind, told, extra = problem.status, JSON, messages.error(problem), _headers(problem, route)
@@ -115,14 +118,15 @@ class App:
         body, kind = self.metrics.render()
         return 200, kind.encode(), body
 
-    async def _answer(self, route: Route | None, scope: Scope, body: bytes | Body) -> Reply:
+    def _admitted(self, route: Route | None, scope: Scope) -> Route:
+        """The route, for a client that may ask it so. Raises `WireProblem`."""
         if route is None:
             raise WireProblem(404, "not_found", f"no route {scope['path'][:128]!r}: see /openapi.json")
         asked = scope["method"]
         if asked != route.method and not (asked == "HEAD" and route.method == "GET"):
             raise WireProblem(405, "method_not_allowed", f"expected {route.method}, got {asked[:16]}")
         self.guard.admit(scope, route.scope)
-        return await route.handler(scope, b"" if asked != "POST" else body if isinstance(body, bytes) else await body())
+        return route
 
 
 class Disconnected(Exception):

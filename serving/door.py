@@ -4,7 +4,6 @@ POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{reque
 POST /v1/models/{model}:predict   POST /v2/models/{model}/infer   GET /v2/health/{live,ready}   GET /healthz /readyz /metrics
 """
 
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -45,12 +44,11 @@ class Door(App):
         asked = messages.decode(messages.recommendation, body)
         self.guard.admit_user(asked.user_id)
         arrived = scope.get("arrived") or perf_counter()
-        call = partial(self.service.recommend, asked)
         if self.traces.on:
             with self.traces.span("recommend", scope["headers"]):
-                answer = await self.turn.take(arrived, call)
+                answer = await self.turn.take(arrived, self.service.recommend, asked)
         else:
-            answer = await self.turn.take(arrived, call)
+            answer = await self.turn.take(arrived, self.service.recommend, asked)
         self.metrics.answered(answer)
         self.metrics.latency.observe(perf_counter() - arrived)
         return 200, JSON, messages.encode(messages.response(answer))

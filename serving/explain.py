@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from serving.features import OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names, session_lift
 from serving.query import Answer, Answered, Candidates, Query
@@ -27,7 +28,7 @@ class OtherBundle(ValueError):
 def replay(recommender: Recommender, record: Record) -> Answer:
     """The recorded answer, made again on its own rung. Raises `OtherBundle`, naming both."""
     _same_bundle(recommender, record)
-    query = recommender.query(record.asked(), UserState.unpack(record.state))
+    query = recommender.query(record.request, UserState.unpack(record.state))
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         ranked = recommender.order(pool, scores)
@@ -43,16 +44,16 @@ def replay(recommender: Recommender, record: Record) -> Answer:
 def explain(recommender: Recommender, record: Record) -> dict[str, Any]:
     """The whole story of one answer, as plain values. The bundle's own parts are left out where another bundle is loaded now."""
     story: dict[str, Any] = {
-        "request_id": record.request["request_id"],
-        "user_id": record.request["user_id"] or None,
-        "at_day": record.request["at_day"],
+        "request_id": record.request.request_id,
+        "user_id": record.request.user_id or None,
+        "at_day": record.request.at_day,
         "bundle": record.bundle,
         "rung": record.rung,
         "degraded": record.degraded,
         "arm": record.arm,
         "took_ms": record.took_ms,
         "candidates": len(record.pool) // 4,
-        "pool_age_days": float(record.request["at_day"]) - record.pool_day if record.pool else None,
+        "pool_age_days": record.request.at_day - record.pool_day if record.pool else None,
         "propensity": _propensity(recommender, record),
     }
     if record.bundle != recommender.bundle.digest:
@@ -69,7 +70,7 @@ def _same_bundle(recommender: Recommender, record: Record) -> None:
 
 def _ranked(recommender: Recommender, record: Record, query: Query) -> tuple[Candidates, Scores]:
     """Pool and scores as they were: the pool of its own moment, scored at the request's."""
-    pooled = replace(query, request=replace(query.request, at_day=record.pool_day))
+    pooled = _moved(query, record.pool_day)
     pool = recommender.retrieve(pooled, recommender.request(pooled))
     side = _side(recommender, record, query)
     scores = recommender.light(query, side, pool)
@@ -78,7 +79,12 @@ def _ranked(recommender: Recommender, record: Record, query: Query) -> tuple[Can
 
 def _side(recommender: Recommender, record: Record, query: Query) -> UserSide:
     """The user's side as it was: of its own moment when it came from the cache."""
-    return recommender.request(replace(query, request=replace(query.request, at_day=record.side_day)))
+    return recommender.request(_moved(query, record.side_day))
+
+
+def _moved(query: Query, day: float) -> Query:
+    """The same question at another moment."""
+    return replace(query, request=structs.replace(query.request, at_day=day))
 
 
 def _propensity(recommender: Recommender, record: Record) -> float:
@@ -111,7 +117,7 @@ def _shown(position: int, entry: Answered) -> dict[str, Any]:
 
 
 def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
-    query = recommender.query(record.asked(), UserState.unpack(record.state))
+    query = recommender.query(record.request, UserState.unpack(record.state))
     catalogue, pool, groups = recommender.catalogue, None, {}
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)

@@ -2,9 +2,9 @@
 
 Append-only segments in one folder, shared by all workers: each process writes its own files, any process reads all of them. A record is
 length, checksum, name and a MessagePack body; a record cut short by a crash ends its segment and harms nothing before it.
-Writing is not on a request's way: `keep` puts the record, made while all of it is in the processor's cache, into a bounded queue; a thread
-writes what has gathered some twenty times a second. When the queue is full or the disk refuses, the answer is counted in `dropped` or
-`failed` and forgotten; it is never delayed.
+Writing is not on a request's way: `keep` puts the record, made while all of it is in the processor's cache, into a bounded queue; a
+thread names, sums and writes what has gathered, some ten times a second. When the queue is full or the disk refuses, the answer is counted
+in `dropped` or `failed` and forgotten; it is never delayed.
 Users whose consent is minimal are logged without their id.
 """
 
@@ -16,7 +16,6 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -25,7 +24,7 @@ from serving.query import Answer
 from serving.records import Record, record_of
 
 _HEADER = struct.Struct("<IIQ")  # body length, CRC-32 of the body, name of the request
-_GATHER_SECONDS = 0.05  # records wait this long for others while they come; the first after a pause does not
+_GATHER_SECONDS = 0.1  # records wait this long for others while they come; the first after a pause does not
 _MANY = 64  # waiting records that wake the writer at once
 _PAUSE_SECONDS = 1.0  # after the disk refused
 
@@ -42,7 +41,7 @@ class ExposureLog:
         self.dropped = self.failed = self.written = 0  # answers: queue full, disk refused, in the log
         self._segment_bytes, self._max_bytes = segment_bytes, max_bytes
         self._room = waiting
-        self._queue: deque[tuple[bytes, bytes] | threading.Event | None] = deque()
+        self._queue: deque[tuple[str, bytes] | threading.Event | None] = deque()
         self._wake = threading.Event()
         self._asleep = True  # the writer waits until it is woken, not for a moment
         self._file: int | None = None
@@ -59,11 +58,10 @@ class ExposureLog:
             self.dropped += 1
             return
         try:
-            body = _encode(record_of(answer))
+            self._queue.append((answer.request_id, _encode(record_of(answer))))
         except (ValueError, TypeError):
             self.failed += 1
             return
-        self._queue.append((_HEADER.pack(len(body), zlib.crc32(body), _name(answer.request_id)), body))
         if self._asleep or waiting == _MANY:
             self._wake.set()
 
@@ -74,7 +72,7 @@ class ExposureLog:
         for path in sorted(self.folder.glob("*.exposures"), key=_age, reverse=True):
             for body in _bodies(path, name):
                 record = _decode(body)
-                if record.request["request_id"] == request_id:
+                if record.request.request_id == request_id:
                     return record
         return None
 
@@ -107,14 +105,14 @@ class ExposureLog:
             if self._asleep and self._queue:  # came before we said that we sleep
                 self._wake.set()
 
-    def _append(self, records: list[tuple[bytes, bytes]]) -> None:
+    def _append(self, records: list[tuple[str, bytes]]) -> None:
         """Write records in one call, or count them as failed."""
         if not records:
             return
         if time.monotonic() - self._refused_at < _PAUSE_SECONDS:
             self.failed += len(records)
             return
-        data = b"".join(chain.from_iterable(records))
+        data = b"".join([part for name, body in records for part in (_HEADER.pack(len(body), zlib.crc32(body), _name(name)), body)])
         size = len(data)
         try:
             file = self._segment()

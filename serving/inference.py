@@ -7,7 +7,6 @@ its binary tensor extension too.
 
 import struct
 from collections.abc import Iterable, Sequence
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +57,7 @@ async def predict(door: "Door", asked: Sequence[RecommendationRequest], arrived:
     answers = []
     for one in asked:
         door.guard.admit_user(one.user_id)
-        answer = await door.turn.take(arrived, partial(door.service.recommend, one))
+        answer = await door.turn.take(arrived, door.service.recommend, one)
         door.metrics.answered(answer)
         answers.append(messages.response(answer))
     door.metrics.latency.observe(perf_counter() - arrived)

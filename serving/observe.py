@@ -24,7 +24,7 @@ from serving.tallies import Count, Tally
 _SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # read when prometheus_client reads it; other packages set it later (Feast)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SCORES = tuple(step / 10 for step in range(-10, 11))
-_POUR_SECONDS = 1.0  # what one worker gathers is known to the others after this long
+_POUR_SECONDS = 1.0  # what one worker gathers is kept this long, and then known to the others
 
 
 class Metrics:
@@ -56,6 +56,7 @@ class Metrics:
         )
         open_ = Gauge("breaker_open", "1 while a dependency is not asked", ["bundle", "dependency"], multiprocess_mode="max", **more)
         self._open = _Children(open_, label)
+        self._answers: list[tuple[dict[str, str] | None, float | None, dict[str, float]]] = []
         self._watched: tuple[Callable[[], Mapping[str, Mapping[str, int]]], Callable[[], Mapping[str, str]]] | None = None
         self.behind = Gauge(
             "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="sum", **more
@@ -65,13 +66,7 @@ class Metrics:
 
     def answered(self, answer: Answer) -> None:
         """Count a list: its rung, stages, first score, and whether it is empty."""
-        self._rungs[(answer.degraded or {}).get("rung", "full"),].inc()
-        for stage, milliseconds in answer.stage_ms.items():
-            self._stages[stage,].observe(milliseconds / 1e3)
-        if answer.items:
-            self._score.observe(answer.items[0].score)
-        else:
-            self._empty.inc()
+        self._answers.append((answer.degraded, answer.items[0].score if answer.items else None, answer.stage_ms))
 
     def _counted(self, child: Any) -> Count:
         self._gathered.append(made := Count(child))
@@ -83,17 +78,26 @@ class Metrics:
 
     def pour(self) -> None:
         """Make what was gathered visible to whoever reads the metrics, here or in another worker."""
+        for degraded, score, stage_ms in self._answers:
+            self._rungs[degraded["rung"] if degraded is not None else "full",].inc()
+            for stage, milliseconds in stage_ms.items():
+                self._stages[stage,].observe(milliseconds / 1e3)
+            if score is None:
+                self._empty.inc()
+            else:
+                self._score.observe(score)
+        self._answers.clear()
         for one in self._gathered:
             one.pour()
 
     async def keep_pouring(self) -> None:
-        """For ever, where other workers may be asked for our counts."""
-        while _SHARED:
+        """For ever: other workers may be asked for our counts, and what is gathered takes room."""
+        while True:
             await asyncio.sleep(_POUR_SECONDS)
             self.pour()
 
     def responded(self, route: str, status: int) -> None:
-        self._requests[route, str(status)].inc()
+        self._requests[route, status].inc()
 
     def events(self, outcome: str, count: int) -> None:
         if count:
@@ -125,14 +129,14 @@ class Metrics:
         return generate_latest(self.registry) + generate_latest(REGISTRY), CONTENT_TYPE_LATEST  # the latter: the process's and KServe's
 
 
-class _Children(dict[tuple[str, ...], Any]):
+class _Children(dict[tuple[str | int, ...], Any]):
     """A metric's labelled children, found once each. `made`: what is kept of each instead."""
 
     def __init__(self, metric: Any, bundle: str, made: Callable[[Any], Any] = lambda child: child) -> None:
         super().__init__()
         self._metric, self._bundle, self._made = metric, bundle, made
 
-    def __missing__(self, labels: tuple[str, ...]) -> Any:
+    def __missing__(self, labels: tuple[str | int, ...]) -> Any:
         child = self[labels] = self._made(self._metric.labels(self._bundle, *labels))
         return child
 

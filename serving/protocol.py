@@ -23,8 +23,9 @@ _GATHER_SECONDS = 1.0  # a body that takes longer is the parser's
 class _Head(NamedTuple):
     """What the parser made of the head of a request for one of the application's own routes."""
 
-    scope: dict[str, Any]
+    scope: dict[str, Any]  # what `App.direct` reads of it
     keep_alive: bool
+    length: int  # of the body
 
 
 class _Coming(NamedTuple):
@@ -74,18 +75,19 @@ class Protocol(HttpToolsProtocol):
     """Stamps each request as it is read, answers it directly where it came whole, and closes connections that send none.
 
     A client asks again and again with the same head: what the parser made of it is remembered for its connection, by all its bytes
-    but the length of the body.
+    but the length of the body; and by all of them, since few lengths make most requests.
     """
 
     _quiet_since: float | None = None  # by the loop's clock; None: a request is under way
     _within = False  # the parser is within a message
     _begun = 0  # messages the parser has begun
     _coming: _Coming | None = None
-    _heads: dict[bytes, _Head]
+    _heads: dict[bytes, _Head]  # without the length
+    _whole_heads: dict[bytes, _Head]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._heads = {}
+        self._heads, self._whole_heads = {}, {}
         self._idle = self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,17 +110,29 @@ class Protocol(HttpToolsProtocol):
     def _first(self, data: bytes) -> None:
         """Where a message begins and none is under way."""
         end = data.find(b"\r\n\r\n", 0, _LONGEST_HEAD) + 4
-        key, length = _split(data[:end])
-        known = self._heads.get(key)
-        if known is not None and len(data) == end + length:
+        head = data[:end]
+        known = self._whole_heads.get(head) or self._known(head)
+        if known is not None and len(data) == end + known.length:
             self._serve(known, data[end:])
-        elif known is not None and len(data) < end + length <= end + self.app.max_body:
-            self._coming = _Coming(known, end, end + length, bytearray(data), self.loop.call_later(_GATHER_SECONDS, self._let_parse))
+        elif known is not None and len(data) < end + known.length:
+            total = end + known.length
+            self._coming = _Coming(known, end, total, bytearray(data), self.loop.call_later(_GATHER_SECONDS, self._let_parse))
         else:
             begun = self._begun
             super().data_received(data)
             if end > 3 and self._begun == begun + 1 and not self._within and self.parser is not None:
-                self._remember(key, length)
+                self._remember(head)
+
+    def _known(self, head: bytes) -> _Head | None:
+        """A head that has come with another length of the body before."""
+        key, length = _split(head)
+        known = self._heads.get(key)
+        if known is None or length > self.app.max_body:
+            return None
+        if len(self._whole_heads) >= _HEADS:
+            self._whole_heads.clear()
+        known = self._whole_heads[head] = known._replace(length=length)
+        return known
 
     def _more(self, data: bytes) -> None:
         """The rest of a body, or a part of it."""
@@ -168,8 +182,9 @@ class Protocol(HttpToolsProtocol):
         if not task.cancelled():
             self._respond(cycle, task.result())
 
-    def _remember(self, key: bytes, length: int) -> None:
-        """The head of the request just read, whose body is `length` bytes, for the next time."""
+    def _remember(self, head: bytes) -> None:
+        """The head of the request just read, for the next time."""
+        key, length = _split(head)
         scope, names = self.scope, [name for name, _ in self.headers]
         plain = not {b"transfer-encoding", b"expect", b"upgrade"} & set(names) and names.count(b"content-length") == (
             scope["method"] == "POST"
@@ -177,7 +192,8 @@ class Protocol(HttpToolsProtocol):
         if plain and scope["path"] in getattr(self.app, "routes", ()) and length <= self.app.max_body:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
-            self._heads[key] = _Head(dict(scope), self.cycle.keep_alive)
+            read = {"method": scope["method"], "path": scope["path"], "headers": scope["headers"]}
+            self._heads[key] = _Head(read, self.cycle.keep_alive, length)
 
     def on_message_begin(self) -> None:
         self._within = True

@@ -24,8 +24,7 @@ _NOBODY = UserState("")
 _NOTHING = (np.empty(0, np.int32), np.empty(0, np.float32))  # no rows, and nothing of them
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What a client asks. `at_day`: days since 1970, of the clock, or of the cut in an evaluation."""
 
     user_id: str

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _SHARE = 0.5  # of a request's budget that may be spent waiting
@@ -29,11 +29,11 @@ class Turn:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._mean_ms = 1.0  # of a call
 
-    async def take(self, arrived: float, call: Callable[[float], Awaitable[T]]) -> T:
-        """`await call(waited_ms)` in turn. Sheds by telling the call that its whole budget is gone. `arrived`: perf_counter seconds."""
+    async def take(self, arrived: float, call: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """`await call(*args, waited_ms)` in turn. Sheds by telling it that its whole budget is gone. `arrived`: perf_counter seconds."""
         if len(self._queue) * self._mean_ms > _SHARE * self._budget_ms * self.lanes:
             self._on_shed()
-            return await call(self._budget_ms)
+            return await call(*args, self._budget_ms)
         if self._running >= self.lanes or self._queue:
             await self._wait()
         else:
@@ -44,7 +44,7 @@ class Turn:
         began = perf_counter()
         try:
             self._on_wait(began - arrived)
-            answer = await call((began - arrived) * 1e3)
+            answer = await call(*args, (began - arrived) * 1e3)
             self._mean_ms += _SMOOTH * ((perf_counter() - began) * 1e3 - self._mean_ms)
             return answer
         finally:

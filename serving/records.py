@@ -15,7 +15,7 @@ from serving.slate import Move
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer. Arrays are little-endian bytes of int32 rows."""
 
-    request: dict[str, str | float | int | bool]  # fields of serving.query.Request
+    request: Request
     state: bytes  # serving.state.UserState.pack()
     bundle: str
     rung: str
@@ -29,9 +29,6 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     arm: str | None = None
     took_ms: float = 0.0
 
-    def asked(self) -> Request:
-        return Request(**self.request)  # type: ignore[arg-type]
-
 
 def record_of(answer: Answer) -> Record:
     """What is kept of an answer. Raises `ValueError` for an answer without its trace."""
@@ -40,9 +37,9 @@ def record_of(answer: Answer) -> Record:
         raise ValueError(f"answer {answer.request_id} has no trace: only answers of this process's recommender are logged")
     request, state = trace.query.request, trace.query.state
     if state.consent == "minimal":
-        request, state = replace(request, user_id=""), replace(state, user_id="")
+        request, state = msgspec.structs.replace(request, user_id=""), replace(state, user_id="")
     return Record(
-        vars(request),
+        request,
         state.pack(),
         answer.bundle,
         trace.rung,

@@ -152,7 +152,7 @@ def test_minimal_consent_is_logged_without_the_id(recommender: Recommender, tmp_
     record = log.find("r")
     assert record is not None
     assert STATES[USERS - 1].consent == "minimal"
-    assert record.request["user_id"] == ""
+    assert record.request.user_id == ""
     assert UserState.unpack(record.state).user_id == ""
     assert b"u11" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert replay(recommender, record).items == answer.items  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from serving.bundle import Bundle
 from serving.content import catalogue_content
@@ -53,7 +54,7 @@ def test_a_posted_item_is_retrieved_for_users_through_the_tower(base: Recommende
         nearest = next(source for source in larger.sources if isinstance(source, TwoTower))
         listed += row in nearest.retrieve(asked, 80, larger.request(asked).vector).rows
         pooled += row in larger.retrieve(asked).rows
-        assert len(larger.recommend(replace(request, k=5), state).items) == 5
+        assert len(larger.recommend(structs.replace(request, k=5), state).items) == 5
     # By content alone, without the vector of its own that its original has learnt, it is among the best three new items of everybody,
     # and the best of most.
     assert listed >= 20
