@@ -70,10 +70,11 @@ class App:
             return None
 
         status, kind, told, extra = await self._reply(scope, body)
-        head = b"%scontent-type: %s\r\ncontent-length: %d\r\n" % (_STATUS[status], kind, len(told))
-        if extra:
-            head += b"".join(b"%s: %s\r\n" % pair for pair in extra)
-        return head + b"\r\n" if scope["method"] == "HEAD" else b"%s\r\n%s" % (head, told)
+        parts = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", str(len(told)).encode(), b"\r\n"]
+        for name, value in extra:
+            parts += name, b": ", value, b"\r\n"
+        parts += (b"\r\n",) if scope["method"] == "HEAD" else (b"\r\n", told)
+        return b"".join(parts)
 
     async def _reply(self, scope: Scope, body: bytes | Body) -> Told:
         """Status, type, body and further headers. Raises `Disconnected`."""

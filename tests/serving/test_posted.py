@@ -1,5 +1,6 @@
 """Items posted since the release: known at once, retrievable through the content tower, recalled at once."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,25 @@ def test_what_one_worker_posts_another_takes_up_and_a_restart_keeps(base: Recomm
     again = Shelf(base, store(), lambda made: used.update(again=made), lambda: DAY)
     assert again.refresh()
     assert used["again"].catalogue.row_of("new-3") == ITEMS + 2
+
+
+def test_a_version_that_was_looked_at_long_after_its_write_is_still_followed_by_the_next(tmp_path: Path) -> None:
+    store = SqliteItems(tmp_path / "items.sqlite")
+    store.post([NEW])
+    os.utime(tmp_path / "items.sqlite", (0, 0))
+    assert [store.version(), store.version()] == [1, 1]
+    SqliteItems(tmp_path / "items.sqlite").post([NEW])
+    assert store.version() == 2
+
+
+def test_a_database_lost_and_put_back_is_looked_at_again(tmp_path: Path) -> None:
+    looking, path = SqliteItems(tmp_path / "items.sqlite"), tmp_path / "items.sqlite"
+    SqliteItems(path).post([NEW])
+    assert looking.version() == 1
+    path.rename(tmp_path / "kept")
+    assert looking.version() == 0
+    (tmp_path / "kept").replace(path)
+    assert looking.version() == 1
 
 
 def test_an_item_store_that_is_gone_says_so(tmp_path: Path) -> None:

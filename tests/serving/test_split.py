@@ -43,14 +43,15 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 def on_loopback(app: Any) -> Iterator[str]:
     """The application on the real HTTP server, in a thread; its address."""
     listener = bind("127.0.0.1", 0, share=False)
-    server = Server(config(app))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    server, loop = Server(config(app)), asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[listener])))
     thread.start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        loop.call_soon_threadsafe(server.stopping.set)
         thread.join(20)
+        loop.close()
 
 
 @pytest.fixture(scope="module")
