@@ -59,7 +59,7 @@ class Catalogue(ArrayFolder):
 
     @cached_property
     def key_steps(self) -> NDArray[np.int32]:
-        """(1025,) how many keys are below each step of their ten highest bits: a key's place is near, and need not be searched from afar."""
+        """(1025,) how many keys are below each step of their ten highest bits: where a key is, but for a few places."""
         steps = np.arange(1024, dtype=np.uint64) << np.uint64(54)
         return np.append(np.searchsorted(self.sorted_keys, steps), len(self)).astype(np.int32)
 

@@ -126,7 +126,7 @@ class Peer:
                     return self._read(line, *await line.exchange(message, timeout_seconds))
                 except (ConnectionError, _Stale):
                     pass  # closed between two calls
-            _, made = await asyncio.wait_for(loop.create_connection(_Line, self._host, self._port), ends - loop.time())
+            made = await loop.create_task(self._connect(ends))  # a task: a request may begin without one, and only a task has a timeout
             return self._read(made, *await made.exchange(message, ends - loop.time()))
         except TimeoutError as error:
             raise PeerError(f"{self.address} did not answer in its time") from error
@@ -137,6 +137,10 @@ class Peer:
         """Close the kept connections."""
         while self._idle:
             self._idle.pop().transport.abort()
+
+    async def _connect(self, ends: float) -> _Line:
+        async with asyncio.timeout_at(ends):
+            return (await asyncio.get_running_loop().create_connection(_Line, self._host, self._port))[1]
 
     def _kept(self) -> _Line | None:
         """An open connection that carries no call."""

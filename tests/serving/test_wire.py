@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from serving import kernel, wire
 from serving.query import Candidates, History, Query, Request
@@ -104,7 +105,7 @@ def _read_all(frame: bytes) -> int:
 
 def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
     asked, candidates = wire.read_rank(FRAMES[1], DIGEST, SHAPE)
-    assert asked.request == replace(REQUEST, request_id="", device_type="", page="")  # nobody reads these there
+    assert asked.request == structs.replace(REQUEST, request_id="", device_type="", page="")  # nobody reads these there
     assert same(asked.history, replace(HISTORY, order=np.empty(0)))
     assert all(map(np.array_equal, asked.session, SESSION))
     assert asked.newcomer
@@ -116,7 +117,7 @@ def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
 
 
 def test_place_and_region_are_the_users_own_where_none_was_asked_for() -> None:
-    query = Query(replace(REQUEST, place=""), UserState("u", place="south", region="east"), QUERY.catalogue, QUERY.learning)
+    query = Query(structs.replace(REQUEST, place=""), UserState("u", place="south", region="east"), QUERY.catalogue, QUERY.learning)
     request = wire.read_retrieve(sent(wire.retrieve_frame(DIGEST, query, SIDE)), DIGEST, SHAPE).request
     assert (request.place, request.region) == ("south", "west")
 
