@@ -6,6 +6,8 @@ Shapes: S sources, L items listed by all of them, C candidates, H history items.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +38,14 @@ def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Qu
     """
     discover = query.request.discover
     terms = [(weight(spec, discover), float(spec.settings.get("offset", RANK_OFFSET)), int(spec.share * pool)) for spec in specs]
-    sources = tuple((hit.rows, hit.scores, hit.values, hit.position_of, *term) for hit, term in zip(hits, terms, strict=True))
-    compiled = kernel.fuse(sources, query.history_rows, len(query.catalogue), pool, *barred)
+    compiled = None
+    if kernel.native():
+        sources = tuple((hit.rows, hit.scores, hit.values, hit.position_of, *term) for hit, term in zip(hits, terms, strict=True))
+        compiled = kernel.fuse(sources, query.history_rows, len(query.catalogue), pool, *barred)
     if compiled is not None:
         rows, fused, ranks, scores, seen = compiled
         return Candidates(rows, scores, ranks, fused, seen)
-    rows, fused, ranks, seen = _fuse([hit.rows for hit in hits], terms, query.history_rows, len(query.catalogue), pool)
-    scores = np.stack([_read(hit, rows, ranks[:, s]) for s, hit in enumerate(hits)], axis=1)
-    found, flags = Candidates(rows, scores, ranks, fused, seen), barred[0]
-    return found if flags is None else found.take(flags.take(rows) & np.uint8(barred[1]) == 0)
+    return _fuse(hits, terms, query.history_rows, len(query.catalogue), pool, *barred)
 
 
 def weight(spec: SourceSpec, discover: bool) -> float:
@@ -53,48 +54,65 @@ def weight(spec: SourceSpec, discover: bool) -> float:
     return float(spec.settings.get("discover_weight", usual) if discover else usual)
 
 
-def _read(hit: Hits, rows: Rows, ranks: Floats) -> Floats:
-    """(C,) a source's score of every candidate; 0 where it gives none."""
-    if hit.values is not None:
-        return hit.scores_of(rows)
-    held = np.flatnonzero(np.isfinite(ranks))
-    found = np.zeros(len(ranks), np.float32)
-    found[held] = hit.scores[ranks[held].astype(np.intp)]
-    return found
-
-
 def _fuse(
-    lists: Sequence[Rows], terms: Sequence[tuple[float, float, int]], history: Rows, items: int, pool: int
-) -> tuple[Rows, Floats, Floats, NDArray[np.bool_]]:  # fmt: skip
-    """Rows (C,), fused (C,), ranks (C, S) and seen (C,) of the pool. `terms`: each list's weight, offset and promised places."""
-    listed, ends = np.concatenate(lists), np.cumsum([len(rows) for rows in lists])  # (L,), (S,)
+    hits: Sequence[Hits], terms: Sequence[tuple[float, float, int]], history: Rows, items: int, pool: int,
+    flags: NDArray[np.uint8] | None, barring: int,
+) -> Candidates:  # fmt: skip
+    """The same in numpy. `terms`: each list's weight, offset and promised places."""
+    ends = [*accumulate(len(hit.rows) for hit in hits)]
+    parts = [slice(end - len(hit.rows), end) for end, hit in zip(ends, hits, strict=True)]
+    longest = max(pool, *(len(hit.rows) for hit in hits))  # mostly the pool's size: few are made
+    shares = [_shares(worth, offset, longest)[: len(hit.rows)] for hit, (worth, offset, _) in zip(hits, terms, strict=True)]
+    listed = np.concatenate([hit.rows for hit in hits], dtype=np.intp)  # (L,)
     steps = np.arange(len(listed), dtype=np.int32)
-    slots = np.empty(items, np.int32)  # position of an item; what is not written is not read
-    slots[listed[::-1]] = steps[::-1]  # the first place of each
-    first = np.flatnonzero(slots.take(listed) == steps)
-    rows = listed.take(first)
-    slots[rows] = steps[: len(rows)]
-    at = slots.take(listed)
-    ranks = np.full((len(ends), len(rows)), np.inf, np.float32)  # (S, M)
-    parts, kept = np.empty(len(listed), np.float32), np.zeros(len(rows), bool)
-    for s, (end, (worth, offset, promised)) in enumerate(zip(ends.tolist(), terms, strict=True)):
-        begin = end - len(lists[s])
-        own, places = at[begin:end], steps[: end - begin].astype(np.float32)
-        np.divide(np.float32(worth), places + np.float32(offset), out=parts[begin:end])
-        ranks[s][own] = places
-        kept[own[:promised]] = True
-    fused = np.bincount(at, parts, minlength=len(rows)).astype(np.float32)
-    chosen = _fill(fused, kept, pool)
-    rows, had = rows.take(chosen), np.append(history, np.int32(-1))  # never empty
-    seen = had.take(np.searchsorted(history, rows)) == rows
-    return rows, fused.take(chosen), np.ascontiguousarray(ranks.take(chosen, axis=1).T), seen
+    slots = np.empty(items, np.int32)  # place of an item; what is not written is not read
+    slots[listed[::-1]] = steps[::-1]
+    at = slots.take(listed)  # (L,) first place of the item of each
+    fused = np.bincount(at, np.concatenate(shares), minlength=len(listed)).astype(np.float32)
+    promised = np.zeros(len(listed), np.bool_)
+    for part, (_, _, places) in zip(parts, terms, strict=True):
+        promised[at[part][:places]] = True
+    chosen = _fill(fused, at == steps, promised, pool)
+    if flags is not None:
+        chosen = chosen.compress(flags.take(listed.take(chosen)) & np.uint8(barring) == 0)
+    rows = listed.take(chosen).astype(np.int32)
+    ranks, scores = np.full((len(listed), len(hits)), np.inf, np.float32), np.empty((len(rows), len(hits)), np.float32)
+    for s, (hit, part) in enumerate(zip(hits, parts, strict=True)):
+        ranks[at[part], s] = _places(longest)[: len(hit.rows)]
+        if hit.values is None:
+            own = np.zeros(len(listed), np.float32)
+            own[at[part]] = hit.scores
+            scores[:, s] = own.take(chosen)
+        else:
+            scores[:, s] = hit.scores_of(rows)
+    slots[history] = np.arange(len(history), dtype=np.int32)  # what is left of the others is no place of theirs in the history
+    seen = history.take(slots.take(rows), mode="clip") == rows if len(history) else np.zeros(len(rows), np.bool_)
+    return Candidates(rows, scores, ranks.take(chosen, axis=0), fused.take(chosen), seen)
 
 
-def _fill(fused: Floats, promised: NDArray[np.bool_], pool: int) -> Rows:
-    """Positions of the pool, best fused first: all promised ones, then the best of the others."""
-    order = descending(fused)
-    if len(order) <= pool:
+@lru_cache(maxsize=64)
+def _shares(worth: float, offset: float, size: int) -> NDArray[np.float64]:
+    """(size,) what each place of a list adds, rounded to float32."""
+    return (np.float32(worth) / (_places(size) + np.float32(offset))).astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def _places(size: int) -> Floats:
+    """(size,) 0, 1, 2, ..."""
+    return np.arange(size, dtype=np.float32)
+
+
+def _fill(fused: Floats, first: NDArray[np.bool_], promised: NDArray[np.bool_], pool: int) -> NDArray[np.integer]:
+    """Places of the pool, best fused first: all promised ones, then the best of the others. Only places that are `first` are items."""
+    near, room = first, pool - int(np.count_nonzero(promised))
+    if np.count_nonzero(first) > pool:
+        near = promised
+        if room > 0:
+            others = np.where(first & ~promised, fused, -np.inf)
+            near = near | (others >= np.partition(others, len(others) - room)[len(others) - room])
+    found = near.nonzero()[0]
+    order = found.take(descending(fused.take(found)))
+    if len(order) <= max(pool, pool - room):
         return order
-    first = promised[order]
-    room = pool - int(first.sum())
-    return order[first | ((np.cumsum(~first) <= room) & ~first)]
+    kept = promised.take(order)  # more others than there is room for are equal
+    return order[kept | (np.cumsum(~kept) <= room)]

@@ -120,12 +120,12 @@ class History:
         if found is not None:
             return cls(*found)
         rows = catalogue.rows_of_keys(state.keys)  # (H,)
-        kept = np.flatnonzero(rows >= 0)
-        order = kept[np.argsort(rows[kept])]
-        last = state.last_day[order]
-        age, span = np.maximum(day - last, 0.0), (last - state.first_day[order]).astype(np.float32)
-        decayed = (state.decayed[order].T * np.exp(-age / _TAUS[:, None])).astype(np.float32)
-        return cls(rows[order], order, state.counts[order], age.astype(np.float32), span, decayed)
+        order = np.argsort(rows)[np.count_nonzero(rows < 0) :]  # rows are distinct but for those unknown, which come first
+        last = state.last_day.take(order)
+        age, span = np.maximum(day - last, 0.0), (last - state.first_day.take(order)).astype(np.float32)
+        decayed = np.exp(-age / _TAUS[:, None])
+        decayed *= state.decayed.take(order, axis=0).T
+        return cls(rows.take(order), order, state.counts.take(order), age.astype(np.float32), span, decayed.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,19 @@ class Hits:
 
     def scores_of(self, rows: Rows) -> Floats:
         """(n,) the source's score of any rows; 0 where it gives none."""
-        found = np.zeros(len(rows), np.float32)
         if self.values is None:
             place = dict(zip(self.rows.tolist(), self.scores.tolist(), strict=True))
-            found[:] = [place.get(row, 0.0) for row in rows.tolist()]
+            return np.array([place.get(row, 0.0) for row in rows.tolist()], np.float32)
+        try:
+            if self.position_of is None:
+                return self.values.take(rows)
+            at = self.position_of.take(rows)
+        except IndexError:  # some were posted since the fit
+            known = rows < len(self.values if self.position_of is None else self.position_of)
+            found = np.zeros(len(rows), np.float32)
+            found[known] = self.scores_of(rows[known])
             return found
-        known = rows < len(self.values if self.position_of is None else self.position_of)
-        at = rows[known] if self.position_of is None else self.position_of[rows[known]]
-        found[known] = np.where(at >= 0, self.values[at], 0)
-        return found
+        return np.where(at >= 0, self.values.take(at), np.float32(0))
 
 
 @dataclass(frozen=True)
