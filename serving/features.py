@@ -14,7 +14,7 @@ from serving import kernel
 from serving.query import Candidates, Floats, Query, Rows
 from serving.state import TAUS_DAYS
 from serving.system import SourceSpec
-from serving.taste import DUE_LIMIT, NEVER_DAYS, RECENT_TAU, SESSION, TASTE_FEATURES, TASTE_TAU, Taste, log, write_taste
+from serving.taste import DUE_LIMIT, NEVER_DAYS, RECENT_TAU, TASTE_FEATURES, TASTE_TAU, Taste, log, write_taste
 
 RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
@@ -33,7 +33,10 @@ FUSION_FEATURES = ("fused", "fused_relative", "sources")
 SESSION_LIFT = np.array([5.0, 1.2, 0.3], np.float32)  # a unit of each of SESSION_FEATURES; a fresh click is log1p(.6) = .47
 CROSS_FEATURES = (*OWN_FEATURES, *TASTE_FEATURES, *PLAN_FEATURES, *SESSION_FEATURES, *FUSION_FEATURES)
 Plan = NDArray[np.uint8] | None  # (I,) what is planned for each item; None: nothing for any
-_SESSION = slice(CROSS_FEATURES.index(SESSION_FEATURES[0]), CROSS_FEATURES.index(SESSION_FEATURES[-1]) + 1)
+_OWN, _TASTE, _PLAN, _SESSION = (
+    slice(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index(names[-1]) + 1)
+    for names in (OWN_FEATURES, TASTE_FEATURES, PLAN_FEATURES, SESSION_FEATURES)
+)
 
 
 def request_names(user_features: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,19 +70,20 @@ def cross_features(query: Query, candidates: Candidates) -> Floats:
     if not len(candidates):
         return np.empty((0, width), np.float32)
     plans = _plans(query)
-    compiled = _compiled(query, candidates, plans, width)
+    compiled = _compiled(query, candidates, plans, width) if kernel.native() else None
     if compiled is not None:
         return compiled
-    taste, sizes = Taste.of(query), _sizes(candidates.source_scores)
-    best = max(float(candidates.fused.max()), 1e-9)
-    out = np.zeros((width, len(candidates)), np.float32)  # whole columns are written
-    parts = np.split(out, np.cumsum([len(OWN_FEATURES), len(TASTE_FEATURES), len(PLAN_FEATURES), len(SESSION_FEATURES)]))
-    _write_own(parts[0], query, taste, candidates)
-    write_taste(parts[1], query, taste, candidates.rows)
-    for line, plan in zip(parts[2], plans, strict=True):
-        line[:] = 0 if plan is None else plan.take(candidates.rows) != 0
-    _write_session(parts[3], query, taste, candidates.rows)
-    _write_sources(parts[4], candidates, sizes, best)
+    taste, labels = Taste.of(query), query.catalogue.labels.take(candidates.rows, axis=0)
+    out = np.empty((width, len(candidates)), np.float32)  # whole columns are written
+    _write_own(out[_OWN], query, taste, candidates)
+    write_taste(out[_TASTE], query, taste, labels)
+    for line, plan in zip(out[_PLAN], plans, strict=True):
+        if plan is None:
+            line[:] = 0
+        else:
+            np.not_equal(plan.take(candidates.rows), 0, out=line)
+    _write_session(out[_SESSION], query, candidates.rows, labels)
+    _write_sources(out[_SESSION.stop :], candidates)
     return np.ascontiguousarray(out.T)  # (C, Fx)
 
 
@@ -101,32 +105,33 @@ def _plans(query: Query) -> tuple[Plan, Plan]:
     return (catalogue.plan_display[period, place], catalogue.plan_mailer[period, place]) if period >= 0 and place >= 0 else (None, None)
 
 
-def _sizes(scores: Floats) -> Floats:
-    """(C, 2S) of each source, log of the size of its score, and of the size beside the source's greatest."""
-    sizes = np.abs(scores)  # (C, S)
-    best = np.maximum(sizes.max(axis=0), np.float32(1e-9))
-    return log(np.concatenate((sizes, sizes * (np.float32(RELATIVE) / best)), axis=1))
-
-
 def _write_own(out: Floats, query: Query, taste: Taste, candidates: Candidates) -> None:
     """How often, how lately and how regularly the user had this very item; all zero for one never had."""
-    seen, history = np.flatnonzero(candidates.seen), query.history_rows  # (N,) positions of candidates had before
+    seen, history = candidates.seen.nonzero()[0], query.history_rows  # (N,) positions of candidates had before
+    at = np.full(len(candidates), len(history))
     if len(seen) and len(history):
-        rows = candidates.rows[seen]
-        at = np.minimum(np.searchsorted(history, rows), len(history) - 1)  # (N,)
-        known = history[at] == rows
-        out[:, seen[known]] = taste.own[:, at[known]]
+        rows = candidates.rows.take(seen)
+        found = np.searchsorted(history, rows)  # (N,)
+        at[seen] = np.where(history.take(found, mode="clip") == rows, found, len(history))
+    taste.own.take(at, axis=1, out=out, mode="clip")
 
 
-def _write_session(out: Floats, query: Query, taste: Taste, rows: Rows) -> None:
-    """How much of the present session was about this item, its category, its brand."""
-    if not len(taste.clicked):
+def _write_session(out: Floats, query: Query, rows: Rows, labels: NDArray[np.int32]) -> None:
+    """How much of the present session was about this item, its category, its brand: logs of the session's weight on each."""
+    clicked, weights = query.session
+    if not len(clicked):
+        out[:] = 0
         return
     catalogue = query.catalogue
-    same = rows[:, None] == taste.clicked  # (C, E)
-    out[0] = np.where(same.any(axis=1), taste.lifts[same.argmax(axis=1)], 0)
-    out[1] = taste.by_category[0, :, SESSION].take(catalogue.category[rows, 2])
-    out[2] = taste.by_brand[1].take(catalogue.brand.take(rows))
+    same = rows[:, None] == clicked  # (C, E)
+    _, item = np.unique(clicked, return_inverse=True)  # (E,)
+    lifts = log(np.bincount(item, weights).take(item).astype(np.float32))
+    out[0] = np.where(same.any(axis=1), lifts[same.argmax(axis=1)], 0)
+    touched = catalogue.labels.take(clicked, axis=0)  # (E, 6)
+    for line, column, size in ((out[1], 2, len(catalogue.category_names)), (out[2], 3, len(catalogue.brand_names))):
+        of_session = np.bincount(touched[:, column], weights, minlength=size).astype(np.float32)
+        of_session[0] = 0
+        line[:] = log(of_session.take(labels[:, column]))
 
 
 def session_lift(cross: Floats) -> Floats:
@@ -138,12 +143,20 @@ def session_lift(cross: Floats) -> Floats:
     return lift
 
 
-def _write_sources(out: Floats, candidates: Candidates, sizes: Floats, best: float) -> None:
+def _write_sources(out: Floats, candidates: Candidates) -> None:
     """Fused score, how many sources returned the item; and of each source its score, the score beside its best (both logs), its rank."""
-    scores, ranks = candidates.source_scores, candidates.source_ranks
-    at, sources = len(FUSION_FEATURES), scores.shape[1]
-    out[0] = candidates.fused * np.float32(RANK_OFFSET)
-    out[1] = candidates.fused / np.float32(best)
-    out[2] = np.isfinite(ranks).sum(axis=1)
-    out[at : at + 2 * sources] = np.copysign(sizes, np.concatenate((scores, scores), axis=1)).T
-    out[at + 2 * sources :] = (np.float32(RANK_OFFSET) / (ranks + np.float32(RANK_OFFSET))).T  # 0 where the source did not return it
+    scores, ranks = np.ascontiguousarray(candidates.source_scores.T), np.ascontiguousarray(candidates.source_ranks.T)  # (S, C)
+    best = max(float(candidates.fused.max()), 1e-9)
+    np.multiply(candidates.fused, np.float32(RANK_OFFSET), out=out[0])
+    np.divide(candidates.fused, np.float32(best), out=out[1])
+    np.add.reduce(np.isfinite(ranks), axis=0, dtype=np.float32, out=out[2])
+    sizes = out[len(FUSION_FEATURES) : -len(ranks)].reshape(2, *scores.shape)
+    np.abs(scores, out=sizes[0])
+    greatest = np.maximum(sizes[0].max(axis=1, keepdims=True), np.float32(1e-9))  # (S, 1)
+    np.multiply(sizes[0], np.float32(RELATIVE) / greatest, out=sizes[1])
+    sizes += np.float32(1)
+    np.log(sizes, out=sizes)
+    np.copysign(sizes, scores, out=sizes)
+    shares = out[-len(ranks) :]
+    np.add(ranks, np.float32(RANK_OFFSET), out=shares)
+    np.divide(np.float32(RANK_OFFSET), shares, out=shares)  # 0 where the source did not return it

@@ -4,11 +4,12 @@ Shapes: H history items, E session events, N = H + E, C candidates, K category c
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.query import Floats, History, Query, Rows
+from serving.query import Floats, History, Query
 from serving.state import TAUS_DAYS
 
 DUE_LIMIT = 8.0  # gaps overdue beyond which nothing more is said
@@ -21,21 +22,19 @@ TASTE_FEATURES = (
     "share_category_0", "log_events_category_2", "log_days_since_category_2", "due_category_2",
     "share_brand", "brand_within_category", "price_relative", "price_known",
 )  # fmt: skip
-SHARE, RECENT, USUAL, SESSION = range(4)  # columns of `Taste.by_category[0]`
-ITEMS, EVENTS, AGE, DUE = range(4)  # columns of `Taste.by_category[1]`, all logs
 
 
 @dataclass(frozen=True)
 class Taste:
     """One user's tables, for one moment."""
 
-    rows: Rows  # (N,) of the history, ascending, then of the session
-    weights: Floats  # (N,)
-    own: Floats  # (10, H) features.OWN_FEATURES of every item had before
-    by_category: Floats  # (2, K, 4)
-    by_brand: Floats  # (2, B) root of the share; log of the session's weight
-    clicked: Rows  # (E,) rows of the session
-    lifts: Floats  # (E,) log of all the session's weight on that row
+    weights: Floats  # (N,) of the history, ascending by row, then of the session
+    total: float  # of the weights, at least a little
+    labels: NDArray[np.int32]  # (N, 6) see Catalogue.labels
+    own: Floats  # (10, H + 1) features.OWN_FEATURES of every item had before; the last are zeros, for all others
+    by_category: Floats  # (6, K) roots of the shares of weight and recent weight; logs of items, events, days since the last, how due
+    middle: NDArray[Any]  # (K,) weight of each code at level 1
+    usual: Floats  # (K,) log of what the user usually pays in each; NaN where nothing is known
 
     @classmethod
     def of(cls, query: Query) -> "Taste":
@@ -43,10 +42,11 @@ class Taste:
         taste, recent = history.decayed[TASTE_TAU], history.decayed[RECENT_TAU]
         if len(clicked):
             taste, recent = np.concatenate((taste, session)), np.concatenate((recent, session))
-        categories, brands = _tables(query, taste, recent, session)
-        _, item = np.unique(clicked, return_inverse=True)  # (E,)
-        lifts = log(np.bincount(item, session).take(item).astype(np.float32))
-        return cls(query.rows, taste, _own(history), categories, brands, clicked, lifts)
+        labels, codes = query.catalogue.labels.take(query.rows, axis=0), len(query.catalogue.category_names)
+        total = max(float(taste.sum()), LEAST)
+        by_category = _by_category(labels[:, :3].astype(np.intp), taste, total, recent, history, codes)
+        middle = np.bincount(labels[:, 1], taste, codes)
+        return cls(taste, total, labels, _own(history), by_category, middle, _usual(labels, taste, middle))
 
 
 def log(values: Floats) -> Floats:
@@ -56,98 +56,89 @@ def log(values: Floats) -> Floats:
 
 
 def _own(history: History) -> Floats:
-    """(10, H) how often, how lately and how regularly the user had each item."""
-    own = np.empty((len(TAUS_DAYS) + 6, len(history.rows)), np.float32)
-    counts, age = history.counts, history.age
+    """`Taste.own`: how often, how lately and how regularly the user had each item."""
+    own = np.zeros((len(TAUS_DAYS) + 6, len(history.rows) + 1), np.float32)
+    counts, age, had = history.counts, history.age, own[:, :-1]
     gap = history.span / np.maximum(counts - 1, np.float32(1))  # mean days between; 0 when had once
     once = counts < 2
-    own[: len(TAUS_DAYS)] = history.decayed
-    own[-6], own[-5], own[-4] = counts, age, gap
-    own[-3] = np.minimum(age / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))  # gaps gone by: 1 is exactly due
-    own[-3, once] = 0
-    own[:-2] = log(own[:-2])
-    own[-2], own[-1] = once, 1
+    had[: len(TAUS_DAYS)] = history.decayed
+    had[-6], had[-5], had[-4] = counts, age, gap
+    due = np.minimum(age / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))  # gaps gone by: 1 is exactly due
+    np.multiply(due, ~once, out=had[-3])
+    own[:-2] += np.float32(1)
+    np.log(own[:-2], out=own[:-2])
+    had[-2], had[-1] = once, 1
     return own
 
 
-def _tables(query: Query, taste: Floats, recent: Floats, session: Floats) -> tuple[Floats, Floats]:
-    """`by_category` and `by_brand`."""
-    catalogue, rows = query.catalogue, query.rows
-    counts, age, span = query.history.counts, query.history.age, query.history.span
-    codes, brands = len(catalogue.category_names), len(catalogue.brand_names)
-    totals = max(float(taste.sum()), LEAST), max(float(recent.sum()), LEAST)
-    paths, had = catalogue.category.take(rows, axis=0), len(counts)  # (N, 3)
-    table = np.empty((2, codes, 4), np.float32)
-    table[0, :, SHARE] = _share(paths, taste, totals[0], codes)
-    table[0, :, RECENT] = _share(paths, recent, totals[1], codes)
-    table[0, :, USUAL] = _usual(paths[:, 1], taste, catalogue.log_price.take(rows), codes)
-    table[0, :, SESSION] = np.bincount(paths[had:, 2], session, minlength=codes)
-    table[1, :, ITEMS] = np.bincount(paths[:had].ravel(), minlength=codes)
-    table[1, :, EVENTS:] = _rhythm(paths[:had, 2], counts, age, span, codes)
-    table[0, 0, SESSION] = table[1, 0, ITEMS] = 0
-    table[0, :, SESSION], table[1] = log(table[0, :, SESSION]), log(table[1])
-    brand = catalogue.brand.take(rows)
-    of_session = np.bincount(brand[had:], session, minlength=brands).astype(np.float32)
-    of_session[0] = 0
-    return table, np.stack((_share(brand[:, None], taste, totals[0], brands), log(of_session)))
+def _by_category(paths: NDArray[np.intp], taste: Floats, total: float, recent: Floats, history: History, codes: int) -> Floats:
+    """`Taste.by_category`, as of nothing for unknown: paths (N, 3), weights (N,)."""
+    table, each, narrow = np.empty((6, codes), np.float32), paths.ravel(), paths[: len(history.rows), 2]
+    _, _, items, events, newest, due = table
+    np.divide(np.bincount(each, np.repeat(taste, 3), codes), total, out=table[0], casting="same_kind")
+    np.divide(np.bincount(each, np.repeat(recent, 3), codes), max(float(recent.sum()), LEAST), out=table[1], casting="same_kind")
+    items[:] = np.bincount(each[: 3 * len(narrow)], minlength=codes)
+    events[:] = np.bincount(narrow, history.counts, codes)
+    newest[:] = NEVER_DAYS
+    oldest = np.zeros(codes, np.float32)
+    np.minimum.at(newest, narrow, history.age)
+    np.maximum.at(oldest, narrow, history.age + history.span)
+    table[:, 0], newest[0], oldest[0] = 0, NEVER_DAYS, 0
+    gap = (oldest - newest) / np.maximum(events - np.float32(1), np.float32(1))
+    np.divide(newest, np.maximum(gap, np.float32(1)), out=due)
+    np.minimum(due, np.float32(DUE_LIMIT), out=due)
+    due *= events > 1
+    np.sqrt(table[:2], out=table[:2])
+    table[2:] += np.float32(1)
+    np.log(table[2:], out=table[2:])
+    return table
 
 
-def _share(codes: NDArray[np.int32], weights: Floats, total: float, size: int) -> Floats:
-    """Root of the share of the weight that lies in each code, 0 for unknown: codes (N, L), weights (N,) -> (size,)."""
-    table = np.bincount(codes.ravel(), np.repeat(weights, codes.shape[1]), minlength=size)
-    table[0] = 0
-    shares: Floats = np.sqrt((table / total).astype(np.float32))
-    return shares
-
-
-def _rhythm(codes: NDArray[np.int32], counts: Floats, age: Floats, span: Floats, size: int) -> Floats:
-    """Of each code: events, days since the last, how due it is: (size, 3)."""
-    events = np.bincount(codes, counts, minlength=size).astype(np.float32)
-    newest, oldest = np.full(size, NEVER_DAYS, np.float32), np.zeros(size, np.float32)
-    np.minimum.at(newest, codes, age)
-    np.maximum.at(oldest, codes, age + span)
-    events[0], newest[0], oldest[0] = 0, NEVER_DAYS, 0
-    gap = (oldest - newest) / np.maximum(events - 1, np.float32(1))
-    due = np.minimum(newest / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))
-    return np.stack((events, newest, np.where(events > 1, due, np.float32(0))), axis=1)
-
-
-def _usual(codes: NDArray[np.int32], weights: Floats, prices: Floats, size: int) -> NDArray[np.float64]:
-    """(size,) log of what the user usually pays in each code; NaN where nothing is known."""
+def _usual(labels: NDArray[np.int32], weights: Floats, total: NDArray[Any]) -> Floats:
+    """`Taste.usual`: labels (N, 6), weights (N,), and their sums (K,) over all."""
+    prices, code = labels[:, 5].view(np.float32), labels[:, 1]
     known = np.isfinite(prices)
-    codes, weights = codes[known], weights[known]
-    total = np.bincount(codes, weights, minlength=size)
-    total[0] = 0
-    paid = np.bincount(codes, weights * prices[known], minlength=size) / np.maximum(total, LEAST)
-    return np.where(total > 0, paid, np.nan)
+    if not known.all():
+        code, weights, prices = code[known], weights[known], prices[known]
+        total = np.bincount(code, weights, len(total))
+    paid = (np.bincount(code, weights * prices, len(total)) / np.maximum(total, LEAST)).astype(np.float32)
+    paid[total <= 0] = np.nan
+    paid[0] = np.nan
+    return paid
 
 
-def write_taste(out: Floats, query: Query, taste: Taste, rows: Rows) -> None:
-    """What share of the user's history, and of the present session, is of the candidate's category and brand, and at what price."""
-    if not len(taste.rows):
+def write_taste(out: Floats, query: Query, taste: Taste, labels: NDArray[np.int32]) -> None:
+    """What share of the user's history, and of the present session, is of the candidate's category and brand, and at what price.
+
+    labels (C, 6): of the candidates.
+    """
+    if not len(taste.weights):
+        out[:] = 0
         return
-    catalogue, (plain, logged) = query.catalogue, taste.by_category  # (K, 4) each
-    wide, middle, narrow = catalogue.category.take(rows, axis=0).T  # (C,) each
-    near, wider, counted = plain.take(narrow, axis=0), plain.take(middle, axis=0), logged.take(narrow, axis=0)  # (C, 4) each
-    out[0:2], out[2] = near[:, : RECENT + 1].T, counted[:, ITEMS]
-    out[3:5], out[5] = wider[:, : RECENT + 1].T, logged[:, ITEMS].take(middle)
-    out[6] = plain[:, SHARE].take(wide)
-    out[7:10] = counted[:, EVENTS:].T
-    brand = catalogue.brand.take(rows)
-    out[10] = taste.by_brand[0].take(brand)
-    both = np.flatnonzero((out[10] > 0) & (out[3] > 0))  # candidates of a brand and of a category the user has had
-    out[11, both] = _within(query, taste, rows[both], middle[both])
-    relative = catalogue.log_price.take(rows) - wider[:, USUAL]
+    wide, middle, narrow, brand, pair = np.ascontiguousarray(labels.T[:5], np.intp)  # (C,) each
+    taste.by_category[:3].take(narrow, axis=1, out=out[:3], mode="clip")
+    taste.by_category[:3].take(middle, axis=1, out=out[3:6], mode="clip")
+    taste.by_category[0].take(wide, out=out[6], mode="clip")
+    taste.by_category[3:].take(narrow, axis=1, out=out[7:10], mode="clip")
+    of_brand = np.bincount(taste.labels[:, 3], taste.weights, len(query.catalogue.brand_names))
+    of_brand[0] = 0
+    np.divide(of_brand.take(brand), taste.total, out=out[10], casting="same_kind")
+    np.sqrt(out[10], out=out[10])
+    np.multiply(_within(query, taste, pair, middle), (out[10] > 0) & (out[3] > 0), out=out[11], casting="same_kind")
+    relative = labels[:, 5].view(np.float32) - taste.usual.take(middle)
     known = np.isfinite(relative)
-    out[12] = np.clip(np.where(known, relative, np.float32(0)), -3, 3)
+    np.maximum(np.where(known, relative, np.float32(0)), np.float32(-3), out=out[12])
+    np.minimum(out[12], np.float32(3), out=out[12])
     out[13] = known
 
 
-def _within(query: Query, taste: Taste, rows: Rows, category: NDArray[np.int32]) -> NDArray[np.float64]:
+def _within(query: Query, taste: Taste, pair: NDArray[np.intp], category: NDArray[np.intp]) -> NDArray[np.float64]:
     """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
-    catalogue, weights = query.catalogue, taste.weights
-    pairs = catalogue.brand_category
-    of_pair = np.bincount(pairs.take(taste.rows), weights, minlength=catalogue.pairs)
-    of_category = np.bincount(catalogue.category[taste.rows, 1], weights, minlength=len(catalogue.category_names))
-    shares: NDArray[np.float64] = of_pair.take(pairs.take(rows)) / np.maximum(of_category.take(category), LEAST)
+    had = taste.labels[:, 4]
+    slots = np.empty(query.catalogue.pairs, np.int32)  # where a pair is among those had; what is not written is read, and found out
+    slots[had] = np.arange(len(had), dtype=np.int32)
+    of_pair = np.bincount(slots.take(had), taste.weights, len(had))
+    at = slots.take(pair)
+    shares = of_pair.take(at, mode="clip") / np.maximum(taste.middle.take(category), LEAST)
+    shares *= had.take(at, mode="clip") == pair
     return shares
