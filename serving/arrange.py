@@ -89,7 +89,7 @@ class Rules:
         moves: list[Move] = []
         ranked = self._with_pins(ranked)
         keep = self._filter(ranked, asked, moves)  # (N,)
-        order = self._order(ranked, np.flatnonzero(keep), asked, moves)
+        order = self._order(ranked, keep.nonzero()[0], asked, moves)
         pinned = self._pinned(ranked, keep)
         chosen = self._pages(ranked, order, pinned, asked, moves)
         if len(chosen) < asked.k and self._not_seen and not asked.discover:
@@ -130,7 +130,7 @@ class Rules:
         )
 
     def _filter(self, ranked: Ranked, asked: Asked, moves: list[Move]) -> Mask:
-        flags = self.flags[ranked.rows]
+        flags = self.flags.take(ranked.rows)
         keep: Mask = (flags & self.hard_bits) == 0
         if not keep.all():
             for kind, bit in self._hard:
@@ -198,7 +198,7 @@ class Rules:
         local = np.concatenate((order[~np.isin(order, reserved)], reserved)).astype(np.intp) if reserved else order
         rows = ranked.rows[local]
         left = list(range(len(local) - len(reserved)))
-        capped = Capped([column[rows].tolist() for _, column, _ in self._caps], [count for _, _, count in self._caps])
+        capped = Capped([column.take(rows).tolist() for _, column, _ in self._caps], [count for _, _, count in self._caps])
         at = [(position, len(left) + number) for number, (position, _) in enumerate(pinned)]
         chosen: list[int] = []
         while len(chosen) < asked.k and (left or (at and not chosen)):

@@ -95,9 +95,10 @@ class Catalogue(ArrayFolder):
         compiled = kernel.resolve(self.sorted_keys, self.key_order, self.key_steps, keys)
         if compiled is not None:
             return compiled
-        found = np.minimum(np.searchsorted(self.sorted_keys, keys), len(self) - 1)  # (H,)
-        rows = np.asarray(self.key_order)[found]
-        return np.where(self.sorted_keys[found] == keys, rows, -1).astype(np.int32)
+        found = np.searchsorted(self.sorted_keys, keys)  # (H,)
+        rows = self.key_order.take(found, mode="clip")
+        rows[self.sorted_keys.take(found, mode="clip") != keys] = -1
+        return rows
 
     def row_of(self, item_id: str) -> int:
         """The item's row, or -1."""

@@ -121,7 +121,7 @@ class Rankers:
             if found is not None:
                 return found
         if at is not None:
-            rows, cross = rows[at], cross.take(at, axis=0)
+            rows, cross = rows.take(at), cross.take(at, axis=0)
         return score(self.sessions[name], self._met(name, user, rows), cross)
 
     def _met(self, name: str, user: Floats, rows: Rows) -> Floats:
@@ -129,7 +129,10 @@ class Rankers:
         table = self.halves[name]
         known = not len(self.extra.get(name, ())) or not len(rows) or rows.max() < len(table)
         found = kernel.halves(table, rows, user[0]) if known else None
-        return self.item_halves(name, rows) + user if found is None else found
+        if found is None:
+            found = self.item_halves(name, rows)  # a copy
+            found += user
+        return found
 
     def item_halves(self, name: str, rows: Rows) -> Floats:
         """(C, H) float32 item halves of a ranker."""
@@ -207,11 +210,11 @@ def final_scores(
         seen, lift = seen[at], None if lift is None else lift[at]
     own = np.where(seen, logits[:, 0], logits[:, 1])
     if lift is not None:
-        own = own + lift
-    chances = np.exp(-own.astype(np.float64))
+        own += lift
+    chances = np.negative(own, dtype=np.float64)
+    np.exp(chances, out=chances)
     chances += 1.0
-    scores: Floats = (np.where(seen, repeat, discover) / chances).astype(np.float32)
-    return scores
+    return np.divide(np.where(seen, repeat, discover), chances, out=own, casting="same_kind")
 
 
 def score(session: Any, halves: Floats, cross: Floats) -> Floats:

@@ -4,6 +4,7 @@ Shapes: k answer length, C candidates, S sources.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -116,26 +117,23 @@ def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tupl
     compiled = kernel.known(pool.rows, pool.source_ranks, history, rows)
     if compiled is not None:
         return compiled
-    at, inside = _positions(pool.rows, rows)  # (k,)
-    ranks = pool.source_ranks[at]  # (k, S)
-    orders, counts = np.argsort(ranks, axis=1, kind="stable").tolist(), np.isfinite(ranks).sum(axis=1).tolist()
-    each = zip(orders, counts, inside.tolist(), _found(history, rows), strict=True)
-    return [(tuple(order[:count]) if found else None, had) for order, count, found, had in each]
+    at = (pool.rows == rows[:, None]).argmax(axis=1)  # (k,)
+    inside = pool.rows.take(at) == rows
+    each = zip(pool.source_ranks.take(at, axis=0).tolist(), inside.tolist(), _found(history, rows), strict=True)
+    return [(_order(ranks) if found else None, had) for ranks, found, had in each]
 
 
-def _positions(rows: Rows, asked: Rows) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Where each of `asked` is in `rows`, and whether it is there at all."""
-    order = np.argsort(rows)
-    at = order[np.minimum(np.searchsorted(rows, asked, sorter=order), len(rows) - 1)]
-    return at, rows[at] == asked
+def _order(ranks: Sequence[float]) -> tuple[int, ...]:
+    """Numbers of the sources that returned an item, best rank first; of equal ranks the first."""
+    return tuple(sorted([s for s, rank in enumerate(ranks) if isfinite(rank)], key=ranks.__getitem__))
 
 
 def _found(rows: Rows, asked: Rows) -> list[int]:
     """Where each of `asked` is in ascending `rows`, or -1."""
     if not len(rows):
         return [-1] * len(asked)
-    at = np.minimum(np.searchsorted(rows, asked), len(rows) - 1)
-    found: list[int] = np.where(rows[at] == asked, at, -1).tolist()
+    at = np.searchsorted(rows, asked)
+    found: list[int] = np.where(rows.take(at, mode="clip") == asked, at, -1).tolist()
     return found
 
 

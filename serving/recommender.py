@@ -141,17 +141,17 @@ class Recommender:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
         order = scores.order if scores.order is not None else descending(scores.light)
         if scores.heavy is not None:
-            merged = kernel.merge(scores.light, order, scores.heavy, descending(scores.heavy), pool.rows, pool.seen)
+            head = descending(scores.heavy)
+            merged = kernel.merge(scores.light, order, scores.heavy, head, pool.rows, pool.seen)
             if merged is not None:
                 return Ranked(*merged)
-        values = scores.light[order]
+        values = scores.light.take(order)
         if scores.heavy is not None:
-            head = descending(scores.heavy)
             kept = len(head)
-            order = np.concatenate((scores.kept[head], order[kept:]))  # those kept are the first of the light order
-            values[:kept] = scores.heavy[head]
+            order = np.concatenate((scores.kept.take(head), order[kept:]))  # those kept are the first of the light order
+            values[:kept] = scores.heavy.take(head)
             np.minimum(values[kept:], values[kept - 1 : kept], out=values[kept:])
-        return Ranked(pool.rows[order], values, pool.seen[order])
+        return Ranked(pool.rows.take(order), values, pool.seen.take(order))
 
     def arrange(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""

@@ -42,9 +42,9 @@ class Standard(ArrayFolder):
         row = self.whole(features)
         missing = np.isnan(row)
         known, absent = np.where(missing, self.mean, row), missing.astype(np.float32)
-        plain = np.clip((known - self.mean) * self.scale, -self.clip, self.clip)
+        plain = _clipped((known - self.mean) * self.scale, self.clip)
         signed = np.sign(known) * np.log(np.abs(known) + np.float32(1))
-        logs = np.clip((signed - self.log_mean) * self.log_scale, -self.clip, self.clip) * (1 - absent)
+        logs = _clipped((signed - self.log_mean) * self.log_scale, self.clip) * (1 - absent)
         first = len(row) - len(self.own_mean)
         own = np.where(missing[first:], np.float32(0), (row[first:] - self.own_mean) / self.own_spread)
         return np.concatenate((plain, logs, absent, own))[None]
@@ -84,6 +84,11 @@ class UserLayers(ArrayFolder):
             if found is None or not all(map(np.array_equal, found, graph(features, bag))):
                 return False
         return True
+
+
+def _clipped(values: Floats, limit: float) -> Floats:
+    """np.clip between -limit and limit, several times faster on a short row."""
+    return np.minimum(np.maximum(values, np.float32(-limit)), np.float32(limit))
 
 
 def of_length_one(vector: Floats) -> Floats:

@@ -47,19 +47,22 @@ class BuyAgain:
         if query.request.discover or not len(rows):
             return Hits(rows[:0], np.empty(0, np.float32))
         habits = self.habits
-        found = kernel.again(past(query, habits.tau_days), len(query.catalogue), habits.factor, self.usual, n)
-        if found is not None:
-            return Hits(*found)
+        if kernel.native():
+            found = kernel.again(past(query, habits.tau_days), len(query.catalogue), habits.factor, self.usual, n)
+            if found is not None:
+                return Hits(*found)
         scores = counts(query, habits.tau_days)  # (H,)
         session_rows, weights = query.session
         if len(session_rows):
             at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
             had = rows[at] == session_rows
             scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
-        known = rows < len(habits.factor)
-        scores = scores * np.where(known, habits.factor[np.where(known, rows, 0)], np.float32(self.usual))
+        factors = habits.factor.take(rows, mode="clip")
+        if rows[-1] >= len(habits.factor):
+            factors[rows >= len(habits.factor)] = self.usual
+        scores = scores * factors
         order = descending(scores)[:n]
-        return Hits(rows[order], scores[order])
+        return Hits(rows.take(order), scores.take(order))
 
 
 load = BuyAgain.load

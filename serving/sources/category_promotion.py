@@ -101,19 +101,27 @@ class CategoryPromotion:
         """(G,) of the lifts."""
         return np.array(self.offers.powers)
 
+    @cached_property
+    def power_of(self) -> NDArray[np.float64]:
+        """(N,) of the lift of each code."""
+        return np.repeat(self.powers, np.diff(self.offers.share_ends, prepend=0))
+
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` best offers; the score of what is not on offer is 0."""
         offers, (first, second), excluded = self.offers, self.kinds, query.excluded
         worth = self._worth(query.place, self.catalogue.plan_at(query.request.at_day))
         barred = positions(excluded, self.position_of)[0] if len(excluded) else excluded
-        taste = (past(query, offers.tau_days), offers.shares, offers.share_ends, self.powers, offers.prior_counts)
-        found = kernel.offers(self.codes_of, *taste, worth, offers.rows, first.at, first.codes, second.at, second.codes, barred, n)
+        found = None
+        if kernel.native():
+            taste = (past(query, offers.tau_days), offers.shares, offers.share_ends, self.powers, offers.prior_counts)
+            found = kernel.offers(self.codes_of, *taste, worth, offers.rows, first.at, first.codes, second.at, second.codes, barred, n)
         if found is None:
             lifts = self._lifts(query)
-            values = worth * first.lift(lifts).take(first.at)  # (A,)
+            values = first.lift(lifts).take(first.at)  # (A,)
+            values *= worth
             values *= second.lift(lifts).take(second.at)
             best = select(values, n, barred, floor=0.0)
-            found = offers.rows[best], values[best], values
+            found = offers.rows.take(best), values.take(best), values
         rows, scores, values = found
         return Hits(rows, scores, values, self.position_of)
 
@@ -129,16 +137,15 @@ class CategoryPromotion:
             lifts[begin:end] = (offers.prior_counts / total) ** power
             begin = end
         touched, own = self._tally(query.rows, weights)
-        powers = np.repeat(self.powers, np.diff(offers.share_ends, prepend=0))  # (N,)
-        lifts[touched] = ((own / offers.shares[touched] + offers.prior_counts) / total) ** powers[touched]
+        lifts[touched] = ((own / offers.shares.take(touched) + offers.prior_counts) / total) ** self.power_of.take(touched)
         return lifts
 
     def _tally(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
         """Codes that any of the rows has, and the sum of the weights of each."""
         codes = self.codes_of.take(rows, axis=0)  # (H + E, G)
         own = np.bincount(codes.ravel(), np.repeat(weights, codes.shape[1]), minlength=len(self.offers.shares) + 1)[:-1]  # (N,)
-        touched = np.flatnonzero(own > 0)
-        return touched, own[touched].astype(np.float64)
+        touched = (own > 0).nonzero()[0]
+        return touched, own.take(touched).astype(np.float64, copy=False)
 
     def _worth(self, place: int, period: int) -> Floats:
         """(A,) popularity x store x promotion, made once for a store and a planned period."""

@@ -70,8 +70,8 @@ def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Float
     rows, weights = query.history.rows, np.log(counts(query, tau_days) + np.float32(1))
     session_rows, session_weights = query.session
     if limit and len(rows) > limit:
-        kept = np.sort(descending(weights)[:limit])
-        rows, weights = rows[kept], weights[kept]
+        kept = _heaviest(weights, limit)
+        rows, weights = rows.take(kept), weights.take(kept)
         if len(session_rows):
             rows = np.concatenate((rows, session_rows))
     else:
@@ -79,9 +79,16 @@ def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Float
     return rows, np.concatenate((weights, session_weights)) if len(session_rows) else weights
 
 
+def _heaviest(weights: Floats, limit: int) -> Rows:
+    """Positions of the `limit` greatest of more weights, ascending; of equal ones the first."""
+    kept = (weights >= np.partition(weights, -limit)[-limit]).nonzero()[0]
+    return kept if len(kept) == limit else np.sort(descending(weights)[:limit])
+
+
 def positions(rows: Rows, position_of: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Where each row is in a smaller universe, of those that are in it; and which those are. Rows posted after the fit are not."""
-    known = rows < len(position_of)
-    at = position_of[np.where(known, rows, 0)] if len(position_of) else np.full(len(rows), -1, np.int32)
-    inside = known & (at >= 0)
-    return at[inside], inside
+    if not len(position_of):
+        return np.empty(0, np.int32), np.zeros(len(rows), np.bool_)
+    at = position_of.take(rows, mode="clip")
+    inside = (at >= 0) & (rows < len(position_of))
+    return at.compress(inside), inside

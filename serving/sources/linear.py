@@ -53,10 +53,12 @@ class Linear:
         table = self.table
         excluded = query.excluded
         barred = positions(excluded, table.position_of)[0] if len(excluded) else excluded
-        found = kernel.votes(
-            table.neighbours, table.weights, table.scales, table.position_of, table.rows, past(query, table.tau_days), HISTORY_LIMIT,
-            len(query.catalogue), barred, n,
-        )  # fmt: skip
+        found = None
+        if kernel.native():
+            found = kernel.votes(
+                table.neighbours, table.weights, table.scales, table.position_of, table.rows, past(query, table.tau_days), HISTORY_LIMIT,
+                len(query.catalogue), barred, n,
+            )  # fmt: skip
         rows, scores, votes = found if found is not None else self._votes(*interest(query, table.tau_days, HISTORY_LIMIT), barred, n)
         return Hits(rows, scores, votes, table.position_of) if len(votes) else Hits(rows, scores)
 
@@ -93,16 +95,16 @@ class Linear:
     def _voters(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""
         found, inside = positions(rows, self.table.position_of)
-        return found, weights[inside] * self.table.scales[found]
+        return found, weights.compress(inside) * self.table.scales.take(found)
 
     def _votes(self, rows: Rows, weights: Floats, barred: Rows, n: int) -> tuple[Rows, Floats, Floats]:
         """Rows and scores of the `n` best above 0, and the votes (M,) for all; nothing of any when no row had a vote."""
         table, (found, weights) = self.table, self._voters(rows, weights)
-        parts = table.weights[found] * weights[:, None]  # (H, K)
-        votes = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
+        parts = table.weights.take(found, axis=0) * weights[:, None]  # (H, K)
+        votes = np.bincount(table.neighbours.take(found, axis=0).ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
         votes = votes if len(found) else votes[:0]
         best = select(votes, n, barred if len(found) else None, floor=0.0)
-        return table.rows[best], votes[best], votes
+        return table.rows.take(best), votes.take(best), votes
 
 
 load = Linear.load
