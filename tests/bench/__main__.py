@@ -25,10 +25,13 @@ METHOD = (
     "core, the client on the others, subjects taking turns in each round; idle_ms, what it spends in as long a time without a "
     "request, is within cpu_ms. Each subject is asked at its rate: ours at the target's 200 a second or what a trial says "
     "keeps the core 60 % busy, naive at 45 % by the same; core_busy is what became of it. The engine is asked for the same "
-    "users at the same rate, and without pauses (saturated). open_loop: server and client share all cores, latency from the "
-    "intended send time, a new server for each run."
+    "users at the same rate, and without pauses (saturated). without_pauses: servers with four "
+    "requests under way at any moment. open_loop: server and client share all cores, latency from the intended send time, a "
+    "new server for each run."
 )
-QUICK = Plan(rounds=3, requests=400, naive_requests=100, open_seconds=5.0, open_runs=2, steps=(200, 310, 490), million=False)
+QUICK = Plan(
+    rounds=3, requests=400, naive_requests=100, crowd_requests=100, open_seconds=5.0, open_runs=2, steps=(200, 310, 490), million=False
+)
 
 
 def machine() -> dict[str, Any]:

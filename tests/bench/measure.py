@@ -22,6 +22,8 @@ from tests.bench.servers import Cost, Engine, Subject, Touch, cost, engine, has_
 FUSED, PURE, SPLIT, NAIVE = "ours, fused", "ours, fused, pure", "ours, split", "naive"
 NAIVE_LOAD = 0.45  # of what one core can do
 MOST_BUSY = 0.6  # the same of ours: beyond, the queue is what is measured, and the ladder answers from lower rungs
+CROWD = 4  # requests under way at any moment where a server is asked without pauses
+_CROWD_RATE = 1e5  # more than anything answers: a request leaves as soon as there is a connection
 _TRIAL, _TRIAL_RATE = 120, 60.0  # of ours; a third of both of the naive build
 
 
@@ -33,6 +35,7 @@ class Plan:
     requests: int = 600  # a round, each for another user
     rate: float = 200.0  # offered while CPU is counted: the rate of the target line; less where it would keep the core too busy
     naive_requests: int = 200
+    crowd_requests: int = 200  # a round, without pauses
     naive_rate: float = 0.0  # 0: `NAIVE_LOAD` of what a trial says one core can do
     open_rate: float = 200.0  # offered while latency is counted
     open_seconds: float = 10.0
@@ -65,8 +68,9 @@ class Users:
 def measure(system: str, bundle: Path, users: Path, whole: Path | None, plan: Plan) -> dict[str, Any]:
     """Every figure of one catalogue. `whole`: the uncut rankers, where there is a naive build to compare with."""
     asked = Users(users)
-    requests = min(plan.requests, (len(asked) - _TRIAL) // plan.rounds)
+    requests = min(plan.requests, (len(asked) - _TRIAL) // plan.rounds - plan.crowd_requests)
     costs: dict[str, list[Cost]] = {}
+    crowds: dict[str, list[Cost]] = {}
     engines: dict[str, list[dict[str, Any]]] = {}
     touches = touches_of(bundle, users)
     with _subjects(system, bundle, users, whole, plan) as (subjects, beside):
@@ -81,10 +85,11 @@ def measure(system: str, bundle: Path, users: Path, whole: Path | None, plan: Pl
         if NAIVE in trials:
             rates[NAIVE] = plan.naive_rate or float(round(NAIVE_LOAD * 1000 / trials[NAIVE]))
         for _ in track(range(plan.rounds), description="rounds", transient=True):
-            now = asked.next(requests)
+            now, crowd = asked.next(requests), asked.next(plan.crowd_requests)
             for subject in subjects:
                 some = now[: plan.naive_requests] if subject.name == NAIVE else now
                 costs.setdefault(subject.name, []).append(cost(subject, some, rates[subject.name]))
+                crowds.setdefault(subject.name, []).append(cost(subject, crowd, _CROWD_RATE, idle=False, connections=CROWD))
                 if subject.name in beside:
                     engines.setdefault(subject.name, []).append(beside[subject.name].measure(now, rates[subject.name]))
                     engines.setdefault(f"{subject.name}, saturated", []).append(beside[subject.name].measure(now, 0))
@@ -92,6 +97,7 @@ def measure(system: str, bundle: Path, users: Path, whole: Path | None, plan: Pl
     record = {name: _summary(found, rates[name], ready[name]) for name, found in costs.items()}
     record["engine"] = {name: _engine_summary(found) for name, found in engines.items()}
     record |= _compared(costs, engines)
+    record["without_pauses"] = _without_pauses(crowds)
     record["open_loop"] = open_loop(system, bundle, users, plan)
     record["capacity"] = capacity(system, bundle, users, plan)
     return record
@@ -188,6 +194,18 @@ def _summary(costs: Sequence[Cost], rate: float, ready_s: float) -> dict[str, An
         "rss_mb": round(costs[-1].rss_mb, 0),
         "ready_s": round(ready_s, 2),
     }
+
+
+def _without_pauses(crowds: Mapping[str, Sequence[Cost]]) -> dict[str, Any]:
+    """Milliseconds of CPU with `CROWD` requests under way at any moment: caches never go cold, and nobody's processor sleeps."""
+    record: dict[str, Any] = {}
+    cpu = {name: [one.cpu_ms for one in found] for name, found in crowds.items()}
+    for name, found in crowds.items():
+        full = round(sum(one.whole for one in found) / sum(one.load.sent for one in found), 4)
+        record[name] = spread(cpu[name]) | {"from_full_rung": full}
+    if NAIVE in cpu:
+        record["naive_over_ours"] = spread([a / b for a, b in zip(cpu[NAIVE], cpu[FUSED], strict=True)])
+    return record
 
 
 def _engine_summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -27,8 +27,10 @@ def show(record: Mapping[str, Any], console: Console) -> None:
                 table.add_row(subject, str(one["rate"]), str(one["cpu_ms"]), f"{low} - {high}", *map(str, figures))
         console.print(table)
         for key, value in found.items():
-            if key not in SUBJECTS and key not in ("engine", "open_loop", "capacity"):
+            if key not in SUBJECTS and key not in ("engine", "open_loop", "capacity", "without_pauses"):
                 console.print(f"  {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
+        for key, value in found["without_pauses"].items():
+            console.print(f"  without pauses, {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
         for key, value in found["engine"].items():
             stages = ", ".join(f"{stage} {ms}" for stage, ms in value["stage_ms"].items())
             console.print(f"  engine of {key}: {value['median']} ({value['least']} - {value['most']}) CPU ms; wall ms {stages}")

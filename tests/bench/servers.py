@@ -82,8 +82,10 @@ def has_kernel_option() -> bool:
     return any(field.name == "kernel" for field in fields(Options))
 
 
-def cost(subject: Subject, users: Sequence[str], rate: float, idle: bool = True, apart: bool = True) -> Cost:
-    """Ask once for each user at a constant rate. `apart`: the client keeps off the server's core.
+def cost(
+    subject: Subject, users: Sequence[str], rate: float, idle: bool = True, apart: bool = True, connections: int = 32
+) -> Cost:  # fmt: skip
+    """Ask once for each user at a constant rate, as far as there is a connection. `apart`: the client keeps off the server's core.
 
     Raises `RuntimeError` when an answer was not 200: nothing is measured then.
     """
@@ -96,7 +98,7 @@ def cost(subject: Subject, users: Sequence[str], rate: float, idle: bool = True,
     requests = [subject.request(user) for user in users]
     with _off_core(SERVER_CORE) if apart else ExitStack():
         before = cpu_seconds(subject.pids)
-        load = run_load(subject.port, requests, rate=rate, seconds=seconds, timeout_s=20, keep=len(users))
+        load = run_load(subject.port, requests, rate=rate, seconds=seconds, timeout_s=60, keep=len(users), connections=connections)
         spent = cpu_seconds(subject.pids) - before
     answered = load.statuses.get(200, 0)
     if answered != len(users):
