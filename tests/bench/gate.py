@@ -22,7 +22,7 @@ from tests.bench.servers import SERVER_CORE, cost, naive, ours, touch
 from tests.bench.synthetic import Sizes, write_synthetic
 
 FILE = Path(__file__).parent / "gate.json"
-ROUNDS, REQUESTS, RATE = 3, 120, 60.0
+ROUNDS, TRIES, REQUESTS, RATE = 3, 8, 120, 60.0
 NAIVE_REQUESTS, NAIVE_RATE = 50, 30.0
 
 
@@ -47,24 +47,30 @@ def calibration() -> Callable[[], float]:
 
 
 def figures() -> dict[str, float]:
-    """Medians of the rounds: CPU ms a request of ours and of the naive build, the calibration's, and the two ratios."""
+    """Medians of the rounds: CPU ms a request of ours and of the naive build, the calibration's, and the two ratios.
+
+    A round in which over a tenth of the answers came from lower rungs is tried again: others had the machine. Raises `RuntimeError` when
+    that happens too often.
+    """
     system = load_system("shop")
     rounds = []
     with tempfile.TemporaryDirectory() as work:
-        bundle, users = write_synthetic(system, Path(work), Sizes(users=ROUNDS * REQUESTS + 100))
+        bundle, users = write_synthetic(system, Path(work), Sizes(users=TRIES * REQUESTS + 100))
         asked, loop = Users(users), calibration()
         with ours(system.name, bundle, users, kernel=path()) as fast, naive(system.name, bundle, users, Path(work) / "whole") as slow:
             touch(fast, touches_of(bundle, users))
             cost(fast, asked.next(50), RATE, idle=False)
             cost(slow, asked.next(20), NAIVE_RATE, idle=False)
-            for _ in range(ROUNDS):
+            for _ in range(TRIES):
                 now = asked.next(REQUESTS)
                 mine = cost(fast, now, RATE, idle=False)
                 if mine.whole < 0.9 * REQUESTS:
-                    raise RuntimeError(
-                        f"{REQUESTS - mine.whole} of {REQUESTS} answers came from lower rungs: the machine is too busy to measure"
-                    )
+                    continue
                 rounds.append((mine.cpu_ms, cost(slow, now[:NAIVE_REQUESTS], NAIVE_RATE, idle=False).cpu_ms, _on_server_core(loop)))
+                if len(rounds) == ROUNDS:
+                    break
+            else:
+                raise RuntimeError(f"in {TRIES - len(rounds)} of {TRIES} rounds answers came from lower rungs: the machine is too busy")
     mine_ms, naive_ms, loop_ms = np.array(rounds).T
     found = {"cpu_ms": mine_ms, "naive_ms": naive_ms, "loop_ms": loop_ms, "in_loops": mine_ms / loop_ms, "ratio": naive_ms / mine_ms}
     return {name: round(float(np.median(values)), 3) for name, values in found.items()}
