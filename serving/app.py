@@ -57,10 +57,6 @@ class App:
             return None
         return await reply(scope, send, status, kind, body, extra)
 
-    def at_once(self, scope: Scope, body: bytes) -> bytes | None:
-        """The bytes of the whole response, where it is had without waiting; None: ask `direct`."""
-        return None
-
     async def direct(self, scope: Scope, body: bytes) -> bytes | None:
         """The bytes of the whole HTTP/1.1 response to a whole request; None: not ours, ask by ASGI.
 

@@ -158,10 +158,6 @@ class Protocol(HttpToolsProtocol):
         """Answer when the sockets have been read: whoever has asked by then is stamped before the first engine call."""
         self._quiet_since = None
         self.cycle = cycle = cast(Any, _Whole(known.keep_alive))
-        response = self.app.at_once(known.scope, body)
-        if response is not None:
-            self._respond(cycle, response)
-            return
         context, scope = copy_context(), {**known.scope, "arrived": perf_counter()}
         self.loop.call_soon(self._answer, cycle, scope, body, context, context=context)
 

@@ -11,14 +11,12 @@ from serving.recommender import Recommender
 from serving.security import Guard
 
 _FRAME = b"application/octet-stream"
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %%011d\r\n\r\n" % _FRAME  # 88 bytes: the numbers behind it are aligned
 
 
 class Inner(App, ABC):
     """A server that speaks the binary protocol. 409: the frame is for another bundle; 422: it is not a message."""
 
     max_body = wire.MAX_FRAME
-
     path: str
 
     def __init__(self, recommender: Recommender, metrics: Metrics, guard: Guard, log: Any) -> None:
@@ -37,18 +35,6 @@ class Inner(App, ABC):
             raise WireProblem(409, "other_bundle", str(error)) from None
         except ValueError as error:  # a frame that reads well may still not fit the models; they say how
             raise WireProblem(422, "bad_frame", str(error)) from None
-
-    def at_once(self, scope: Scope, body: bytes) -> bytes | None:
-        """The same in one call; what goes wrong goes the long way, which tells it."""
-        if scope["path"] != self.path or scope["method"] != "POST":
-            return None
-        try:
-            self.guard.admit(scope, self.routes[self.path].scope)
-            frame = self.answer(body)
-        except Exception:  # noqa: BLE001 -- it comes again, and is told, on the long way
-            return None
-        self.metrics.responded(self.path, 200)
-        return frame.behind(_HEAD)
 
 
 class Retrieval(Inner):

@@ -6,6 +6,7 @@ A call has one deadline for connecting, sending and receiving together; a connec
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import cast
 
 from serving import wire
@@ -122,10 +123,8 @@ class Peer:
         try:
             line = self._kept()
             if line is not None:
-                try:
+                with suppress(ConnectionError, _Stale):  # closed between two calls: made anew
                     return self._read(line, *await line.exchange(message, timeout_seconds))
-                except (ConnectionError, _Stale):
-                    pass  # closed between two calls
             made = await loop.create_task(self._connect(ends))  # a task: a request may begin without one, and only a task has a timeout
             return self._read(made, *await made.exchange(message, ends - loop.time()))
         except TimeoutError as error:

@@ -174,7 +174,8 @@ class _Body:
         if fault is None:
             fault = _fault(below, once, *found)
         if fault:
-            raise WireError(FAULTS[fault])
+            told = "{} rows below {}, {} scores, {} ranks and {} flags".format(counts[0], below, *counts[1:])
+            raise WireError(f"{FAULTS[fault]}, in a frame of {told}: run one release on both sides")
         return [*_parts(found[0], rows), *_parts(found[1], scores), *found[2:]]
 
     def texts(self, lengths: Sequence[int]) -> list[str]:
@@ -194,7 +195,10 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[As
     day, k, had, events, count, *lengths, discover, newcomer = body.head
     known = 1 <= k <= MAX_K and isfinite(day) and discover <= 1 and newcomer <= 1 and max(lengths) <= 4 * MAX_ID
     if not known or count > (MAX_CANDIDATES if kind == RANK else 0):
-        raise WireError("the question's k, day, flags, a text's length or the number of candidates is out of range")
+        raise WireError(
+            f"a question with k {k}, day {day}, flags {discover} and {newcomer}, texts of {lengths} bytes, {count} candidates: expected k 1"
+            f" to {MAX_K}, a finite day, flags 0 or 1, texts up to {4 * MAX_ID}, up to {MAX_CANDIDATES} candidates, none to retrieval"
+        )
     listed = count * sources
     widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, listed)
     found = body.numbers(shape.items, (had, events, count), widths, listed, count, sum(lengths))

@@ -73,7 +73,7 @@ def asked(random: np.random.Generator, discover: bool = False) -> Callable[[], Q
     return lambda: Query(request, state, CATALOGUE, LEARNING)
 
 
-def same(found: Any, expected: Any) -> None:
+def assert_same(found: Any, expected: Any) -> None:
     assert np.asarray(found).dtype == np.asarray(expected).dtype
     np.testing.assert_array_equal(found, expected)
 
@@ -85,7 +85,7 @@ def test_products_of_integers_are_exact_at_every_width(seed: int, items: int, wi
     table = random.integers(-128, 128, (items, width), dtype=np.int8)
     vector, scales, prior = random.normal(size=width).astype(np.float32), random.random(items, np.float32), random.random(items, np.float32)
     for more in ((), (scales, prior)):
-        same(Int8Scan(table, "kernel").products(vector, *more), Int8Scan(table, "numpy").products(vector, *more))
+        assert_same(Int8Scan(table, "kernel").products(vector, *more), Int8Scan(table, "numpy").products(vector, *more))
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,9 +95,9 @@ def test_the_best_and_their_order_are_the_same(seed: int, size: int, n: int, flo
     scores = (random.integers(-distinct, distinct, size) / 7).astype(np.float32)
     excluded = random.permutation(size)[: size // 5].astype(np.int32)
     before = scores.copy()
-    same(*(rows.astype(np.int32) for rows in both(lambda: select(scores, n, excluded, floor))))
-    same(*(rows.astype(np.int32) for rows in both(lambda: descending(scores))))
-    same(scores, before)
+    assert_same(*(rows.astype(np.int32) for rows in both(lambda: select(scores, n, excluded, floor))))
+    assert_same(*(rows.astype(np.int32) for rows in both(lambda: descending(scores))))
+    assert_same(scores, before)
 
 
 @settings(deadline=None, max_examples=40)
@@ -112,8 +112,8 @@ def test_votes_add_up_as_bincount_adds_them(seed: int, items: int, neighbours: i
     source = Linear(SourceSpec("linear", 1.0), Neighbours(rows, position, to, weights, random.random(items, np.float32), 150.0))
     query = asked(random, discover)
     found, expected = both(lambda: source.retrieve(query(), 20))
-    same(found.rows, expected.rows)
-    same(found.scores, expected.scores)
+    assert_same(found.rows, expected.rows)
+    assert_same(found.scores, expected.scores)
     for row in random.permutation(len(CATALOGUE))[:20].tolist():
         spoken, slow = both(lambda row=row: source.nearest(source.voters(query()), row))
         rows, parts = source.contributions(query(), row)
@@ -140,8 +140,8 @@ def test_what_was_had_is_ranked_the_same_items_posted_since_the_fit_among_it(see
     source = BuyAgain(SourceSpec("buy_again", 1.0), Habits(random.random(len(CATALOGUE) // 2, np.float32), 90.0))  # knows half of the items
     query = asked(random)
     found, expected = both(lambda: source.retrieve(query(), 30))
-    same(found.rows, expected.rows)
-    same(found.scores, expected.scores)
+    assert_same(found.rows, expected.rows)
+    assert_same(found.scores, expected.scores)
     assert len(found.rows) == min(30, len(query().history_rows))
 
 
@@ -157,8 +157,8 @@ def test_the_search_gives_new_items_the_same_places(seed: int, discover: bool, n
     query, vector = asked(random, discover), random.normal(size=64).astype(np.float32)
     found, expected = both(lambda: source.retrieve(query(), 150, vector))
     for part in ("rows", "scores", "values"):
-        same(getattr(found, part), getattr(expected, part))
-    same(*both(lambda: source.history_bag(query())))
+        assert_same(getattr(found, part), getattr(expected, part))
+    assert_same(*both(lambda: source.history_bag(query())))
 
 
 @settings(deadline=None, max_examples=60)
@@ -176,7 +176,7 @@ def test_pools_are_the_same(seed: int, sources: int, pool: int) -> None:
     barred = ((random.random(len(CATALOGUE)) < 0.2).astype(np.uint8) * 2, 2)
     found, expected = both(lambda: fuse(hits, specs, pool, query(), barred))
     for part in ("rows", "fused", "source_ranks", "source_scores", "seen"):
-        same(getattr(found, part), getattr(expected, part))
+        assert_same(getattr(found, part), getattr(expected, part))
 
 
 def some_pool(random: np.random.Generator, query: Query, count: int, sources: int) -> Candidates:
@@ -195,8 +195,8 @@ def test_features_are_the_same(seed: int, count: int, sources: int) -> None:
     random = np.random.default_rng(seed)
     query = asked(random)
     pool = some_pool(random, query(), count, sources)
-    same(*both(lambda: cross_features(query(), pool)))
-    same(*both(lambda: request_features(query())))
+    assert_same(*both(lambda: cross_features(query(), pool)))
+    assert_same(*both(lambda: request_features(query())))
 
 
 def test_a_pool_that_is_refused_leaves_no_trace_in_the_next_ones_features() -> None:
@@ -209,7 +209,7 @@ def test_a_pool_that_is_refused_leaves_no_trace_in_the_next_ones_features() -> N
     fewer = replace(CATALOGUE, brand_names=CATALOGUE.brand_names[:1], category_names=CATALOGUE.category_names[:2])
     with pytest.raises(ValueError, match="expected 40 candidates"):
         cross_features(replace(query(), catalogue=fewer), pool)
-    same(cross_features(query(), pool), expected)
+    assert_same(cross_features(query(), pool), expected)
 
 
 @settings(deadline=None, max_examples=60)
@@ -220,9 +220,9 @@ def test_scores_are_the_same(seed: int, count: int, lifted: bool, chosen: bool) 
     logits = random.normal(scale=9, size=(count if at is None else len(at), 2)).astype(np.float32)
     seen, lift = random.random(count) < 0.5, random.normal(size=count).astype(np.float32) if lifted else None
     found, expected = both(lambda: final_scores(logits, seen, {"repeat": 0.7, "discover": 0.3}, lift, at))
-    same(found, expected)
+    assert_same(found, expected)
     if at is not None:
-        same(found, final_scores(logits, seen[at], {"repeat": 0.7, "discover": 0.3}, None if lift is None else lift[at]))
+        assert_same(found, final_scores(logits, seen[at], {"repeat": 0.7, "discover": 0.3}, None if lift is None else lift[at]))
 
 
 @settings(deadline=None, max_examples=40)
@@ -248,7 +248,7 @@ def test_a_rankers_layers_are_sums_in_order(seed: int, count: int, sizes: tuple[
         hidden = np.maximum(hidden, 0) @ part + bias
     np.testing.assert_allclose(found, hidden, rtol=2e-3, atol=2e-3)
     at = random.integers(count, size=count // 2).astype(np.int32)
-    same(layers.judge(halves, rows, user_half, cross, at), found[at])
+    assert_same(layers.judge(halves, rows, user_half, cross, at), found[at])
     assert not layers.agree(lambda halves, cross: np.zeros((len(cross), 2), np.float32))  # a graph that says something else
 
 
@@ -271,7 +271,7 @@ def test_the_users_side_is_the_graphs_to_the_bit(shop: tuple[Recommender, StateT
     bag = random.normal(size=64).astype(np.float32) * (random.random() < 0.9)
     found, expected = both(lambda: rankers.request(features, bag))
     for part in ("light", "heavy", "vector"):
-        same(getattr(found, part), getattr(expected, part))
+        assert_same(getattr(found, part), getattr(expected, part))
 
 
 @settings(deadline=None, max_examples=40)
@@ -284,8 +284,8 @@ def test_a_rankers_loop_is_its_graph_to_the_bit(shop: tuple[Recommender, StateTa
     rows = random.integers(len(rankers.halves[name]), size=count).astype(np.int32)
     cross = (random.normal(size=(count, inputs)) * 10 ** random.uniform(-2, 1)).astype(np.float32)
     at = random.permutation(count)[: count // 2 + 1].astype(np.int32)
-    same(*both(lambda: getattr(rankers, name)(side, rows, cross)))
-    same(*both(lambda: getattr(rankers, name)(side, rows, cross, at)))
+    assert_same(*both(lambda: getattr(rankers, name)(side, rows, cross)))
+    assert_same(*both(lambda: getattr(rankers, name)(side, rows, cross, at)))
 
 
 @pytest.mark.parametrize("discover", [False, True])
@@ -299,7 +299,7 @@ def test_the_same_answer_to_the_bit_with_and_without_the_loops(shop: tuple[Recom
         found, expected = both(lambda request=request, state=state: recommender.recommend(request, state))
         assert found.items == expected.items
         for part in ("rows", "fused", "source_ranks", "source_scores", "seen"):
-            same(getattr(found.trace.candidates, part), getattr(expected.trace.candidates, part))
+            assert_same(getattr(found.trace.candidates, part), getattr(expected.trace.candidates, part))
         for part in ("light", "heavy", "cross", "kept"):
             np.testing.assert_array_equal(getattr(found.trace.scores, part), getattr(expected.trace.scores, part))
 
