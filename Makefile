@@ -7,6 +7,8 @@ UV := 0.13.9
 NOT_ON_CPU := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\|triton\)==.*/--no-emit-package \1/p' requirements.lock)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make locks"
 
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
+
 .PHONY: help demo test lint bench faults images locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
