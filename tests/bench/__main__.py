@@ -27,7 +27,7 @@ METHOD = (
     "keeps the core 60 % busy, naive at 45 % by the same; core_busy is what became of it. The engine is asked for the same "
     "users at the same rate, and without pauses (saturated). without_pauses: servers with four "
     "requests under way at any moment. open_loop: server and client share all cores, latency from the intended send time, a "
-    "new server for each run."
+    "new server for each run; open_loop_split: the same of split mode's three."
 )
 QUICK = Plan(
     rounds=3, requests=400, naive_requests=100, crowd_requests=100, open_seconds=5.0, open_runs=2, steps=(200, 310, 490), million=False

@@ -5,8 +5,8 @@ each user has looked at one item, so every online read finds a state. Ratios and
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ def measure(system: str, bundle: Path, users: Path, whole: Path | None, plan: Pl
     record["engine"] = {name: _engine_summary(found) for name, found in engines.items()}
     record |= _compared(costs, engines)
     record["without_pauses"] = _without_pauses(crowds)
-    record["open_loop"] = open_loop(system, bundle, users, plan)
+    record["open_loop"] = open_loop(system, bundle, users, plan, ours)
+    if plan.split:
+        record["open_loop_split"] = open_loop(system, bundle, users, plan, split)
     record["capacity"] = capacity(system, bundle, users, plan)
     return record
 
@@ -137,11 +139,13 @@ def _subjects(
         yield subjects, beside
 
 
-def open_loop(system: str, bundle: Path, users: Path, plan: Plan) -> dict[str, Any]:
-    """Latency at a constant arrival rate, server and client on all cores; each run has a new server, to which nobody is known."""
+def open_loop(
+    system: str, bundle: Path, users: Path, plan: Plan, servers: Callable[..., AbstractContextManager[Subject]]
+) -> dict[str, Any]:
+    """Latency at a constant arrival rate, servers and client on all cores; each run has new servers, to which nobody is known."""
     loads = []
     for _ in range(plan.open_runs):
-        with ours(system, bundle, users, cores=range(64)) as subject:
+        with servers(system, bundle, users, cores=range(64)) as subject:
             asked = Users(users)
             cost(subject, asked.next(_TRIAL), 20.0, idle=False, apart=False)
             touch(subject, touches_of(bundle, users))
@@ -149,6 +153,7 @@ def open_loop(system: str, bundle: Path, users: Path, plan: Plan) -> dict[str, A
             loads.append(cost(subject, asked.next(count), plan.open_rate, idle=False, apart=False).load)
     return {
         "rate": plan.open_rate,
+        "from_full_rung": round(sum(map(whole_answers, loads)) / sum(load.sent for load in loads), 4),
         "requests_a_run": loads[0].sent,
         "runs": [_percentiles(load) for load in loads],
         **{f"p{p}_ms": round(float(np.median([load.percentile(p) for load in loads])), 2) for p in (50, 95, 99)},

@@ -27,20 +27,23 @@ def show(record: Mapping[str, Any], console: Console) -> None:
                 table.add_row(subject, str(one["rate"]), str(one["cpu_ms"]), f"{low} - {high}", *map(str, figures))
         console.print(table)
         for key, value in found.items():
-            if key not in SUBJECTS and key not in ("engine", "open_loop", "capacity", "without_pauses"):
+            if key not in SUBJECTS and key not in ("engine", "open_loop", "open_loop_split", "capacity", "without_pauses"):
                 console.print(f"  {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
         for key, value in found["without_pauses"].items():
             console.print(f"  without pauses, {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
         for key, value in found["engine"].items():
             stages = ", ".join(f"{stage} {ms}" for stage, ms in value["stage_ms"].items())
             console.print(f"  engine of {key}: {value['median']} ({value['least']} - {value['most']}) CPU ms; wall ms {stages}")
-        _open_loop(found["open_loop"], console)
+        for key in ("open_loop", "open_loop_split"):
+            if key in found:
+                _open_loop(key, found[key], console)
         console.print(f"  capacity of one core: {found['capacity']}")
 
 
-def _open_loop(found: Mapping[str, Any], console: Console) -> None:
+def _open_loop(key: str, found: Mapping[str, Any], console: Console) -> None:
     names = list(found["runs"][0])
-    table = Table("run", *(name.removesuffix("_ms") for name in names), title=f"{found['rate']:.0f} requests/s, open loop, ms")
+    title = f"{key.replace('_', ' ')}, {found['rate']:.0f} requests/s, {100 * found['from_full_rung']:.2f} % from the full rung, ms"
+    table = Table("run", *(name.removesuffix("_ms") for name in names), title=title, title_justify="left")
     for at, run in enumerate(found["runs"]):
         table.add_row(str(at + 1), *(str(run[name]) for name in names))
     console.print(table)
