@@ -5,6 +5,7 @@ Shapes: C candidates, S sources (in the order of the system file), H history ite
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import exp
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ _TAUS = np.asarray(TAUS_DAYS)
 Rows = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _NOBODY = UserState("")
+_LEAST_WEIGHT = 1e-3  # an event that counts for less is left out of the session
 _NOTHING = (np.empty(0, np.int32), np.empty(0, np.float32))  # no rows, and nothing of them
 
 
@@ -77,12 +79,13 @@ class Query:
         """Item rows and weights of recent events that are not positives: (E,), (E,). Decayed by `learning.session_tau_days`."""
         if not len(self.state.session_keys):
             return _NOTHING
-        rows = self.catalogue.rows_of_keys(self.state.session_keys)  # (E,)
-        by_type = np.array([self.learning.session_weights.get(kind, 0.0) for kind in SESSION_TYPES])
-        age = np.maximum(self.request.at_day - self.state.session_days, 0.0)
-        weights = by_type[self.state.session_types] * np.exp(-age / self.learning.session_tau_days)
-        kept = (rows >= 0) & (weights > 1e-3)
-        return rows[kept], weights[kept].astype(np.float32)
+        state, at, tau, worth = self.state, self.request.at_day, self.learning.session_tau_days, self.learning.session_weights
+        events = zip(
+            self.catalogue.rows_of_keys(state.session_keys).tolist(), state.session_types.tolist(), state.session_days.tolist(), strict=True
+        )
+        weighed = [(row, worth.get(SESSION_TYPES[kind], 0.0) * exp(-max(at - day, 0.0) / tau)) for row, kind, day in events if row >= 0]
+        kept = [(row, weight) for row, weight in weighed if weight > _LEAST_WEIGHT]
+        return np.array([row for row, _ in kept], np.int32), np.array([weight for _, weight in kept], np.float32)
 
     @cached_property
     def rows(self) -> Rows:
