@@ -24,9 +24,9 @@ METHOD = (
     "CPU: the kernel's CPU clocks of all processes and threads of a subject over the requests it answered, servers on one "
     "core, the client on the others, subjects taking turns in each round; idle_ms, what it spends in as long a time without a "
     "request, is within cpu_ms. Each subject is asked at its rate: ours at the target's 200 a second or what a trial says "
-    "keeps the core 60 % busy, naive at 45 % by the same; core_busy is what became of it. The engine is asked for the same "
-    "users at the same rate, and without pauses (saturated). without_pauses: servers with four "
-    "requests under way at any moment. open_loop: server and client share all cores, latency from the intended send time, a "
+    "keeps the core 60 % busy, fused and split alike, naive at 45 % by the same; core_busy is what "
+    "became of it. The engine is asked for the same users at the same rate, and without pauses (saturated). without_pauses: servers "
+    "with four requests under way at any moment. open_loop: server and client share all cores, latency from the intended send time, a "
     "new server for each run; open_loop_split: the same of split mode's three."
 )
 QUICK = Plan(

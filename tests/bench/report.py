@@ -42,12 +42,15 @@ def show(record: Mapping[str, Any], console: Console) -> None:
 
 def _open_loop(key: str, found: Mapping[str, Any], console: Console) -> None:
     names = list(found["runs"][0])
-    title = f"{key.replace('_', ' ')}, {found['rate']:.0f} requests/s, {100 * found['from_full_rung']:.2f} % from the full rung, ms"
+    title = f"{key.replace('_', ' ')}, {found['rate']:.0f} requests/s, ms"
     table = Table("run", *(name.removesuffix("_ms") for name in names), title=title, title_justify="left")
     for at, run in enumerate(found["runs"]):
         table.add_row(str(at + 1), *(str(run[name]) for name in names))
     console.print(table)
-    console.print(f"  the client itself: late by {found['client_late_p99_ms']} ms (p99), {found['client_cpu_ms']} ms CPU a request")
+    console.print(
+        f"  {100 * found['from_full_rung']:.2f} % from the full rung; the client itself: late by {found['client_late_p99_ms']} ms (p99), "
+        f"{found['client_cpu_ms']} ms CPU a request"
+    )
 
 
 def plot(record: Mapping[str, Any], file: Path) -> None:
