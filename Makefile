@@ -5,6 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV := 0.13.9
 NOT_ON_CPU := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\|triton\)==.*/--no-emit-package \1/p' requirements.lock)
+# for the first 3.11: it needs what later ones need, and a little more
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make locks"
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once

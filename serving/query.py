@@ -80,7 +80,7 @@ class Query:
         if not len(self.state.session_keys):
             return _NOTHING
         state, at, tau, worth = self.state, self.request.at_day, self.learning.session_tau_days, self.learning.session_weights
-        events = zip(
+        events = zip(  # a few: one by one they cost less than a dozen calls of numpy
             self.catalogue.rows_of_keys(state.session_keys).tolist(), state.session_types.tolist(), state.session_days.tolist(), strict=True
         )
         weighed = [(row, worth.get(SESSION_TYPES[kind], 0.0) * exp(-max(at - day, 0.0) / tau)) for row, kind, day in events if row >= 0]

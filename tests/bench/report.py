@@ -27,7 +27,7 @@ def show(record: Mapping[str, Any], console: Console) -> None:
                 table.add_row(subject, str(one["rate"]), str(one["cpu_ms"]), f"{low} - {high}", *map(str, figures))
         console.print(table)
         for key, value in found.items():
-            if key not in SUBJECTS and key not in ("engine", "open_loop", "open_loop_split", "capacity", "without_pauses"):
+            if "median" in value:
                 console.print(f"  {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
         for key, value in found["without_pauses"].items():
             console.print(f"  without pauses, {key.replace('_', ' ')}: {value['median']} ({value['least']} - {value['most']})")
