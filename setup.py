@@ -1,4 +1,4 @@
-"""The compiled loops of a request. Optional: where they cannot be compiled, ONNX Runtime or numpy do the same (serving/kernel.py).
+"""The compiled loops of a request. Optional: where they cannot be compiled, ONNX Runtime or numpy do the same (serving/native/kernel.py).
 
 Everything else of the package is in pyproject.toml; this is here because only numpy knows where its headers are.
 """

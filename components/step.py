@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.code import ROOT, code_digest
+from components.code_digest import ROOT, code_digest
 from serving.system import load_system
 
 IMAGE = "dev.local/shortlist-python:0.1.0"  # made by `make images`; holds this package, so a step installs nothing

@@ -11,10 +11,9 @@ import ibis
 from ibis import _
 
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from feature_repo.schema import PATH_SEPARATOR
+from feature_repo.schema import PATH_SEPARATOR, SECONDS_A_DAY
 
 Table = Any  # ibis types its tables loosely
-SECONDS_A_DAY = 86_400.0
 LEVELS = ("department", "category", "type")
 WINDOWS = (7, 14, 28)  # days
 

@@ -128,3 +128,6 @@ CONTEXT = Table(
 )
 
 TABLES = {table.name: table for table in (EVENTS, ITEMS, USERS, CONTEXT)}
+
+
+SECONDS_A_DAY = 86_400.0

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.release.shelf import released
+from components.release.releases import released
 from serving.query import Answer, Request
 from serving.recommender import Recommender
-from serving.state import StateTable, UserState
+from serving.state.user_state import StateTable, UserState
 from serving.system import System, load_system
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import RenderableType
 
-    from components.evaluation.asking import Told
-    from serving.catalogue import Catalogue
+    from components.evaluation.batch import BatchResult
+    from serving.bundle.catalogue import Catalogue
 
 RECENT = 8  # past items shown beside a list
 FILLED_UP = "popular"  # source of what filled up a list the pool was too small for
@@ -25,11 +25,11 @@ FILLED_UP = "popular"  # source of what filled up a list the pool was too small 
 def recommend(system: str, user: str, *, k: int, why: bool, home: Path, bundle: Path | None = None) -> Answer:
     """Print `k` items for a user with a reason each, beside what the user had last; `why` adds sources and scores. Returns the answer.
 
-    Raises `components.release.shelf.NothingReleased` when there is nothing to answer with.
+    Raises `components.release.releases.NothingReleased` when there is nothing to answer with.
     """
     from rich.console import Console
 
-    from components.evaluation.asking import open_recommender
+    from components.evaluation.batch import open_recommender
 
     found, loaded = released(system, home, bundle), load_system(system)
     recommender, states = open_recommender(loaded, found.bundle), StateTable.load(found.users)
@@ -95,7 +95,7 @@ def batch(system: str, out: Path, *, per_user: int, discover: bool, home: Path, 
     import pyarrow.parquet
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from components.evaluation.asking import Question, ask
+    from components.evaluation.batch import Question, ask
 
     found, loaded = released(system, home, bundle), load_system(system)
     states = StateTable.load(found.users)
@@ -110,11 +110,11 @@ def batch(system: str, out: Path, *, per_user: int, discover: bool, home: Path, 
     return len(table)
 
 
-def _lists_table(system: System, bundle: Path, states: StateTable, told: "Told") -> "pa.Table":
+def _lists_table(system: System, bundle: Path, states: StateTable, told: "BatchResult") -> "pa.Table":
     """Users in the order of their ids, best item first."""
     import pyarrow as pa
 
-    from serving.catalogue import Catalogue
+    from serving.bundle.catalogue import Catalogue
 
     items = Catalogue.load(bundle / "item_table").item_ids
     user, place = np.nonzero(told.rows >= 0)

@@ -17,7 +17,7 @@ def show(folder: Folder) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from serving.bundle import show as work
+    from serving.bundle.bundle import show as work
 
     manifest = work(folder)
     table = Table(show_header=False, box=None)
@@ -33,7 +33,7 @@ def show(folder: Folder) -> None:
 @app.command()
 def verify(folder: Folder) -> None:
     """Hash every file; exit 0 and print the digest when all are as the bundle says."""
-    from serving.bundle import verify as work
+    from serving.bundle.bundle import verify as work
 
     typer.echo(work(folder))
 
@@ -41,7 +41,7 @@ def verify(folder: Folder) -> None:
 @app.command()
 def diff(first: Folder, second: Folder) -> None:
     """Say what differs, a line each; exit 1 when anything does."""
-    from serving.bundle import diff as work
+    from serving.bundle.bundle import diff as work
 
     lines = work(first, second)
     for line in lines:

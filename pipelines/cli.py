@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipelines import bundles
-from pipelines.refusals import one_paragraph
+from pipelines.errors import one_paragraph
 
 
 class Commands(TyperGroup):
@@ -124,8 +124,8 @@ def serve(
     bundle: Bundle = None,
 ) -> None:
     """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
-    from components.release.shelf import released
-    from serving.run import serve as work
+    from components.release.releases import released
+    from serving.worker.run import serve as work
 
     found = released(system, home, bundle)
     work(system, found.bundle, found.users, home, host=host, port=port, workers=workers)

@@ -22,8 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serving.catalogue import Catalogue
-from serving.state import StateTable
+from serving.bundle.catalogue import Catalogue
+from serving.state.user_state import StateTable
 from serving.system import load_system
 
 UNTIL = "2017-11-27"  # later rows are only ever traffic to replay
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 def demo(system: str = "shop", until: str = UNTIL, home: Path = Path(".shortlist")) -> None:
     """Train fast, show what was learnt, and let one user click. Everything it makes lies under `home`."""
-    from components.release.shelf import released
+    from components.release.releases import released
     from pipelines.answers import recommend
     from pipelines.loop import run_loop
 
@@ -47,7 +47,7 @@ def demo(system: str = "shop", until: str = UNTIL, home: Path = Path(".shortlist
     users = StateTable.load(found.users)
     user = typical(users)
     console.rule(f"Answering user {user}")
-    recommend(system, user, k=load_system(system).answer, why=False, home=home)
+    recommend(system, user, k=load_system(system).answer_size, why=False, home=home)
     console.rule("One click, and the next answer")
     cut = datetime.fromtimestamp(users.cut_day * 86_400, UTC)
     with serving(system, found.bundle, found.users, home / "demo", cut) as server:
@@ -97,8 +97,8 @@ def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime)
 
     Raises `RuntimeError` with the end of its log when it stops early or is not ready in time.
     """
-    from serving.options import Options
-    from serving.run import command
+    from serving.worker.options import Options
+    from serving.worker.run import command
 
     home.mkdir(parents=True, exist_ok=True)
     options = Options(

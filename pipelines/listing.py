@@ -14,5 +14,7 @@ def systems_table() -> Table:
     for file in sorted(Path(folder) for folder in serving.systems.__path__):
         for name in sorted(found.stem for found in file.glob("[a-z]*.py")):
             system = load_system(name)
-            table.add_row(name, f"{system.answer} {system.noun}s", str(system.pool), ", ".join(source.kind for source in system.sources))
+            table.add_row(
+                name, f"{system.answer_size} {system.noun}s", str(system.pool_size), ", ".join(source.kind for source in system.sources)
+            )
     return table

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.records import Record
+    from serving.exposures.record import Record
 
 
 class NoSuchAnswer(ValueError):
@@ -14,13 +14,13 @@ class NoSuchAnswer(ValueError):
 def why(request_id: str, *, home: Path, bundle: Path | None = None, system: str = "") -> dict[str, Any]:
     """Print the story: sources, what moved each score, rules, bundle. Returns it.
 
-    Raises `NoSuchAnswer` when the log does not hold the request, `serving.bundle.BadBundle` when its bundle is gone.
+    Raises `NoSuchAnswer` when the log does not hold the request, `serving.bundle.bundle.BadBundle` when its bundle is gone.
     """
     from rich.console import Console
     from rich.table import Table
 
-    from serving.bundle import Bundle, show
-    from serving.explain import explain
+    from serving.bundle.bundle import Bundle, show
+    from serving.exposures.explain import explain
     from serving.recommender import Recommender
     from serving.system import load_system
 
@@ -43,7 +43,7 @@ def why(request_id: str, *, home: Path, bundle: Path | None = None, system: str 
 
 def recorded(request_id: str, home: Path) -> "Record":
     """The record of a request, from any server that ran under `home`."""
-    from serving.exposures import ExposureLog
+    from serving.exposures.log import ExposureLog
 
     for folder in sorted({file.parent for file in home.rglob("*.exposures")}):
         log = ExposureLog(folder)

@@ -18,14 +18,14 @@ import gc
 from time import perf_counter
 from typing import Any
 
-from serving.door import Door
-from serving.options import Options, parse
-from serving.run import run_server
+from serving.http.routes import Api
+from serving.worker.options import Options, parse
+from serving.worker.run import run_server
 
 _SWITCH_SECONDS = 0.0005  # while KServe is imported in its thread, the loop gets the interpreter back this often
 
 
-async def behind(door: Door, options: Options) -> None:
+async def behind(door: Api, options: Options) -> None:
     """Import KServe beside the open door, put its application behind it, and serve gRPC when asked. Runs until cancelled."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -66,7 +66,7 @@ def _import() -> Any:
     return kserve
 
 
-def _build(kserve: Any, door: Door, options: Options) -> tuple[Any, Any]:
+def _build(kserve: Any, door: Api, options: Options) -> tuple[Any, Any]:
     """KServe's model server with our model, and its REST application."""
     from kserve.model_server import app
     from kserve.protocol.rest.server import RESTServer
@@ -85,11 +85,12 @@ def _message_limits() -> dict[str, int]:
     return {"grpc_max_send_message_length": 4 * MAX_BODY, "grpc_max_receive_message_length": MAX_BODY}
 
 
-def _model(kserve: Any, door: Door) -> Any:
+def _model(kserve: Any, door: Api) -> Any:
     """The door as a KServe model: what gRPC requests reach, and what KServe describes."""
     from kserve.errors import InvalidInput
 
-    from serving import inference, messages
+    from serving import messages
+    from serving.http import inference
 
     class Shortlist(kserve.Model):
         def __init__(self) -> None:
@@ -106,9 +107,9 @@ def _model(kserve: Any, door: Door) -> Any:
             try:
                 if isinstance(payload, dict):
                     asked = messages.decode(messages.instances, messages.encode(payload)).instances
-                    return {"predictions": [_plain(one) for one in await inference.predict(door, asked, perf_counter())]}
+                    return {"predictions": [_plain(one) for one in await door.predict(asked, perf_counter())]}
                 asked = inference.requests_of([(one.name, one.datatype, _elements(one)) for one in payload.inputs])
-                answers = await inference.predict(door, asked, perf_counter())
+                answers = await door.predict(asked, perf_counter())
             except messages.WireProblem as problem:
                 raise InvalidInput(f"{problem.code}: {problem.message}") from None
             told = inference.inferred(door.model_name, door.digest, answers, payload.id)

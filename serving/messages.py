@@ -7,8 +7,6 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from serving.query import Answer
-
 MAX_ID = 256  # characters of an id
 MAX_TEXT = 1024  # characters of a free text
 MAX_K = 1000
@@ -159,12 +157,6 @@ class WireProblem(Exception):
     def __init__(self, status: int, code: str, message: str, field: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.field, self.retry_after = status, code, message, field, retry_after
-
-
-def response(answer: Answer) -> RecommendationResponse:
-    """The answer as it goes on the wire."""
-    items = [Item(item.item_id, round(item.score, 6), item.sources, item.reason) for item in answer.items]
-    return RecommendationResponse(answer.request_id, answer.bundle, items, answer.degraded, answer.arm, round(answer.took_ms, 3))
 
 
 T = TypeVar("T")

@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving import kernel
-from serving.catalogue import Catalogue
-from serving.state import SESSION_TYPES, TAUS_DAYS, UserState
+from feature_repo.names import TAUS_DAYS
+from serving.bundle.arrays import Floats, Rows
+from serving.bundle.catalogue import Catalogue
+from serving.native import kernel
+from serving.state.user_state import SESSION_TYPES, UserState
 from serving.system import Learning
 
 _TAUS = np.asarray(TAUS_DAYS)
 
-Rows = NDArray[np.int32]
-Floats = NDArray[np.float32]
 _NOBODY = UserState("")
 _LEAST_WEIGHT = 1e-3  # an event that counts for less is left out of the session
 _NOTHING = (np.empty(0, np.int32), np.empty(0, np.float32))  # no rows, and nothing of them
@@ -51,11 +51,11 @@ class Query:
 
     @classmethod
     def told(
-        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], newcomer: bool
+        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], few_visits: bool
     ) -> "Query":
         """The question of a user whose state is elsewhere, with what was made of it there."""
         query = cls(request, _NOBODY, catalogue, learning)
-        vars(query).update(history=history, session=session, newcomer=newcomer)
+        vars(query).update(history=history, session=session, few_visits=few_visits)
         return query
 
     @cached_property
@@ -64,7 +64,7 @@ class Query:
         return History.of(self.state, self.catalogue, self.request.at_day)
 
     @cached_property
-    def newcomer(self) -> bool:
+    def few_visits(self) -> bool:
         """Whether too little is known of a user for rankers learnt from others: nothing was had, or all of it at one moment."""
         days = self.state.last_day
         return not len(days) or bool(days[0] == days[-1] and (days == days[0]).all())
@@ -106,7 +106,7 @@ class Query:
 
 @dataclass(frozen=True)
 class History:
-    """A user's history on the rows of a bundle, ascending by row, at one moment. T decay constants, see `serving/state.py`."""
+    """A user's history on the rows of a bundle, ascending by row, at one moment. T decay constants, see `serving/state/user_state.py`."""
 
     rows: Rows  # (H,)
     order: NDArray[np.intp]  # (H,) position in the state's arrays

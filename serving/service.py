@@ -6,21 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from serving.breaker import Breaker, Unavailable
-from serving.eventlog import Inbox, LogUnavailable, event_day
+from feature_repo.schema import SECONDS_A_DAY
+from serving.events.inbox import Inbox
+from serving.events.log import LogUnavailable, event_day
 from serving.messages import Event, EventsResponse, ItemsResponse, NewItem, RecommendationRequest, Refusal, WireProblem
-from serving.posted import Shelf
+from serving.new_items.extend import NewItems
 from serving.query import Answer, Request
-from serving.state import UserState
-from serving.stores import States, StoreUnavailable
+from serving.resilience.breaker import Breaker, Unavailable
+from serving.state.states import States
+from serving.state.store import StoreUnavailable
+from serving.state.user_state import UserState
 from serving.system import System
 
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
-SECONDS_A_DAY = 86_400.0
 
 
 class Engine(Protocol):
-    """What answers: `serving.ladder.Ladder` in a fused server, the split recommender in a split one."""
+    """What answers: `serving.resilience.ladder.Ladder` in a fused server, the split recommender in a split one."""
 
     digest: str
     system: System
@@ -64,7 +66,7 @@ class Service:
     clock: Clock
     request_ids: Callable[[], str]
     inbox: Inbox | None = None
-    shelf: Shelf | None = None
+    new_items: NewItems | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
@@ -72,7 +74,7 @@ class Service:
         began, system = time.perf_counter(), self.engine.system
         request = Request(
             user_id=asked.user_id,
-            k=asked.k or system.answer,
+            k=asked.k or system.answer_size,
             at_day=self.clock.day(),
             request_id=self.request_ids(),
             place=asked.context.place,
@@ -113,12 +115,12 @@ class Service:
         return EventsResponse(sum(new), len(new) - sum(new), refused)
 
     async def post_items(self, items: list[NewItem]) -> ItemsResponse:
-        """Make items retrievable: here when this returns, in the other workers within `serving.posted.POLL_SECONDS`."""
-        if self.shelf is None:
+        """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""
+        if self.new_items is None:
             raise WireProblem(404, "no_items_here", "a split recommender takes no items: release a bundle that has them")
         distinct = list({item.item_id: item for item in items}.values())
         try:
-            new, version = await asyncio.to_thread(self.shelf.post, distinct)
+            new, version = await asyncio.to_thread(self.new_items.post, distinct)
         except StoreUnavailable as error:
             raise WireProblem(503, "items_unavailable", str(error), retry_after=1) from None
         return ItemsResponse(new, len(items) - new, [], version)

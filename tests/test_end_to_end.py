@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.evaluation.asking import Desk, Question
+from components.evaluation.batch import BatchWorker, Question
+from components.evaluation.compare import Known
 from components.evaluation.evaluate import evaluate
 from components.evaluation.gate import decide
-from components.evaluation.judge import Known
-from components.release import shelf
-from serving.catalogue import item_key
+from components.release import releases as shelf
+from serving.bundle.catalogue import item_key
 from serving.query import Request
-from serving.state import UserState
+from serving.state.user_state import UserState
 from tests.conftest import WORLD_SYSTEM
 from tests.world.impostors import with_scores
 from tests.world.loop import learn
@@ -24,7 +24,7 @@ from tests.world.loop import learn
 
 @pytest.fixture(scope="module")
 def desk(trained):
-    return Desk(trained.system, trained.bundle, trained.users)
+    return BatchWorker(trained.system, trained.bundle, trained.users)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_new_items_are_among_the_candidates_of_their_group(desk, world):
     for user in range(len(desk.states)):
         state = desk.states[user]
         query = desk.full.query(Request(state.user_id, 5, desk.states.cut_day), state)
-        rows = desk.full.retrieve(query, desk.full.request(query)).rows
+        rows = desk.full.retrieve(query, desk.full.user_side(query)).rows
         for item in found.keys() & {desk.full.catalogue.item_id(row) for row in rows}:
             found[item].add(world.user_group[state.user_id] == world.item_group[item])
     reached = [item for item, groups in found.items() if True in groups]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.duck import connect
 from components.data.ingest import BadData, check_columns, open_table
-from components.data.page import write_page
+from components.data.report_page import write_page
 from components.data.rows import EARLIEST, LATEST, Verdict, sort_out
 from components.data.summary import broken, compact, newest_second
 from feature_repo.schema import TABLES, Table

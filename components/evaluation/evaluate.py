@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.asking import HARD_RULES, Question, Told, ask, open_recommender
-from components.evaluation.judge import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
+from components.evaluation.batch import HARD_RULES, BatchResult, Question, ask, open_recommender
+from components.evaluation.compare import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
 from components.evaluation.metrics import NOTHING, Lists, Target
 from components.evaluation.slices import COLD_BASKETS
 from components.evaluation.truth import Truth, new_target, read_truth
-from serving.arrays import BadFolder
-from serving.bundle import BadBundle, show
-from serving.catalogue import Catalogue
-from serving.rankers import BadModels
+from serving.bundle.arrays import BadFolder
+from serving.bundle.bundle import BadBundle, show
+from serving.bundle.catalogue import Catalogue
+from serving.ranking.rankers import BadModels
 from serving.system import System
 
 LIST = 1000  # quality.md: lists are cut here
@@ -38,7 +38,7 @@ def evaluate(
     """
     truth = read_truth(features)
     champion, unreadable = _readable(system, champion)
-    questions = _questions(truth, system.answer)
+    questions = _questions(truth, system.answer_size)
     done = _Counter(sum(len(q.users) for q in questions) + (2 * len(truth.users) if champion else 0), advance)
     told = dict(zip(("all", "new", "answer", *_cold_names()), ask(system, bundle, truth.folder / "users", questions, done), strict=True))
     lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in ("all", "new")}
@@ -91,7 +91,7 @@ def _questions(truth: Truth, answer: int) -> list[Question]:
     ]
 
 
-def _numbers(system: System, truth: Truth, known: Known, told: dict[str, Told], lists: dict[str, dict[str, Lists]]) -> Numbers:
+def _numbers(system: System, truth: Truth, known: Known, told: dict[str, BatchResult], lists: dict[str, dict[str, Lists]]) -> Numbers:
     """Everything in metrics.json but the bundles' names."""
     targets = {"all": truth.target, "new": new_target(truth)}
     column = truth.states.feature_names.index(SHARE_OF_HISTORY)
@@ -116,7 +116,7 @@ def _numbers(system: System, truth: Truth, known: Known, told: dict[str, Told], 
     }
 
 
-def _cold(truth: Truth, told: dict[str, Told], popular_lists: Lists) -> dict[str, Numbers]:
+def _cold(truth: Truth, told: dict[str, BatchResult], popular_lists: Lists) -> dict[str, Numbers]:
     """The same users as if only their last baskets were known, judged on everything they had in the judged days."""
     at = _cold_users(truth.users)
     place = np.full(truth.target.count, -1)
@@ -128,7 +128,7 @@ def _cold(truth: Truth, told: dict[str, Told], popular_lists: Lists) -> dict[str
 
 def _answer(system: System, truth: Truth, rows: Lists) -> Numbers:
     """What a user would see: k items under every rule."""
-    k = system.answer
+    k = system.answer_size
     found = compare({CANDIDATE: rows}, truth.target)["recommenders"][CANDIDATE]
     there = rows != NOTHING
     barred = np.zeros(len(truth.catalogue), bool)
@@ -152,7 +152,7 @@ def _translated(rows: Lists, bundle: Path, catalogue: Catalogue) -> Lists:
     return np.where(rows == NOTHING, NOTHING, mine[np.maximum(rows, 0)])
 
 
-def _latency(told: Told) -> dict[str, Any]:
+def _latency(told: BatchResult) -> dict[str, Any]:
     """Milliseconds of an answer, without the server and the online read. From one process a core: noisy, never part of a digest."""
     return {
         "requests": len(told.rows),

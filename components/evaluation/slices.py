@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.state import UserState
+from serving.state.user_state import UserState
 
 BASKETS = {"under 5 baskets": (0, 5), "5 to 24 baskets": (5, 25), "25 to 99 baskets": (25, 100), "100 or more baskets": (100, np.inf)}
 COLD_BASKETS = (0, 1, 5)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.cut import read_labels
 from components.evaluation.metrics import Target
-from serving.catalogue import Catalogue
-from serving.state import StateTable
+from serving.bundle.catalogue import Catalogue
+from serving.state.user_state import StateTable
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,17 @@ class Truth:
 
 def read_truth(features: Path) -> Truth:
     """The last cut's item table, states and labels. Raises `ValueError` when the labels are empty."""
-    import pyarrow.parquet
-
     cut = json.loads((features / "features.json").read_text())["cuts"][-1]["cut"]
     folder = features / "cuts" / cut
     catalogue, states = Catalogue.load(folder / "item_table"), StateTable.load(folder / "users")
-    labels = pyarrow.parquet.read_table(folder / "labels.parquet", columns=["user_id", "item_id"])
-    if not len(labels):
+    names, items = read_labels(folder)
+    if not names:
         raise ValueError(f"no events in the days after {cut}: choose an earlier --until, so that there is a week to judge by")
-    user = _positions(np.asarray(states.user_ids), labels["user_id"].to_pylist())  # (N,)
+    user = _positions(np.asarray(states.user_ids), names)  # (N,)
     if (user < 0).any():
-        unknown = labels["user_id"][int(np.argmin(user))].as_py()
+        unknown = names[int(np.argmin(user))]
         raise ValueError(f"labels of {cut} name user {unknown!r}, whom its states lack: build the features again")
-    item = _positions(np.asarray(catalogue.item_ids), labels["item_id"].to_pylist())
+    item = _positions(np.asarray(catalogue.item_ids), items)
     item = np.where(item < 0, len(catalogue) + np.arange(len(item)), item)  # counted as a miss
     users, row = np.unique(user, return_inverse=True)  # (U,), (N,)
     rows_of = [catalogue.rows_of_keys(states[index].keys) for index in users.tolist()]

@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.cut import cut_folders, training_cuts
 from components.export.graphs import candidate_graph, item_graph, layers_of, write_request
 from components.export.onnx import to_int8
-from components.export.parity import Asked, Drift, as_record, choose, drift, fastest_us, graph_logits, item_halves, torch_logits
-from components.ranking.cuts import Cut, cut_folders, item_codes, load_cut, training_cuts
+from components.export.parity import Drift, ParityCase, as_record, choose, drift, fastest_us, graph_logits, item_halves, torch_logits
 from components.ranking.examples import candidates_of, chosen_users, padded, queries_of
+from components.ranking.fitted import FittedCut, item_codes, load_cut
 from components.ranking.model import Ranker, load
-from components.retrieval.towers import Towers
-from serving.catalogue import Catalogue
-from serving.features import cross_features, request_features
-from serving.rankers import final_scores
-from serving.sources.two_tower import TowerTable
+from components.retrieval.tower_model import Towers
+from serving.bundle.catalogue import Catalogue
+from serving.ranking.features import cross_features, request_features
+from serving.ranking.scoring import final_scores
+from serving.retrieval.two_tower import TowerTable
 from serving.system import System
 
 REQUESTS = 60  # asked of every form of a ranker
@@ -49,7 +50,7 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
     record: dict[str, Any] = {"requests": len(requests), "candidates": sum(len(asked.seen) for asked in requests)}
     timing: dict[str, Any] = {}
     types = {}
-    for name, kept in (("light", system.light), ("heavy", system.answer)):
+    for name, kept in (("light", system.light_size), ("heavy", system.answer_size)):
         model = models[name]
         graph, types[name], record[name], timing[name] = export_ranker(model, requests, kept, system)
         (out / f"{name}.onnx").write_bytes(graph)
@@ -65,7 +66,9 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
     return record
 
 
-def export_ranker(model: Ranker, requests: list[Asked], kept: int, system: System) -> tuple[bytes, type, dict[str, Any], dict[str, float]]:
+def export_ranker(
+    model: Ranker, requests: list[ParityCase], kept: int, system: System
+) -> tuple[bytes, type, dict[str, Any], dict[str, float]]:
     """The graph to serve, the type of its item halves, what was measured, and how fast."""
     graphs = {"fp32": candidate_graph(model)}
     graphs["int8"] = to_int8(graphs["fp32"])
@@ -89,7 +92,7 @@ def export_ranker(model: Ranker, requests: list[Asked], kept: int, system: Syste
     return graphs[served], dtype, record, {name: round(value, 1) for name, value in us.items()}
 
 
-def ask(system: System, cut: Cut, names: Catalogue) -> list[Asked]:
+def ask(system: System, cut: FittedCut, names: Catalogue) -> list[ParityCase]:
     """Requests of the newest training cut, as the server would rank them; both kinds of question."""
     codes = item_codes(cut.catalogue, names)
     requests = []
@@ -99,7 +102,7 @@ def ask(system: System, cut: Cut, names: Catalogue) -> list[Asked]:
             if not len(found):
                 continue
             requests.append(
-                Asked(
+                ParityCase(
                     request=padded(request_features(query), cut),
                     features=np.asarray(cut.catalogue.features)[found.rows],
                     codes=codes[found.rows],
@@ -111,11 +114,11 @@ def ask(system: System, cut: Cut, names: Catalogue) -> list[Asked]:
     return requests
 
 
-def shortened(light: Ranker, requests: list[Asked], system: System) -> list[Asked]:
+def shortened(light: Ranker, requests: list[ParityCase], system: System) -> list[ParityCase]:
     """What the light ranker leaves to the heavy one."""
     short = []
     for asked in requests:
-        best = np.argsort(-final_scores(torch_logits(light, asked), asked.seen, system.objectives), kind="stable")[: system.light]
+        best = np.argsort(-final_scores(torch_logits(light, asked), asked.seen, system.objectives), kind="stable")[: system.light_size]
         short.append(replace(asked, **{name: getattr(asked, name)[best] for name in ("features", "codes", "cross", "seen", "label")}))
     return short
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from components.export.onnx import to_onnx
 from components.ranking.model import CLIP, Ranker
-from components.retrieval.towers import Towers
-from serving.content import NUMBERS, TOKENS
-from serving.layers import Layers
-from serving.query import Floats
-from serving.user_side import Standard, UserLayers
+from components.retrieval.tower_model import Towers
+from serving.bundle.arrays import Floats
+from serving.bundle.content import NUMBERS, TOKENS
+from serving.ranking.layers import Layers
+from serving.ranking.user_side import Standard, UserLayers
 
 
-class Request(nn.Module):
+class UserSideGraph(nn.Module):
     """Standardised features (1, 3 Fr + Fu) and, with towers, history bag (1, D) -> light half, heavy half, user vector of any length.
 
     The halves are `user_half` of each ranker, their layers side by side in one: a graph of half the nodes, which are what a request of
@@ -53,7 +53,7 @@ class Request(nn.Module):
         return (*halves, self.tower.bag(bag) + self.tower.features(inputs[:, self.standard :]))
 
 
-class Item(nn.Module):
+class ItemSideGraph(nn.Module):
     """Item features (n, Fi), codes (n, L) and, with towers, content (n, T) (n, F) -> light half, heavy half, item vector, history row.
 
     The vector is made from content alone: this graph answers for items posted since the release, those of the catalogue have a table.
@@ -119,9 +119,9 @@ def request_graph(light: Ranker, heavy: Ranker, towers: Towers | None) -> bytes:
     own = 0 if towers is None else towers.config.user_features
     inputs = {"inputs": torch.zeros(1, light.request_norm.out + own)}
     if towers is None:
-        return to_onnx(Request(light, heavy, None), inputs, ["light", "heavy"], [])
+        return to_onnx(UserSideGraph(light, heavy, None), inputs, ["light", "heavy"], [])
     inputs["bag"] = torch.zeros(1, towers.config.dimensions)
-    return to_onnx(Request(light, heavy, towers), inputs, ["light", "heavy", "vector"], [])
+    return to_onnx(UserSideGraph(light, heavy, towers), inputs, ["light", "heavy", "vector"], [])
 
 
 def write_request(light: Ranker, heavy: Ranker, towers: Towers | None, out: Path) -> None:
@@ -147,7 +147,7 @@ def standard_of(light: Ranker, towers: Towers | None) -> Standard:
 
 def user_layers_of(light: Ranker, heavy: Ranker, towers: Towers | None) -> UserLayers:
     """layers/request/: the graph as arrays."""
-    request, none = Request(light, heavy, towers), torch.empty(0, 0)
+    request, none = UserSideGraph(light, heavy, towers), torch.empty(0, 0)
     tower = [none, none.ravel(), none, none.ravel(), none]
     if towers is not None:
         first, _, second = towers.user.features
@@ -177,4 +177,4 @@ def item_graph(light: Ranker, heavy: Ranker, towers: Towers | None, length: floa
     if towers is not None:
         inputs |= {"tokens": torch.zeros(3, TOKENS, dtype=torch.int64), "numbers": torch.zeros(3, NUMBERS)}
         outputs += ["vector", "history"]
-    return to_onnx(Item(light, heavy, towers, length), inputs, outputs, [*inputs, *outputs])
+    return to_onnx(ItemSideGraph(light, heavy, towers, length), inputs, outputs, [*inputs, *outputs])

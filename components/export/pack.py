@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle import feature_schema, settings_of, write_bundle
-from serving.catalogue import Catalogue
-from serving.fallback import Fallback
-from serving.state import StateTable
+from serving.bundle.bundle import feature_schema, settings_of, write_bundle
+from serving.bundle.catalogue import Catalogue
+from serving.bundle.fallback import Fallback
+from serving.state.user_state import StateTable
 from serving.system import System
 
 LIST_LENGTH = 1000
@@ -39,7 +39,7 @@ def pack(
 
     `lists`: the Parquet of `shortlist batch`, whose lists answer when the models cannot (and are the pool of a hybrid system).
     `parents`: digests of the bundles this one was warm-started from.
-    Raises `NothingToPack`, or `serving.bundle.BadBundle` naming a missing part.
+    Raises `NothingToPack`, or `serving.bundle.bundle.BadBundle` naming a missing part.
     """
     cut = last_cut(features)
     sources = retrieval / "cuts" / cut.name / "sources"
@@ -47,7 +47,7 @@ def pack(
     manifest = {
         "system": system.name,
         "settings": settings_of(system),
-        "schema": feature_schema(users.feature_names, catalogue.feature_names, system.sources),
+        "schema": feature_schema(users.feature_names, catalogue.feature_names, system.kinds),
         "span": {"cut": cut.name, "cut_day": catalogue.cut_day, "users": len(users), "items": len(catalogue)},
         "code_version": version("shortlist"),
         "metrics": _metrics(export),

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from components.export.graphs import user_half
 from components.ranking.model import Ranker
-from serving.query import Floats
-from serving.rankers import final_scores, open_session, score
+from serving.bundle.arrays import Floats
+from serving.bundle.onnx import open_session
+from serving.ranking.rankers import score
+from serving.ranking.scoring import final_scores
 
 LEAST_OVERLAP = 0.99  # of the kept set, INT8 with FP32
 MOST_NDCG_LOST = 0.001
@@ -23,7 +25,7 @@ LEAST_SPEEDUP = 1.5  # a wide margin: below it the choice would hang on the nois
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParityCase:
     """One request's rows as a ranker gets them."""
 
     request: Floats  # (Fr,)
@@ -48,14 +50,14 @@ class Drift:
         return self.overlap >= LEAST_OVERLAP and self.ndcg_after >= self.ndcg_before - MOST_NDCG_LOST
 
 
-def torch_logits(model: Ranker, asked: Asked) -> Floats:
+def torch_logits(model: Ranker, asked: ParityCase) -> Floats:
     """The whole network at once, nothing precomputed: (C, 2)."""
     with torch.no_grad():
         given = (asked.request[None], asked.features, asked.codes.astype(np.int64), asked.cross)
         return model(*(torch.from_numpy(np.array(part)) for part in given)).numpy()
 
 
-def halves(model: Ranker, asked: Asked) -> tuple[Floats, Floats]:
+def halves(model: Ranker, asked: ParityCase) -> tuple[Floats, Floats]:
     """The user half (1, H) and the item halves (C, H)."""
     with torch.no_grad():
         return user_half(model, torch.from_numpy(asked.request[None])).numpy(), item_halves(model, asked.features, asked.codes)
@@ -68,7 +70,7 @@ def item_halves(model: Ranker, features: Floats, codes: NDArray[np.int32]) -> Fl
         return np.asarray(model.item(*given).numpy())
 
 
-def graph_logits(graph: bytes, model: Ranker, requests: list[Asked], dtype: type = np.float32) -> list[Floats]:
+def graph_logits(graph: bytes, model: Ranker, requests: list[ParityCase], dtype: type = np.float32) -> list[Floats]:
     """Logits of the graph, with item halves stored as `dtype`."""
     session = open_session(graph)
     answers = []
@@ -78,7 +80,7 @@ def graph_logits(graph: bytes, model: Ranker, requests: list[Asked], dtype: type
     return answers
 
 
-def drift(before: list[Floats], after: list[Floats], requests: list[Asked], kept: int, objectives: Mapping[str, float]) -> Drift:
+def drift(before: list[Floats], after: list[Floats], requests: list[ParityCase], kept: int, objectives: Mapping[str, float]) -> Drift:
     """From one form's logits to another's."""
     overlaps, first, second, largest = [], [], [], 0.0
     for asked, old, new in zip(requests, before, after, strict=True):
@@ -98,7 +100,7 @@ def _ndcg(label: NDArray[np.bool_], depth: int) -> float:
     return float(gains[: len(top)][top].sum() / ideal) if ideal else 0.0
 
 
-def fastest_us(graphs: Mapping[str, bytes], model: Ranker, requests: list[Asked], rounds: int = 7) -> dict[str, float]:
+def fastest_us(graphs: Mapping[str, bytes], model: Ranker, requests: list[ParityCase], rounds: int = 7) -> dict[str, float]:
     """CPU microseconds of one call of each graph: the best of interleaved rounds, so that a busy machine favours none."""
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
     given = [(np.add(*halves(model, asked)), asked.cross) for asked in requests[:8]]

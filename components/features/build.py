@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.features.cuts import cut_day, cut_name, parse_moment, weekly_cuts
-from components.features.item_table import Shelf, build_item_table, open_shelf
+from components.features.item_table import ItemBase, build_item_table, open_shelf
+from components.features.moments import cut_day, cut_name, parse_moment, weekly_cuts
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
 from components.features.store import apply, features_at
@@ -44,7 +44,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
     (out / "features.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _build_cut(tables: Tables, store: Any, shelf: Shelf, cut: datetime, horizon_days: int, out: Path) -> dict[str, Any]:
+def _build_cut(tables: Tables, store: Any, shelf: ItemBase, cut: datetime, horizon_days: int, out: Path) -> dict[str, Any]:
     """One cut's folder; its entry in the report."""
     out.mkdir(parents=True, exist_ok=True)
     day = cut_day(cut)

@@ -9,7 +9,7 @@ from components.step import component
 def features(system: str, until: str, fast: bool, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
     """What was known of every item and user at each cut before `until`."""
     from components.features.build import build as work
-    from components.features.moment import cuts_of, moment
+    from components.features.moments import cuts_of, moment
     from components.step import run_step
 
     config = {"system": system, "until": moment(system, tables.path, until), "cuts": cuts_of(system, fast)}

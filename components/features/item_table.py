@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from components.features.tables import Tables
 from feature_repo.schema import CATEGORY_LEVELS, PATH_SEPARATOR, POLICY_FLAGS, UNKNOWN
-from serving.catalogue import Catalogue
+from serving.bundle.catalogue import Catalogue
 
 MOST_PERIODS = 8  # planned periods kept: a plan that changes more often than this within two horizons is cut short
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ItemBase:
     """What no cut changes: a catalogue without features and plan, and what each cut hides of it."""
 
     catalogue: Catalogue
@@ -25,7 +25,7 @@ class Shelf:
     list_price: NDArray[np.float32]  # (I,) NaN: not given
 
 
-def open_shelf(tables: Tables, feature_names: tuple[str, ...]) -> Shelf:
+def open_shelf(tables: Tables, feature_names: tuple[str, ...]) -> ItemBase:
     """Number categories, brands, places and plan codes once, so that codes agree between cuts."""
     rows = tables.arrow("SELECT *, epoch_us(created_at) / 86400e6 AS created_day FROM items ORDER BY item_row")
     category_names, category = _category_codes(rows["category"].to_pylist())
@@ -57,10 +57,10 @@ def open_shelf(tables: Tables, feature_names: tuple[str, ...]) -> Shelf:
         mailer_codes=("", *_distinct(tables, "mailer")),
         cut_day=float("nan"),
     )
-    return Shelf(catalogue, _floats(rows["created_day"]), _floats(rows["price"]).astype(np.float32))
+    return ItemBase(catalogue, _floats(rows["created_day"]), _floats(rows["price"]).astype(np.float32))
 
 
-def build_item_table(tables: Tables, shelf: Shelf, day: float, horizon_days: int, features: NDArray[np.float32]) -> Catalogue:
+def build_item_table(tables: Tables, shelf: ItemBase, day: float, horizon_days: int, features: NDArray[np.float32]) -> Catalogue:
     """The catalogue as of `day`. `features` (I, Fi) in the order of the item ids."""
     names = shelf.catalogue.feature_names
     known = ~(shelf.created_day >= day)  # NaN: not dated, taken as known

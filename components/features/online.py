@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.features.cuts import cut_name, parse_moment
+from components.features.moments import cut_name, parse_moment
 from components.features.store import apply, open_store
 from feature_repo.names import USER_FEATURES
-from serving.state import StateTable
+from serving.state.user_state import StateTable
 from serving.system import System
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.features.tables import Tables
-from serving.state import TAUS_DAYS, StateTable
+from feature_repo.names import TAUS_DAYS
+from serving.state.user_state import StateTable
 
 _DAY = '(epoch_us("timestamp") / 86400e6)'
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from components.data.duck import settings
 from feature_repo.schema import TABLES
-from serving.catalogue import item_key
+from serving.bundle.catalogue import item_key
 
 
 @dataclass(frozen=True)

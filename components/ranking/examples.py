@@ -1,8 +1,8 @@
 """Examples for the rankers from rolling weekly cuts: what the server would have retrieved at each cut, and what was then chosen.
 
-Everything here is made by the serving code (`serving.fusion.retrieve`, `serving.features`) from one cut's folders, so nothing after a cut
-is read but its labels. All positives and all items of the history are kept; other candidates are sampled, half of them near the top of the
-fused list, and weighted back. Shapes: Q queries, N examples end to end, Fr, Fi, Fx features, I items.
+Everything here is made by the serving code (`serving.retrieval.fusion.retrieve`, `serving.ranking.features`) from one cut's folders, so
+nothing after a cut is read but its labels. All positives and all items of the history are kept; other candidates are sampled, half of
+them near the top of the fused list, and weighted back. Shapes: Q queries, N examples end to end, Fr, Fi, Fx features, I items.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from components.ranking.cuts import Cut
-from serving.arrays import ArrayFolder
-from serving.features import cross_features, request_features, request_names
-from serving.fusion import retrieve
-from serving.query import Candidates, Floats, Query, Request
+from components.ranking.fitted import FittedCut
+from feature_repo.names import request_names
+from serving.bundle.arrays import ArrayFolder, Floats
+from serving.query import Candidates, Query, Request
+from serving.ranking.features import cross_features, request_features
+from serving.retrieval.fusion import retrieve
 from serving.system import System
 
 
@@ -52,7 +53,7 @@ def join(parts: Sequence[Examples]) -> Examples:
     return Examples(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Examples)})
 
 
-def make_examples(system: System, cut: Cut, sampling: Sampling, seed: int, index: int = 0) -> Examples:
+def make_examples(system: System, cut: FittedCut, sampling: Sampling, seed: int, index: int = 0) -> Examples:
     """The examples of one cut, numbered `index`. The same cut and seed give the same bytes."""
     heads: list[tuple[Floats, bool, int]] = []
     bodies: list[_Body] = []
@@ -82,20 +83,20 @@ def make_examples(system: System, cut: Cut, sampling: Sampling, seed: int, index
     )
 
 
-def queries_of(system: System, cut: Cut, user: int) -> Iterator[Query]:
+def queries_of(system: System, cut: FittedCut, user: int) -> Iterator[Query]:
     """The two questions a user is asked for: anything, and only what is new."""
     state = cut.users[user]
     for discover in (False, True):
-        request = Request(state.user_id, system.answer, cut.users.cut_day, discover=discover)
+        request = Request(state.user_id, system.answer_size, cut.users.cut_day, discover=discover)
         yield Query(request, state, cut.catalogue, system.learning)
 
 
-def candidates_of(query: Query, cut: Cut, system: System, user: int) -> Candidates:
+def candidates_of(query: Query, cut: FittedCut, system: System, user: int) -> Candidates:
     """What the server would rank for the user at index `user`."""
-    return retrieve(query, cut.sources, system.pool, None if cut.vectors is None else cut.vectors[user])
+    return retrieve(query, cut.sources, system.pool_size, None if cut.vectors is None else cut.vectors[user])
 
 
-def chosen_users(cut: Cut, most: int, seed: int) -> list[int]:
+def chosen_users(cut: FittedCut, most: int, seed: int) -> list[int]:
     """Users with a label, at most so many, in the table's order."""
     found = np.array([index for index, name in enumerate(cut.users.user_ids) if len(cut.wanted(bytes(name).decode()))], np.int64)
     if len(found) > most:
@@ -103,12 +104,12 @@ def chosen_users(cut: Cut, most: int, seed: int) -> list[int]:
     return [int(index) for index in found]
 
 
-def request_width(cut: Cut) -> int:
+def request_width(cut: FittedCut) -> int:
     """Fr: request features of a user whose own features are known."""
     return len(request_names(cut.users.feature_names))
 
 
-def padded(features: Floats, cut: Cut) -> Floats:
+def padded(features: Floats, cut: FittedCut) -> Floats:
     """An unknown user's features are absent: NaN to the full width."""
     return np.concatenate((features, np.full(request_width(cut) - len(features), np.nan, np.float32)))
 
@@ -125,7 +126,7 @@ class _Body:
     weight: Floats
 
 
-def _body(query: Query, cut: Cut, system: System, sampling: Sampling, rng: np.random.Generator, user: int) -> _Body | None:
+def _body(query: Query, cut: FittedCut, system: System, sampling: Sampling, rng: np.random.Generator, user: int) -> _Body | None:
     wanted = cut.wanted(query.state.user_id)
     if query.request.discover:
         wanted = np.setdiff1d(wanted, query.history_rows, assume_unique=True)

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.cut import cut_folders, training_cuts
 from components.ranking.calibrate import Scaling, fold, scaling_of
-from components.ranking.cuts import code_sizes, cut_folders, load_cut, training_cuts
 from components.ranking.examples import Examples, Sampling, join, make_examples
-from components.ranking.judge import judge, worth
+from components.ranking.fitted import code_sizes, load_cut
+from components.ranking.held_out import judge, worth
 from components.ranking.model import Ranker, Sizes, save
 from components.ranking.train import Fitting, Material, predict
 from components.ranking.train import fit as fit_ranker
-from serving.catalogue import Catalogue
-from serving.features import cross_names, request_names
-from serving.state import StateTable
+from feature_repo.names import cross_names, request_names
+from serving.bundle.catalogue import Catalogue
+from serving.state.user_state import StateTable
 from serving.system import System
 
 WORKERS = 2  # processes; each makes the examples of a cut, or fits a network, on one thread
@@ -81,7 +82,7 @@ def names_of(system: System, features: Path, cut: str) -> dict[str, tuple[str, .
     """What the rankers read, in its order."""
     folder = features / "cuts" / cut
     users, items = StateTable.load(folder / "users"), Catalogue.load(folder / "item_table")
-    return {"request": request_names(users.feature_names), "item": items.feature_names, "cross": cross_names(system.sources)}
+    return {"request": request_names(users.feature_names), "item": items.feature_names, "cross": cross_names(system.kinds)}
 
 
 def all_examples(system: System, features: Path, retrieval: Path, cuts: list[str], sampling: Sampling, seed: int) -> Examples:

@@ -33,7 +33,7 @@ class Sizes:
     embedding: int = 4  # numbers a code
 
 
-class Standard(nn.Module):
+class Standardise(nn.Module):
     """Columns to mean 0 and deviation 1; NaN becomes 0, and so does a column that never varied while learning.
 
     `wide`: each column also as its signed logarithm, and whether it was missing (three columns out for one in); else none may be NaN.
@@ -83,9 +83,9 @@ class Ranker(nn.Module):
         super().__init__()
         self.sizes = sizes
         width = sizes.hidden[0]
-        self.request_norm = Standard(sizes.request, wide=True)
-        self.item_norm = Standard(sizes.item, wide=True)
-        self.cross_norm = Standard(sizes.cross, wide=False)
+        self.request_norm = Standardise(sizes.request, wide=True)
+        self.item_norm = Standardise(sizes.item, wide=True)
+        self.cross_norm = Standardise(sizes.cross, wide=False)
         self.embeddings = nn.ModuleList(nn.Embedding(size, sizes.embedding) for size in sizes.codes)
         for table in self.embeddings:
             nn.init.normal_(table.weight, std=0.05)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.ranking.cuts import item_codes
 from components.ranking.examples import Examples
+from components.ranking.fitted import item_codes
 from components.ranking.model import Ranker, Sizes
-from serving.catalogue import Catalogue
-from serving.query import Floats
+from serving.bundle.arrays import Floats
+from serving.bundle.catalogue import Catalogue
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 

@@ -30,7 +30,7 @@ def adopt(
     system: str, home: str, tracking: str, judged: str, features: Input[Artifact], bundle: Input[Artifact], out: Output[Artifact]
 ) -> None:
     """The bundle learnt again from all rows, in the place of the one that was judged."""
-    from components.release.adopt import adopt as work
+    from components.release.refit import adopt as work
     from components.step import bundle_in, run_step, users_of
 
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path)}

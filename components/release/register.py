@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.release import shelf
+from components.release import releases as shelf
 from components.release.tracking import track
 from serving.system import System, load_system
 

@@ -1,11 +1,11 @@
-"""Fits `serving/sources/buy_again.py`: how readily each item is bought again."""
+"""Fits `serving/retrieval/buy_again.py`: how readily each item is bought again."""
 
 from pathlib import Path
 
 import numpy as np
 
-from components.retrieval.cuts import Cut
-from serving.sources.buy_again import Habits
+from components.cut import Cut
+from serving.retrieval.buy_again import Habits
 from serving.system import SourceSpec
 
 POWER = 0.3  # on the choosing week: all N@10 .319 -> .323, R@100 .352 -> .361

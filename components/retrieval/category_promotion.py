@@ -1,4 +1,4 @@
-"""Fits `serving/sources/category_promotion.py`: nothing is trained, everything is counted.
+"""Fits `serving/retrieval/category_promotion.py`: nothing is trained, everything is counted.
 
 Shapes: I items, A items on offer, P places, C codes of a grouping.
 """
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.retrieval.cuts import Cut
-from serving.sources.category_promotion import GROUPINGS, Offers, grouping_codes
+from components.cut import Cut
+from serving.retrieval.category_promotion import GROUPINGS, Offers, grouping_codes
 from serving.system import SourceSpec
 
 # Chosen on the choosing week (new R@1000 .316): powers of the lifts of category, type, brand; of the store's share; of promotions.

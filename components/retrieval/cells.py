@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.index import Cells, select, stretch
-from serving.sources.two_tower import TowerTable
+from serving.retrieval.cells import Cells, stretch
+from serving.retrieval.top_k import select
+from serving.retrieval.two_tower import TowerTable
 
 LEAST_RECALL = 0.97  # of the exact answer
 _ITERATIONS, _POINTS_A_CELL = 8, 64

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.cut import Cut
 from components.retrieval import buy_again, category_promotion, linear, trending, two_tower
-from components.retrieval.cuts import Cut
 from components.retrieval.report import measure
-from serving.sources import load_sources
+from serving.retrieval.sources import load_sources
 from serving.system import SourceSpec, System
 
 COUNTED = {"buy_again": buy_again.fit, "category_promotion": category_promotion.fit, "trending": trending.fit}

@@ -1,4 +1,4 @@
-"""Fits `serving/sources/linear.py`: EASE (Steck 2019) in its dual form, for few users and many items.
+"""Fits `serving/retrieval/linear.py`: EASE (Steck 2019) in its dual form, for few users and many items.
 
 With X (U, M) the log1p of decayed counts, K = XX' + lambda I (U, U), G = X'K^-1 X (M, M): (X'X + lambda I)^-1 = (I - G) / lambda, hence
     B_ij = G_ij / (1 - G_jj) off the diagonal, 0 on it.
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.retrieval.cuts import Cut, History
-from serving.sources.linear import Neighbours
+from components.cut import Cut, HistoryMatrix
+from serving.retrieval.linear import Neighbours
 from serving.system import SourceSpec
 
 TAU_DAYS = 150.0
@@ -50,7 +50,7 @@ def fit(cut: Cut, spec: SourceSpec, folder: Path, effort: Effort = FULL) -> None
     ).save(folder)
 
 
-def factor(history: History, least_users: int, weight: float = LAMBDA) -> tuple[NDArray, NDArray, NDArray]:
+def factor(history: HistoryMatrix, least_users: int, weight: float = LAMBDA) -> tuple[NDArray, NDArray, NDArray]:
     """Item rows that take part (M,), Z (U, M) with G = Z'Z, and G's diagonal (M,)."""
     import scipy.linalg
     import scipy.sparse

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.retrieval.cuts import Cut
-from serving.fusion import fuse
+from components.cut import Cut
 from serving.query import Hits, Query, Request
-from serving.sources import Source
+from serving.retrieval.fusion import fuse
+from serving.retrieval.sources import Source
 from serving.system import System
 
 DEPTHS = (100, 1000)
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgedQuery:
     """One user's question and its truth."""
 
     query: Query
@@ -27,20 +27,20 @@ class Asked:
     vector: NDArray[np.float32] | None
 
 
-def questions(system: System, cut: Cut, discover: bool, vectors: NDArray[np.float32] | None) -> Iterator[Asked]:
+def questions(system: System, cut: Cut, discover: bool, vectors: NDArray[np.float32] | None) -> Iterator[JudgedQuery]:
     """A query a user with labels at the cut; when discovering, labels the user has had are left out."""
     users, rows = cut.labels
     order = np.argsort(users, kind="stable")
     users, rows = users[order], rows[order]
     for user, begin, end in zip(*_runs(users), strict=True):
         state = cut.users[int(user)]
-        request = Request(state.user_id, system.answer, cut.users.cut_day, discover=discover)
+        request = Request(state.user_id, system.answer_size, cut.users.cut_day, discover=discover)
         query = Query(request, state, cut.catalogue, system.learning)
         truth = rows[begin:end]
         if discover:
             truth = np.setdiff1d(truth, query.history_rows)
         if len(truth):
-            yield Asked(query, truth, None if vectors is None else vectors[user])
+            yield JudgedQuery(query, truth, None if vectors is None else vectors[user])
 
 
 def measure(system: System, cut: Cut, sources: Sequence[Source], vectors: NDArray[np.float32] | None) -> dict[str, object]:
@@ -52,15 +52,15 @@ def measure(system: System, cut: Cut, sources: Sequence[Source], vectors: NDArra
     return report
 
 
-def _recalls(system: System, asked: Asked, sources: Sequence[Source]) -> NDArray[np.float64]:
+def _recalls(system: System, asked: JudgedQuery, sources: Sequence[Source]) -> NDArray[np.float64]:
     """(2 S + 1, depths): of each source, of the pool, of the pool without each."""
     specs = [source.spec for source in sources]
-    hits = [source.retrieve(asked.query, system.pool, asked.vector) for source in sources]
+    hits = [source.retrieve(asked.query, system.pool_size, asked.vector) for source in sources]
     none = Hits(np.empty(0, np.int32), np.empty(0, np.float32))
     lists = [hit.rows for hit in hits]
-    lists.append(fuse(hits, specs, system.pool, asked.query).rows)
+    lists.append(fuse(hits, specs, system.pool_size, asked.query).rows)
     for s in range(len(hits)):
-        lists.append(fuse([*hits[:s], none, *hits[s + 1 :]], specs, system.pool, asked.query).rows)
+        lists.append(fuse([*hits[:s], none, *hits[s + 1 :]], specs, system.pool_size, asked.query).rows)
     return np.array([[np.isin(asked.truth, rows[:depth]).mean() for depth in DEPTHS] for rows in lists])
 
 

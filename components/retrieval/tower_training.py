@@ -1,6 +1,6 @@
 """Training of the two towers, cut after cut: each cut starts from the last one's weights, and none has seen its own label week.
 
-Examples: an item a user had, to be found from the rest of the history (the bag without it). Negatives: the other items of the batch, with
+An example: an item a user had, to be found from the rest of the history (the bag without it). Negatives: the other items of the batch, with
 the logQ correction (Yi 2019, https://research.google/pubs/pub48840/), those of the same user left out.
 Shapes: U users, N history rows, B examples of a batch, D dimensions.
 """
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding
 
-from components.retrieval.cuts import Cut
-from components.retrieval.towers import TEMPERATURE, TowerConfig, Towers
-from serving.content import Content
-from serving.sources.two_tower import BAG_TAU_DAYS
+from components.cut import Cut
+from components.retrieval.tower_model import TEMPERATURE, TowerConfig, Towers
+from serving.bundle.content import Content
+from serving.retrieval.two_tower import BAG_TAU_DAYS
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Trainer:
 
     def learn(self, cut: Cut, prior: NDArray[np.float32], epochs: int) -> float:
         """Epochs over the users of a cut; the mean loss of the last one."""
-        examples = Examples(cut, self.training, self.random)
+        examples = TowerExamples(cut, self.training, self.random)
         prior_ = torch.from_numpy(prior)
         self.towers.train()
         losses: list[float] = []
@@ -68,7 +68,7 @@ class Trainer:
             losses = [self._step(batch, examples, prior_) for batch in examples.batches()]
         return float(np.mean(losses)) if losses else 0.0
 
-    def _step(self, batch: "Batch", examples: "Examples", prior: Tensor) -> float:
+    def _step(self, batch: "Batch", examples: "TowerExamples", prior: Tensor) -> float:
         towers = self.towers
         bags = towers.history(batch.rows, batch.offsets, per_sample_weights=batch.weights)  # (users, D)
         rest = bags[batch.user] - batch.target_weight[:, None] * embedding(batch.target, towers.history.weight, sparse=True)
@@ -112,7 +112,7 @@ class Batch:
     target_weight: Tensor  # (B,) its weight in the bag
 
 
-class Examples:
+class TowerExamples:
     """Draws examples from a cut's history, recent items more often."""
 
     def __init__(self, cut: Cut, training: Training, random: np.random.Generator) -> None:

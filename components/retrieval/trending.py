@@ -1,4 +1,4 @@
-"""Fits `serving/sources/trending.py`: the most wanted items of the last days, for everyone, every region and every store.
+"""Fits `serving/retrieval/trending.py`: the most wanted items of the last days, for everyone, every region and every store.
 
 Shapes: I items, G groups, n items a list.
 """
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.retrieval.cuts import Cut
-from serving.index import select
-from serving.sources.trending import EVERYONE, PLACE, REGION, Lists
+from components.cut import Cut
+from serving.retrieval.top_k import select
+from serving.retrieval.trending import EVERYONE, PLACE, REGION, Lists
 from serving.system import SourceSpec
 
 LENGTH = 1500  # items a list: a pool, and room for what a user has had

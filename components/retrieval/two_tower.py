@@ -1,4 +1,4 @@
-"""Fits `serving/sources/two_tower.py`: what the trained towers say of every item at a cut."""
+"""Fits `serving/retrieval/two_tower.py`: what the trained towers say of every item at a cut."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from components.cut import Cut
 from components.retrieval import cells
-from components.retrieval.cuts import Cut
+from components.retrieval.tower_model import TEMPERATURE, Towers
 from components.retrieval.tower_training import FAST, FULL, Trainer
-from components.retrieval.towers import TEMPERATURE, Towers
-from serving.content import Content, catalogue_content
-from serving.index import EXACT_LIMIT
-from serving.sources.two_tower import BAG_TAU_DAYS, TowerTable
+from serving.bundle.content import Content, catalogue_content
+from serving.retrieval.top_k import EXACT_LIMIT
+from serving.retrieval.two_tower import BAG_TAU_DAYS, TowerTable
 from serving.system import SourceSpec
 
 PRIOR_DAYS = 28.0

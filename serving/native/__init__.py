@@ -1,1 +1,1 @@
-"""The native kernel: hot loops of a request in C. Optional; `serving/kernel.py` chooses, and gives the same lists without it."""
+"""The native kernel: hot loops of a request in C. Optional; `serving/native/kernel.py` chooses, and gives the same lists without it."""

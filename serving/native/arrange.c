@@ -1,4 +1,4 @@
-/* The end of a request (serving/arrange.py, serving/reasons.py): which rows may be shown, the rules' walk over a ranked list where it is plain,
+/* The end of a request (serving/rules/arrange.py, serving/retrieval/reasons.py): which rows may be shown, the rules' walk over a ranked list where it is plain,
  * and what is told of each item. */
 #include "kernel.h"
 

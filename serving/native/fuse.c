@@ -1,4 +1,4 @@
-/* One pool from the lists of the sources (serving/fusion.py). */
+/* One pool from the lists of the sources (serving/retrieval/fusion.py). */
 #include "kernel.h"
 
 enum { MOST_SOURCES = 64, MOST_LISTED = 65534, AHEAD = 16 }; /* an item's slot has sixteen bits: the table of slots stays in the nearest caches */

@@ -59,7 +59,7 @@ void powers(double *bases, const double *exponents, size_t count);
 void sort_numbers(void *numbers, size_t count); /* uint64, ascending */
 float sum_of(const float *values, size_t count);
 
-/* What a user had and looked at, as sources read it (serving/sources/history.py), from the tuple (rows int32 (H,), decayed float32 (T, H),
+/* What a user had and looked at, as sources read it (serving/retrieval/interest.py), from the tuple (rows int32 (H,), decayed float32 (T, H),
  * mix float32 (T,), session rows int32 (E,), session weights float32 (E,)). */
 typedef struct {
     const int32_t *rows, *clicked;

@@ -1,4 +1,4 @@
-/* The hot loops of a request as a Python module; serving/kernel.py is its door. */
+/* The hot loops of a request as a Python module; serving/native/kernel.py is its door. */
 #include "kernel.h"
 
 static PyMethodDef methods[] = {

@@ -1,4 +1,4 @@
-/* A ranker over its candidates (serving/layers.py): what is added up of user and item, the cross features' layer, the layers on top.
+/* A ranker over its candidates (serving/ranking/layers.py): what is added up of user and item, the cross features' layer, the layers on top.
  *
  * A few candidates at a time, sixteen outputs wide. Every sum runs over its inputs in order with one rounding a step (fused multiply-add) and
  * adds the bias last: the order of ONNX Runtime's float32 products on this kind of CPU, so the logits are the same bits. Whether they are is

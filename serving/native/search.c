@@ -1,4 +1,4 @@
-/* The scan of the two-tower source (serving/scan.py): every int8 row times one int8 vector, times the row's scale, plus its prior. */
+/* The scan of the two-tower source (serving/retrieval/int8_scan.py): every int8 row times one int8 vector, times the row's scale, plus its prior. */
 #include "kernel.h"
 
 #define BLOCK 16   /* rows at a time */
@@ -109,7 +109,7 @@ static void scan(const int8_t *table, const int8_t *vector, size_t items, size_t
     }
 }
 
-/* The vector as int8 and the scale that makes it so again, as serving/scan.py rounds it. */
+/* The vector as int8 and the scale that makes it so again, as serving/retrieval/int8_scan.py rounds it. */
 static float rounded(const float *vector, size_t width, int8_t *out) {
     float most = 0;
     for (size_t d = 0; d < width; d++) most = fabsf(vector[d]) > most ? fabsf(vector[d]) : most;

@@ -1,4 +1,4 @@
-/* The best n of many: a threshold from a sample of the scores, then a sort of the few that reach it (serving/index.py). */
+/* The best n of many: a threshold from a sample of the scores, then a sort of the few that reach it (serving/retrieval/top_k.py). */
 #include "kernel.h"
 
 #define SAMPLE 2048

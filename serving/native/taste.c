@@ -1,4 +1,4 @@
-/* What the rankers are told (serving/features.py, serving/taste.py): a user's tables by code, and the rows of features read from them.
+/* What the rankers are told (serving/ranking/features.py, serving/ranking/affinity.py): a user's tables by code, and the rows of features read from them.
  *
  * A user touches a few hundred of thousands of codes, so the tables have a place for each of those alone; place 0 stands for all others.
  */

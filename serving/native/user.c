@@ -1,4 +1,4 @@
-/* The user's side of all models (serving/user_side.py): features standardised, two layers of both rankers, the user tower.
+/* The user's side of all models (serving/ranking/user_side.py): features standardised, two layers of both rankers, the user tower.
  *
  * Every sum runs over its inputs in order, by fused multiply-adds, and adds the bias last, as ONNX Runtime's products of one row do on this
  * kind of CPU; whether they do is tried out when a bundle is loaded. Without AVX2 and FMA there is no loop here, and the graph runs.

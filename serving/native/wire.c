@@ -1,7 +1,7 @@
-/* What is looked through in a frame before anything of it is used (serving/wire.py). */
+/* What is looked through in a frame before anything of it is used (serving/split/frames.py). */
 #include "kernel.h"
 
-enum { SOUND, BAD_ROW, BAD_SCORE, BAD_RANK, BAD_FLAG, TWICE }; /* serving.wire.FAULTS */
+enum { SOUND, BAD_ROW, BAD_SCORE, BAD_RANK, BAD_FLAG, TWICE }; /* serving.split.frames.FAULTS */
 
 HOT static int any_beyond(const uint32_t *rows, size_t count, uint32_t below) {
     int wrong = 0;

@@ -1,14 +1,18 @@
 """The grocery: ten products for a household, learnt from a year of receipts."""
 
-from serving.rules import at_least, at_most, in_stock, not_recalled
-from serving.sources import buy_again, category_promotion, linear, trending, two_tower
+from serving.retrieval.buy_again import buy_again
+from serving.retrieval.category_promotion import category_promotion
+from serving.retrieval.linear import linear
+from serving.retrieval.trending import trending
+from serving.retrieval.two_tower import two_tower
+from serving.rules.specs import at_least, at_most, in_stock, not_recalled
 from serving.system import Budget, Learning, System
 
 SHOP = System(
     name="shop",
-    answer=10,
-    pool=1000,
-    light=200,
+    answer_size=10,
+    pool_size=1000,
+    light_size=200,
     sources=(
         buy_again(tau_days=90, share=0.25),
         linear(share=0.25),

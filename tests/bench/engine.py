@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from serving import kernel
-from serving.bundle import Bundle
-from serving.memory import keep_freed_memory, use_large_pages
+from serving.bundle.bundle import Bundle
+from serving.native import kernel
 from serving.query import Request
 from serving.recommender import Recommender
-from serving.state import StateTable
-from serving.stores import StateEvent, States, open_store
+from serving.state.states import States, open_store
+from serving.state.store import StateEvent
+from serving.state.user_state import StateTable
 from serving.system import load_system
+from serving.worker.memory import keep_freed_memory, use_large_pages
 
 
 class Engine:
@@ -50,7 +51,7 @@ class Engine:
 
     def answer(self, user: str, request_id: str) -> dict[str, float]:
         state = self.states.read(user)
-        return self.recommender.recommend(Request(user, self.recommender.system.answer, self.day, request_id), state).stage_ms
+        return self.recommender.recommend(Request(user, self.recommender.system.answer_size, self.day, request_id), state).stage_ms
 
     def measure(self, users: Sequence[str], rate: float) -> dict[str, Any]:
         """Answer once for each user."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from serving import kernel
+from serving.native import kernel
 from serving.system import load_system
 from tests.bench.measure import Users, touches_of
 from tests.bench.servers import SERVER_CORE, cost, naive, ours, touch

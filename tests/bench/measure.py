@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from serving.bundle import Bundle
-from serving.state import StateTable
+from serving.bundle.bundle import Bundle
+from serving.state.user_state import StateTable
 from tests.bench.load import Load, run_load
 from tests.bench.servers import Cost, Engine, Subject, Touch, cost, engine, has_kernel_option, naive, ours, split, touch, whole_answers
 

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from serving.bundle import Bundle
-from serving.catalogue import Catalogue
-from serving.rankers import open_session
-from serving.sources.two_tower import TowerTable
-from serving.state import StateTable
+from serving.bundle.bundle import Bundle
+from serving.bundle.catalogue import Catalogue
+from serving.bundle.onnx import open_session
+from serving.ranking.user_side import Standard
+from serving.retrieval.two_tower import TowerTable
+from serving.state.user_state import StateTable
 from serving.system import System, load_system
-from serving.user_side import Standard
 from tests.bench.plain import Items, cross_rows, request_row
 
 POPULAR = 200
@@ -62,7 +62,7 @@ class NaiveRecommender:
         """The k best items. Raises `KeyError` for a user nobody knows."""
         user = self._user(user_id)
         found_rows, found_scores = self._search(user)
-        rows = np.array(list(dict.fromkeys([*self.popular.tolist(), *found_rows.tolist()]))[: self.system.pool])
+        rows = np.array(list(dict.fromkeys([*self.popular.tolist(), *found_rows.tolist()]))[: self.system.pool_size])
         rows = rows[(self.items.flags[rows] & BARRED) == 0]
         score_of = dict(zip(found_rows.tolist(), found_scores.tolist(), strict=True))
         found = np.array([row in score_of for row in rows.tolist()])
@@ -70,7 +70,7 @@ class NaiveRecommender:
         request = request_row(user, self.now)
         cross = cross_rows(user, self.items, rows, scores, found, self.now, self.system)
         light = self._rank("light", request, rows, cross)
-        kept = np.argsort(-light)[: self.system.light]
+        kept = np.argsort(-light)[: self.system.light_size]
         heavy = self._rank("heavy", request, rows[kept], cross[kept])
         order = np.argsort(-heavy)
         return self._arranged(rows[kept][order].tolist(), heavy[order].tolist(), k)
@@ -88,7 +88,7 @@ class NaiveRecommender:
         inputs = self.standard.inputs(request_row(user, self.now))
         (vector,) = self.tower.run(None, {"inputs": inputs, "bag": bag[None].astype(np.float32)})
         vector /= np.linalg.norm(vector)
-        scores, found = self.index.search(vector, self.system.pool)
+        scores, found = self.index.search(vector, self.system.pool_size)
         return found[0], scores[0]
 
     def _rank(self, name: str, request: np.ndarray, rows: np.ndarray, cross: np.ndarray) -> np.ndarray:

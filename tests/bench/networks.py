@@ -11,11 +11,10 @@ from components.export.onnx import to_onnx
 from components.ranking.fit import FULL
 from components.ranking.model import Ranker
 from components.ranking.model import Sizes as RankerSizes
-from components.retrieval.towers import TowerConfig, Towers
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from serving.catalogue import Catalogue
-from serving.features import cross_names, request_names
-from serving.rankers import open_session
+from components.retrieval.tower_model import TowerConfig, Towers
+from feature_repo.names import ITEM_FEATURES, USER_FEATURES, cross_names, request_names
+from serving.bundle.catalogue import Catalogue
+from serving.bundle.onnx import open_session
 from serving.system import System
 
 _BLOCK = 20_000
@@ -35,7 +34,7 @@ class Whole(nn.Module):
 def write_models(system: System, catalogue: Catalogue, dimensions: int, out: Path, whole: Path) -> None:
     """The four graphs and the halves of a bundle to `out`, `light.onnx` and `heavy.onnx` uncut to `whole`. FP32 throughout."""
     torch.manual_seed(0)
-    widths = (len(request_names(USER_FEATURES)), len(ITEM_FEATURES), len(cross_names(system.sources)))
+    widths = (len(request_names(USER_FEATURES)), len(ITEM_FEATURES), len(cross_names(system.kinds)))
     codes = (*(len(catalogue.category_names),) * catalogue.category.shape[1], len(catalogue.brand_names))
     rankers = {name: _random(RankerSizes(*widths, codes, hidden)) for name, hidden in (("light", FULL.light), ("heavy", FULL.heavy))}
     towers = Towers(TowerConfig(dimensions, len(USER_FEATURES), 1)).eval()
@@ -72,7 +71,7 @@ def _uncut(ranker: Ranker) -> bytes:
 
 def _write_halves(item: bytes, catalogue: Catalogue, folder: Path) -> None:
     """Item halves of the whole catalogue in float16, a block at a time. The content inputs are blank: only the halves are kept."""
-    from serving.content import NUMBERS, TOKENS
+    from serving.bundle.content import NUMBERS, TOKENS
 
     session = open_session(item)
     halves: dict[str, list[np.ndarray]] = {"light": [], "heavy": []}

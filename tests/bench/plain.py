@@ -1,7 +1,8 @@
 """Features of the naive build, written the plain way: one numpy expression a column, arrays indexed by candidate.
 
-The columns and their meaning are the product's (`serving/features.py`, `serving/taste.py`), because the same networks read them; the code
-is its own and stays as it is when the product's gets faster. Shapes: C candidates, H history items, E session events, Fr, Fx features.
+The columns and their meaning are the product's (`serving/ranking/features.py`, `serving/ranking/affinity.py`), because the same networks
+read them; the code is its own and stays as it is when the product's gets faster. Shapes: C candidates, H history items, E session events,
+Fr, Fx features.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.features import cross_names
+from feature_repo.names import cross_names
 from serving.system import System
 
 Array = NDArray[Any]
@@ -51,7 +52,7 @@ def request_row(user: dict[str, Any], now: float) -> Array:
 
 def cross_rows(user: dict[str, Any], items: Items, rows: Array, scores: Array, found: Array, now: float, system: System) -> Array:
     """(C, Fx) what depends on user and candidate. `scores`, `found`: the search's score of each candidate, and whether it found it."""
-    names = cross_names(system.sources)
+    names = cross_names(system.kinds)
     out: dict[str, Array] = {}
     history = np.array([items.row_of[item] for item in user["items"]], np.int64)  # (H,)
     age, span = now - user["last"], user["last"] - user["first"]

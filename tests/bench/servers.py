@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.options import Options
+from serving.worker.options import Options
 from tests.bench.load import Load, cpu_seconds, http_request, run_load, settle, shared_rss_mb, wait_ready
 
 SERVER_CORE = 0

@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.retrieval.two_tower import write_cells
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from serving.bundle import feature_schema, settings_of, write_bundle
-from serving.catalogue import Catalogue, item_key
-from serving.fallback import Fallback
-from serving.features import request_features
-from serving.index import EXACT_LIMIT
+from feature_repo.names import ITEM_FEATURES, TAUS_DAYS, USER_FEATURES
+from serving.bundle.bundle import feature_schema, settings_of, write_bundle
+from serving.bundle.catalogue import Catalogue, item_key
+from serving.bundle.fallback import Fallback
 from serving.query import Query, Request
-from serving.rankers import Rankers
-from serving.sources.buy_again import Habits
-from serving.sources.category_promotion import GROUPINGS, Offers, grouping_codes
-from serving.sources.linear import Neighbours
-from serving.sources.trending import Lists
-from serving.sources.two_tower import TowerTable
-from serving.state import TAUS_DAYS, StateTable
+from serving.ranking.features import request_features
+from serving.ranking.rankers import Rankers
+from serving.retrieval.buy_again import Habits
+from serving.retrieval.category_promotion import GROUPINGS, Offers, grouping_codes
+from serving.retrieval.linear import Neighbours
+from serving.retrieval.top_k import EXACT_LIMIT
+from serving.retrieval.trending import Lists
+from serving.retrieval.two_tower import TowerTable
+from serving.state.user_state import StateTable
 from serving.system import System
 from tests.bench.networks import write_models
 
@@ -68,7 +68,7 @@ def write_synthetic(system: System, out: Path, sizes: Sizes | None = None, seed:
     manifest = {
         "system": system.name,
         "settings": settings_of(system),
-        "schema": feature_schema(USER_FEATURES, ITEM_FEATURES, system.sources),
+        "schema": feature_schema(USER_FEATURES, ITEM_FEATURES, system.kinds),
         "span": {"cut_day": CUT_DAY, "items": sizes.items, "users": sizes.users},
         "code_version": "synthetic",
         "metrics": {},
@@ -83,9 +83,9 @@ def _user_vectors(system: System, catalogue: Catalogue, states: StateTable, part
     table, rankers = TowerTable.load(parts / "sources" / "two_tower"), Rankers.load(parts)
     vectors = []
     for at in range(min(TRIALS, len(states))):
-        query = Query(Request(states[at].user_id, system.answer, CUT_DAY), states[at], catalogue, system.learning)
+        query = Query(Request(states[at].user_id, system.answer_size, CUT_DAY), states[at], catalogue, system.learning)
         bag = np.asarray(table.history[query.history_rows], np.float32).mean(axis=0)
-        vectors.append(rankers.request(request_features(query), bag).vector)
+        vectors.append(rankers.user_side(request_features(query), bag).vector)
     return np.array(vectors)
 
 

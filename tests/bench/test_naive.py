@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from serving.bundle import Bundle
-from serving.features import cross_features, cross_names, request_features
+from feature_repo.names import cross_names
+from serving.bundle.bundle import Bundle
 from serving.query import Candidates, Query, Request
-from serving.state import StateTable
+from serving.ranking.features import cross_features, request_features
+from serving.state.user_state import StateTable
 from serving.system import load_system
 from tests.bench.naive import NaiveRecommender
 from tests.bench.plain import cross_rows, request_row
@@ -31,8 +32,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NaiveRecom
 
 def test_what_it_tells_its_rankers_is_what_ours_are_told(built: tuple[NaiveRecommender, Bundle, StateTable]) -> None:
     naive, bundle, table = built
-    names = [name for name in cross_names(SYSTEM.sources) if not name.startswith(("sources", "score_", "relative_", "rank_"))]
-    columns = [cross_names(SYSTEM.sources).index(name) for name in names]
+    names = [name for name in cross_names(SYSTEM.kinds) if not name.startswith(("sources", "score_", "relative_", "rank_"))]
+    columns = [cross_names(SYSTEM.kinds).index(name) for name in names]
     for at in range(len(table)):
         query = Query(Request(table[at].user_id, 10, bundle.catalogue.cut_day), table[at], bundle.catalogue, SYSTEM.learning)
         rows = np.unique(np.concatenate((np.arange(at, SIZES.items, 7), query.history_rows))).astype(np.int32)

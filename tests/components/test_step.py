@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.code import reached
+from components.code_digest import reached
 from components.step import NoBundle, bundle_in, code_version, digest_of, run_step
 from serving.system import System
 
@@ -151,7 +151,7 @@ def test_two_at_once_wait_for_each_other_and_work_once(tmp_path: Path) -> None:
 
 def test_the_code_version_covers_what_is_imported_and_nothing_else() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in reached(ROOT / "components" / "step.py")}
-    assert files == {"components/step.py", "components/code.py", "serving/system.py"}
+    assert files == {"components/step.py", "components/code_digest.py", "serving/system.py"}
 
 
 def test_the_code_version_changes_with_the_system_file(tmp_path: Path) -> None:

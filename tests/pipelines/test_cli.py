@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from components.step import NoBundle
 from pipelines.cli import Commands, app
-from pipelines.refusals import BROKEN, INTERRUPTED, REFUSED
+from pipelines.errors import BROKEN, INTERRUPTED, REFUSED
 
 runner = CliRunner()
 

@@ -21,7 +21,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("interrupts")
     write_world(folder / "tables", users=24, items=72, weeks=7)
     text = (ROOT / "tests" / "world" / "system.py").read_text()
-    text = text.replace("pool=80", "pool=24").replace("light=40", "light=12").replace("cuts=4", "cuts=2")
+    text = text.replace("pool_size=80", "pool_size=24").replace("light_size=40", "light_size=12").replace("cuts=4", "cuts=2")
     (folder / "system.py").write_text(text.replace('"tests/world/', f'"{ROOT}/tests/world/'))
     return [sys.executable, "-m", "pipelines", "train", str(folder / "system.py"), "--data", str(folder / "tables"), "--fast", "--home"]
 

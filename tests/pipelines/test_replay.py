@@ -52,7 +52,7 @@ def server() -> Iterator[tuple[str, list[dict]]]:
     """A server that takes every event but the first, and what it was sent."""
     got: list[dict] = []
 
-    class Door(http.server.BaseHTTPRequestHandler):
+    class Api(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.extend(json.loads(self.rfile.read(int(self.headers["content-length"])))["events"])
             body = b'{"accepted": 1, "duplicates": 0, "refused": [{"index": 0}]}'
@@ -62,7 +62,7 @@ def server() -> Iterator[tuple[str, list[dict]]]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Door) as listening:
+    with http.server.HTTPServer(("127.0.0.1", 0), Api) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{listening.server_address[1]}", got

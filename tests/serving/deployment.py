@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.options import Options
+from serving.worker.options import Options
 from tests.serving.servers import Running, free_port, running, tiny_options, until
 
 SHIM = Path(__file__).parent / "wall_clock.c"
@@ -234,6 +234,6 @@ def stolen_ms() -> float:
 
 def acknowledged_once(folder: Path) -> Iterator[str]:
     """Ids in the event log, in its order."""
-    from serving.eventlog import read_log
+    from serving.events.sqlite import read_log
 
     return (event.event_id for _, event in read_log(folder))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.ladder import COSTS
+from serving.resilience.ladder import COSTS
 from tests.bench.load import Reply, http_request, run_load
 from tests.serving import tiny_bundle
 from tests.serving.deployment import LAYOUTS, STORES, Deployment, acknowledged_once, stolen_ms

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from serving.assemble import Parts, assemble
-from serving.observe import configure_logs
-from serving.options import Options
+from serving.telemetry.logs import configure_logs
+from serving.worker.assemble import Parts, assemble
+from serving.worker.options import Options
 from tests.serving.tiny_bundle import DAY, SYSTEM_FILE, states, write_tiny
 
 NOON = f"{time.strftime('%Y-%m-%d', time.gmtime(DAY * 86_400))}T12:00:00+00:00"  # half a day after the cut

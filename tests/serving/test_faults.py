@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.assemble import Parts
-from serving.observe import Traces
+from serving.telemetry.traces import Traces
+from serving.worker.assemble import Parts
 from tests.serving.servers import in_process, tiny_options
 
 

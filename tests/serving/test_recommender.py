@@ -9,7 +9,7 @@ import pytest
 from feature_repo.names import USER_FEATURES
 from serving.query import Request
 from serving.recommender import Recommender
-from serving.state import UserState
+from serving.state.user_state import UserState
 from tests.serving.tiny_bundle import DAY, ITEMS, load_tiny, states, system
 
 USERS = states()
@@ -66,16 +66,18 @@ def test_the_stages_joined_by_hand_give_the_same_list(recommender: Recommender) 
     request = Request("u02", 10, DAY, "r")
     query = recommender.query(request, USERS[2])
     pool = recommender.retrieve(query)  # elsewhere
-    scores = recommender.rank(recommender.query(request, USERS[2]), pool)  # elsewhere again
-    arranged = recommender.arrange(query, recommender.order(pool, scores))
+    scores = recommender.scoring.rank(
+        recommender.query(request, USERS[2]), recommender.user_side(recommender.query(request, USERS[2])), pool
+    )  # elsewhere again
+    arranged = recommender.arrange(query, recommender.scoring.order(pool, scores))
     assert arranged.rows.tolist() == [item.row for item in recommender.recommend(request, USERS[2]).items]
 
 
 def test_the_order_is_heavy_then_light(recommender: Recommender) -> None:
     query = recommender.query(Request("u02", 80, DAY), USERS[2])
     pool = recommender.retrieve(query)
-    scores = recommender.rank(query, pool)
-    ranked = recommender.order(pool, scores)
+    scores = recommender.scoring.rank(query, recommender.user_side(query), pool)
+    ranked = recommender.scoring.order(pool, scores)
     heavy = dict(zip(pool.rows[scores.kept].tolist(), scores.heavy.tolist(), strict=True))  # type: ignore[union-attr]
     light = dict(zip(pool.rows.tolist(), scores.light.tolist(), strict=True))
     rows = ranked.rows.tolist()

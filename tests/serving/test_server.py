@@ -181,7 +181,7 @@ def test_a_server_told_to_stop_finishes_and_its_events_are_there_when_it_starts_
 
 
 def test_a_killed_server_keeps_every_acknowledged_event_and_none_twice(tmp_path: Path) -> None:
-    from serving.eventlog import read_log
+    from serving.events.sqlite import read_log
 
     options = tiny_options(tmp_path)
     acknowledged: list[str] = []

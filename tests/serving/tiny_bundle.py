@@ -13,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from serving.bundle import Bundle, feature_schema, settings_of, write_bundle
-from serving.catalogue import Catalogue, item_key
-from serving.fallback import Fallback
-from serving.features import cross_names, request_names
-from serving.sources.buy_again import Habits
-from serving.sources.linear import Neighbours
-from serving.sources.trending import Lists
-from serving.state import TAUS_DAYS, StateTable
+from feature_repo.names import ITEM_FEATURES, TAUS_DAYS, USER_FEATURES, cross_names, request_names
+from serving.bundle.bundle import Bundle, feature_schema, settings_of, write_bundle
+from serving.bundle.catalogue import Catalogue, item_key
+from serving.bundle.fallback import Fallback
+from serving.ranking.user_side import Standard
+from serving.retrieval.buy_again import Habits
+from serving.retrieval.linear import Neighbours
+from serving.retrieval.trending import Lists
+from serving.state.user_state import StateTable
 from serving.system import System, load_system
-from serving.user_side import Standard
 
 ITEMS, USERS, CATEGORIES, BRANDS, NEIGHBOURS, WIDTH = 240, 12, 12, 7, 20, 4
 DAY = 20_000.0  # days since 1970
@@ -108,7 +107,7 @@ def write_tiny(out: Path, user_lists: bool = True) -> Path:
     manifest = {
         "system": made.name,
         "settings": settings_of(made),
-        "schema": feature_schema(USER_FEATURES, ITEM_FEATURES, made.sources),
+        "schema": feature_schema(USER_FEATURES, ITEM_FEATURES, made.kinds),
         "span": {"cut_day": DAY},
         "code_version": "test",
         "metrics": {},
@@ -146,8 +145,8 @@ def _fallback(user_lists: bool) -> Fallback:
 
 def _models(folder: Path, made: System) -> None:
     """request.onnx, item.onnx, light.onnx, heavy.onnx and halves/: linear graphs."""
-    requests, crosses = len(request_names(USER_FEATURES)), len(cross_names(made.sources))
-    fused = cross_names(made.sources).index("fused_relative")
+    requests, crosses = len(request_names(USER_FEATURES)), len(cross_names(made.kinds))
+    fused = cross_names(made.kinds).index("fused_relative")
     numbers = np.arange(ITEMS, dtype=np.float32)
     (folder / "halves").mkdir(parents=True, exist_ok=True)
     half = np.zeros((ITEMS, WIDTH), np.float32)

@@ -1,14 +1,16 @@
 """The tiny bundle's system: every kind of rule, three sources, ten items an answer."""
 
-from serving.rules import allowed, at_least, at_most, in_stock, not_recalled
-from serving.sources import buy_again, linear, trending
+from serving.retrieval.buy_again import buy_again
+from serving.retrieval.linear import linear
+from serving.retrieval.trending import trending
+from serving.rules.specs import allowed, at_least, at_most, in_stock, not_recalled
 from serving.system import Budget, Learning, System
 
 TINY = System(
     name="tiny",
-    answer=10,
-    pool=100,
-    light=30,
+    answer_size=10,
+    pool_size=100,
+    light_size=30,
     sources=(buy_again(share=0.3, tau_days=60), linear(share=0.4), trending(share=0.3)),
     objectives={"repeat": 0.7, "discover": 0.3},
     rules=(in_stock(), not_recalled(), allowed(flag="blocked"), at_most(3, per="category"), at_least(1, newer_than_days=14)),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle import show, write_bundle
+from serving.bundle.bundle import show, write_bundle
 from serving.system import System
 
 _MADE = ("digest", "files", "format")  # of bundle.json, written anew
@@ -15,7 +15,7 @@ _MADE = ("digest", "files", "format")  # of bundle.json, written anew
 def with_scores(bundle: Path, system: System, worth: NDArray[np.float64], out: Path) -> Path:
     """The bundle with rankers whose final score of item i is `worth[i]` (I,), within (0, 1), whoever asks. Returns its folder.
 
-    A score is probability x objective (`serving.rankers.final_scores`); the logit of each head undoes its objective.
+    A score is probability x objective (`serving.ranking.scoring.final_scores`); the logit of each head undoes its objective.
     """
     parts = out / "parts"
     shutil.copytree(bundle, parts)

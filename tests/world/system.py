@@ -1,14 +1,18 @@
 """A tiny shop with a known truth: four taste groups, staples on a cycle. The tests' own system, a file of the same kind as the shop's."""
 
-from serving.rules import at_least, at_most, in_stock, not_recalled
-from serving.sources import buy_again, category_promotion, linear, trending, two_tower
+from serving.retrieval.buy_again import buy_again
+from serving.retrieval.category_promotion import category_promotion
+from serving.retrieval.linear import linear
+from serving.retrieval.trending import trending
+from serving.retrieval.two_tower import two_tower
+from serving.rules.specs import at_least, at_most, in_stock, not_recalled
 from serving.system import Budget, Learning, System
 
 WORLD = System(
     name="world",
-    answer=5,
-    pool=80,
-    light=40,
+    answer_size=5,
+    pool_size=80,
+    light_size=40,
     sources=(
         buy_again(tau_days=30, share=0.25),
         linear(neighbours=40, share=0.25),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from components.evaluation.slices import by_baskets, by_item_age, made_cold
-from serving.state import UserState
+from serving.state.user_state import UserState
 
 
 def test_every_user_falls_into_exactly_one_slice_of_baskets():

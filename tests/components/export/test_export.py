@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from components.cut import cut_folders
 from components.export.export import export, last_towers
 from components.export.graphs import candidate_graph, user_half
 from components.export.onnx import to_int8
 from components.export.parity import Drift, choose
-from components.ranking.cuts import cut_folders, item_codes
+from components.ranking.fitted import item_codes
 from components.ranking.model import Ranker, Sizes, load
-from serving import kernel
-from serving.bundle import Bundle
-from serving.catalogue import Catalogue
-from serving.content import catalogue_content
-from serving.rankers import Rankers, open_session, score
+from serving.bundle.bundle import Bundle
+from serving.bundle.catalogue import Catalogue
+from serving.bundle.content import catalogue_content
+from serving.bundle.onnx import open_session
+from serving.native import kernel
+from serving.ranking.rankers import Rankers, score
 
 HARMLESS = Drift(overlap=1.0, ndcg_before=0.3, ndcg_after=0.3, largest=0.01)
 
@@ -68,8 +70,8 @@ def test_the_served_models_are_those_that_were_learnt(trained):
     codes = item_codes(catalogue, catalogue)
     rows, rng = np.arange(20, dtype=np.int32), np.random.default_rng(0)
     bag = np.zeros(rankers.sessions["request"].get_inputs()[1].shape[1], np.float32)
-    side = rankers.request(rng.normal(size=rankers.request_width).astype(np.float32), bag)
-    again = rankers.request(rng.normal(size=rankers.request_width).astype(np.float32), bag)
+    side = rankers.user_side(rng.normal(size=rankers.request_width).astype(np.float32), bag)
+    again = rankers.user_side(rng.normal(size=rankers.request_width).astype(np.float32), bag)
     assert not np.array_equal(side.heavy, again.heavy)
     for name, half in (("light", side.light), ("heavy", side.heavy)):
         model = load(trained.ranking / f"{name}.pt")
@@ -93,7 +95,7 @@ def test_the_users_side_is_what_the_networks_make_of_the_same_features(trained):
         whole[0, :known] = features
         whole[0, 2] = features[2] = np.nan
         bag = rng.normal(size=towers.config.dimensions).astype(np.float32)
-        side = rankers.request(features, bag)
+        side = rankers.user_side(features, bag)
         with torch.no_grad():
             for name, half in (("light", side.light), ("heavy", side.heavy)):
                 model = load(trained.ranking / f"{name}.pt")

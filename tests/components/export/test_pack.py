@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.export.pack import NothingToPack, fallback, pack
-from serving.bundle import BadBundle, Bundle, show
+from serving.bundle.bundle import BadBundle, Bundle, show
 from serving.query import Request
 from serving.recommender import Recommender
-from serving.state import UserState
+from serving.state.user_state import UserState
 from tests.serving.tiny_bundle import DAY, ITEMS, catalogue, states, system, write_tiny
 
 MODELS = ("request.onnx", "request", "item.onnx", "light.onnx", "heavy.onnx", "halves")

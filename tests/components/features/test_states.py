@@ -13,8 +13,8 @@ from components.data.ingest import arrow_schema
 from components.features.states import build_states
 from components.features.tables import open_tables
 from feature_repo.schema import TABLES
-from serving.catalogue import item_key
-from serving.state import UserState
+from serving.bundle.catalogue import item_key
+from serving.state.user_state import UserState
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CUT_DAY = START.timestamp() / 86_400 + 60
@@ -78,7 +78,7 @@ def test_the_usual_place_is_the_most_frequent_so_far(tmp_path):
     table = built(tmp_path, events)
     assert table[table.index("ann")].place == "south"
     assert table[table.index("bob")].place == ""
-    assert table[table.index("bob")].is_cold
+    assert table[table.index("bob")].is_unknown
 
 
 def test_a_user_who_came_at_the_cut_or_later_has_no_region_and_no_first_day_yet(tmp_path):

@@ -5,22 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.ranking.cuts import Cut, load_cut, training_cuts
+from components.cut import training_cuts
 from components.ranking.examples import Examples, Sampling, candidates_of, chosen_users, make_examples, queries_of
-from serving.features import cross_features, request_features
+from components.ranking.fitted import FittedCut, load_cut
 from serving.query import Query
-from serving.state import UserState
+from serving.ranking.features import cross_features, request_features
+from serving.state.user_state import UserState
 
 FEW = Sampling(users=12, top=5, rest=5, near=20)
 
 
 @pytest.fixture(scope="module")
-def cut(trained) -> Cut:
+def cut(trained) -> FittedCut:
     return load_cut(trained.system, trained.features, trained.retrieval, training_cuts(trained.features, 2)[0])
 
 
 @pytest.fixture(scope="module")
-def examples(trained, cut: Cut) -> Examples:
+def examples(trained, cut: FittedCut) -> Examples:
     return make_examples(trained.system, cut, FEW, seed=0)
 
 
@@ -29,7 +30,7 @@ def test_the_last_cuts_labels_are_not_learnt_from(trained):
     assert training_cuts(trained.features, 100) == cuts[:-1]
 
 
-def test_labels_change_nothing_but_which_examples_are_right(trained, cut: Cut):
+def test_labels_change_nothing_but_which_examples_are_right(trained, cut: FittedCut):
     """A perfect signal planted in the labels, everything being wanted, must not reach a feature."""
     everything = np.arange(len(cut.catalogue), dtype=np.int32)
     planted = replace(cut, labels=dict.fromkeys(cut.labels, everything))
@@ -40,11 +41,11 @@ def test_labels_change_nothing_but_which_examples_are_right(trained, cut: Cut):
         assert np.array_equal(request_features(query), request_features(other))
 
 
-def test_no_history_reaches_beyond_the_cut(cut: Cut):
+def test_no_history_reaches_beyond_the_cut(cut: FittedCut):
     assert cut.users.last_day.max() < cut.users.cut_day == cut.catalogue.cut_day
 
 
-def test_features_online_and_offline_are_the_same_bytes(trained, cut: Cut):
+def test_features_online_and_offline_are_the_same_bytes(trained, cut: FittedCut):
     """Online: the user's state comes packed from the store. Offline: from the cut's table."""
     user = chosen_users(cut, 1, seed=0)[0]
     for query in queries_of(trained.system, cut, user):
@@ -54,7 +55,7 @@ def test_features_online_and_offline_are_the_same_bytes(trained, cut: Cut):
         assert request_features(query).tobytes() == request_features(online).tobytes()
 
 
-def test_all_history_and_all_labels_in_the_pool_are_kept(trained, cut: Cut, examples: Examples):
+def test_all_history_and_all_labels_in_the_pool_are_kept(trained, cut: FittedCut, examples: Examples):
     begin = 0
     users = chosen_users(cut, FEW.users, seed=0)
     questions = [(user, query) for user in users for query in queries_of(trained.system, cut, user)]
@@ -72,7 +73,7 @@ def test_all_history_and_all_labels_in_the_pool_are_kept(trained, cut: Cut, exam
     assert begin == len(examples.item)
 
 
-def test_the_same_cut_and_seed_give_the_same_bytes(trained, cut: Cut, examples: Examples):
+def test_the_same_cut_and_seed_give_the_same_bytes(trained, cut: FittedCut, examples: Examples):
     again = make_examples(trained.system, cut, FEW, seed=0)
     other = make_examples(trained.system, cut, FEW, seed=1)
     assert again.cross.tobytes() == examples.cross.tobytes()

@@ -8,8 +8,8 @@ import torch
 
 from components.ranking.calibrate import fold, platt
 from components.ranking.examples import Examples, Sampling, join, sample
-from components.ranking.judge import judge
-from components.ranking.model import Ranker, Sizes, Standard, load, save
+from components.ranking.held_out import judge
+from components.ranking.model import Ranker, Sizes, Standardise, load, save
 from components.ranking.train import Fitting, Material, fit, list_loss, predict
 
 QUERIES, ROWS, CROSS, ITEMS = 60, 20, 3, 30
@@ -84,7 +84,7 @@ def test_an_unknown_code_is_read_as_code_zero(fitted: Ranker):
 
 
 def test_a_missing_value_is_told_apart_from_the_mean():
-    norm = Standard(2, wide=True)
+    norm = Standardise(2, wide=True)
     norm.fit(np.array([[1.0, 5], [3, 5], [np.nan, 5]]))
     mean, missing = norm(torch.tensor([[2.0, 5.0], [float("nan"), 5.0]]))
     assert mean[:2].tolist() == [0, 0]

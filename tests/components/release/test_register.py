@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components.release import shelf
-from components.release.adopt import adopt
+from components.release import releases as releases
+from components.release.refit import adopt
 from components.release.register import UnknownBundle, champion, open_registry, register
 from serving.system import load_system
 
@@ -63,16 +63,16 @@ def test_the_first_is_champion_the_second_challenger_and_the_same_again_changes_
     assert json.loads((tmp_path / "out" / "version.json").read_text()) == second
     assert champion("shop", str(home)) == home / "bundles" / "aaa"
     assert champion("shop", str(home), other_than="aaa") is None
-    assert shelf.released("shop", home) == shelf.Shelved(home / "bundles" / "aaa", home / "users" / "aaa")
+    assert releases.released("shop", home) == releases.Release(home / "bundles" / "aaa", home / "users" / "aaa")
 
 
 def test_a_refused_bundle_is_recorded_but_no_version(tmp_path: Path, home: Path) -> None:
     refused = registered(tmp_path, home, "bad", 0.01, passed=False)
     assert (refused["version"], refused["aliases"], refused["passed"]) == (None, [], False)
     assert registered(tmp_path, home, "bad", 0.01, passed=False)["run"] == refused["run"]
-    with pytest.raises(shelf.NothingReleased, match="run `shortlist train shop` first"):
-        shelf.released("shop", home)
-    assert shelf.released("shop", home, home / "bundles" / "bad").users == home / "users" / "bad"
+    with pytest.raises(releases.NothingReleased, match="run `shortlist train shop` first"):
+        releases.released("shop", home)
+    assert releases.released("shop", home, home / "bundles" / "bad").users == home / "users" / "bad"
 
 
 def test_the_run_holds_settings_metrics_plot_span_and_digest(tmp_path: Path, home: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_person_moving_the_alias_decides_what_a_candidate_must_beat(tmp_path: 
         client.set_registered_model_alias("shortlist-shop", "champion", second["version"])
     assert champion("shop", str(home)) == home / "bundles" / "bbb"
     assert registered(tmp_path, home, "bbb", 0.3)["aliases"] == ["challenger", "champion"]
-    assert shelf.released("shop", home).bundle == home / "bundles" / "bbb"
+    assert releases.released("shop", home).bundle == home / "bundles" / "bbb"
 
 
 def test_a_bundle_learnt_again_answers_but_its_judged_twin_is_what_must_be_beaten(tmp_path: Path, home: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_bundle_learnt_again_answers_but_its_judged_twin_is_what_must_be_beate
     again = learnt(tmp_path / "again", "all", 0.0)
     record = adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="aaa", home=str(home))
     assert (record["version"], record["aliases"]) == ("2", ["challenger", "champion"])
-    assert shelf.released("shop", home).bundle == home / "bundles" / "all"
+    assert releases.released("shop", home).bundle == home / "bundles" / "all"
     assert champion("shop", str(home)) == home / "bundles" / "aaa"
     with pytest.raises(UnknownBundle, match="no version of bundle xyz"):
         adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="xyz", home=str(home))

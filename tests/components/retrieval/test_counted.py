@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from components.retrieval import buy_again, category_promotion, trending
-from serving import sources
-from serving.sources.buy_again import BuyAgain
-from serving.sources.category_promotion import CategoryPromotion
-from serving.sources.trending import Trending
-from serving.state import UserState
+from serving.retrieval.buy_again import BuyAgain
+from serving.retrieval.buy_again import buy_again as buy_again_spec
+from serving.retrieval.category_promotion import CategoryPromotion
+from serving.retrieval.category_promotion import category_promotion as category_promotion_spec
+from serving.retrieval.trending import Trending
+from serving.retrieval.trending import trending as trending_spec
+from serving.state.user_state import UserState
 from tests.components.retrieval.worlds import CUT_DAY, Event, catalogue, clicked, cut, query
 
 FOUR = ["a", "b", "c", "d"]
@@ -26,7 +28,7 @@ def load(kind: type, fitter, spec, world, folder: Path):
 def test_buy_again_ranks_by_decayed_counts(tmp_path: Path) -> None:
     # b: exp(-1/60) + exp(-50/60) = 1.42; a: exp(-2/60) = .97; c: exp(-90/60) = .22
     world = cut([("u", "a", 98), ("u", "b", 99), ("u", "b", 50), ("u", "c", 10)], catalogue(FOUR))
-    source = load(BuyAgain, buy_again, sources.buy_again(share=1, tau_days=60), world, tmp_path)
+    source = load(BuyAgain, buy_again, buy_again_spec(share=1, tau_days=60), world, tmp_path)
     hits = source.retrieve(query(world.users[0], world.catalogue), 3)
     assert [world.catalogue.item_id(row) for row in hits.rows] == ["b", "a", "c"]
     # habits: b was bought on two days by its one buyer, (1 + 1) / (1 + 10); a and c (0 + 1) / (1 + 10); both ** .3
@@ -36,14 +38,14 @@ def test_buy_again_ranks_by_decayed_counts(tmp_path: Path) -> None:
 
 def test_buy_again_is_silent_where_only_new_items_are_asked_for(tmp_path: Path) -> None:
     world = cut([("u", "a", 98)], catalogue(FOUR))
-    source = load(BuyAgain, buy_again, sources.buy_again(share=1), world, tmp_path)
+    source = load(BuyAgain, buy_again, buy_again_spec(share=1), world, tmp_path)
     assert not len(source.retrieve(query(world.users[0], world.catalogue, discover=True), 5).rows)
     assert not len(source.retrieve(query(UserState("nobody"), world.catalogue), 5).rows)
 
 
 def test_a_click_on_something_had_before_brings_it_forward(tmp_path: Path) -> None:
     world = cut([("u", "a", 98), ("u", "b", 97.9)], catalogue(FOUR))
-    source = load(BuyAgain, buy_again, sources.buy_again(share=1), world, tmp_path)
+    source = load(BuyAgain, buy_again, buy_again_spec(share=1), world, tmp_path)
     before = source.retrieve(query(world.users[0], world.catalogue), 5).rows
     after = source.retrieve(query(clicked(world.users[0], "b"), world.catalogue), 5).rows
     assert before.tolist() == [0, 1]
@@ -57,7 +59,7 @@ def crowd(item: str, users: int, day: float, prefix: str = "u") -> list[Event]:
 def test_trending_counts_users_of_the_last_days(tmp_path: Path) -> None:
     # last 28 days: b 25 users, a 24; c had 30, too long ago
     world = cut([*crowd("a", 24, 95), *crowd("b", 25, 80), *crowd("b", 25, 81), *crowd("c", 30, 60)], catalogue(FOUR), region="north")
-    source = load(Trending, trending, sources.trending(share=1, days=28), world, tmp_path)
+    source = load(Trending, trending, trending_spec(share=1, days=28), world, tmp_path)
     hits = source.retrieve(query(UserState("nobody"), world.catalogue), 5)
     assert hits.rows.tolist() == [1, 0]
     assert hits.scores.tolist() == [25, 24]
@@ -70,7 +72,7 @@ def test_a_region_with_enough_users_has_its_own_list_and_others_get_everyones(tm
     world = cut(events, catalogue(FOUR))
     regions = np.array([b"south" if bytes(user)[:1] == b"s" else bytes(user)[:1] for user in world.users.user_ids])
     world = replace(world, users=replace(world.users, region=regions))
-    source = load(Trending, trending, sources.trending(share=1), world, tmp_path)
+    source = load(Trending, trending, trending_spec(share=1), world, tmp_path)
     assert source.prior("south")[0].tolist() == [0, 1]
     assert source.prior("x")[0].tolist() == [1, 0]  # nineteen users are too few for a list: everyone's
     assert source.prior("nowhere")[0].tolist() == [1, 0]
@@ -78,7 +80,7 @@ def test_a_region_with_enough_users_has_its_own_list_and_others_get_everyones(tm
 
 def test_trending_leaves_out_what_is_excluded(tmp_path: Path) -> None:
     world = cut([*crowd("a", 3, 95), *crowd("b", 2, 95)], catalogue(FOUR))
-    source = load(Trending, trending, sources.trending(share=1), world, tmp_path)
+    source = load(Trending, trending, trending_spec(share=1), world, tmp_path)
     hits = source.retrieve(query(world.users[0], world.catalogue, discover=True), 5)
     assert hits.rows.tolist() == []
     hits = source.retrieve(query(world.users[2], world.catalogue, discover=True), 5)
@@ -97,7 +99,7 @@ def promotion_world():
 
 def test_category_promotion_equals_its_formula(tmp_path: Path) -> None:
     world = promotion_world()
-    source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
+    source = load(CategoryPromotion, category_promotion, category_promotion_spec(share=1), world, tmp_path)
     asked = query(world.users[0], world.catalogue)  # u000: a, b, c, each once, 5 days ago
     one = np.exp(-5 / 150)
     counts = np.array([4, 3, 6, 0]) * one  # all users
@@ -118,14 +120,14 @@ def test_category_promotion_equals_its_formula(tmp_path: Path) -> None:
 
 def test_an_item_never_sold_is_reached_when_it_is_planned(tmp_path: Path) -> None:
     world = promotion_world()
-    source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
+    source = load(CategoryPromotion, category_promotion, category_promotion_spec(share=1), world, tmp_path)
     hits = source.retrieve(query(world.users[0], world.catalogue, discover=True), 4)
     assert hits.rows.tolist() == [3]
 
 
 def test_a_click_raises_its_category(tmp_path: Path) -> None:
     world = promotion_world()
-    source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
+    source = load(CategoryPromotion, category_promotion, category_promotion_spec(share=1), world, tmp_path)
     nobody = UserState("nobody")
     before = source.retrieve(query(nobody, world.catalogue), 4).scores_of(ALL)
     after = source.retrieve(query(clicked(nobody, "b"), world.catalogue), 4).scores_of(ALL)
@@ -134,7 +136,7 @@ def test_a_click_raises_its_category(tmp_path: Path) -> None:
 
 def test_another_store_has_another_plan(tmp_path: Path) -> None:
     world = promotion_world()
-    source = load(CategoryPromotion, category_promotion, sources.category_promotion(share=1), world, tmp_path)
+    source = load(CategoryPromotion, category_promotion, category_promotion_spec(share=1), world, tmp_path)
     here, there = (source.retrieve(query(UserState("nobody"), world.catalogue, place=place), 4).scores_of(ALL) for place in ("p0", "p1"))
     assert here[3] > there[3]
     assert world.users.cut_day == CUT_DAY

@@ -10,16 +10,21 @@ import pyarrow.parquet
 import pytest
 
 from components.retrieval.fit import UnfittableSource, fit
-from serving.catalogue import Catalogue
-from serving.fusion import retrieve
-from serving.sources import buy_again, category_promotion, linear, load_sources, trending, two_tower
-from serving.state import StateTable
+from serving.bundle.catalogue import Catalogue
+from serving.retrieval.buy_again import buy_again
+from serving.retrieval.category_promotion import category_promotion
+from serving.retrieval.fusion import retrieve
+from serving.retrieval.linear import linear
+from serving.retrieval.sources import load_sources
+from serving.retrieval.trending import trending
+from serving.retrieval.two_tower import two_tower
+from serving.state.user_state import StateTable
 from serving.system import Budget, Learning, SourceSpec, System
 from tests.components.retrieval.worlds import CUT_DAY, catalogue, checkerboard, query, states
 
 SIZE = 20
 SYSTEM = System(
-    name="board", answer=3, pool=15, light=10,
+    name="board", answer_size=3, pool_size=15, light_size=10,
     sources=(
         buy_again(share=0.2), linear(share=0.3), two_tower(share=0.2, dimensions=8), category_promotion(share=0.2), trending(share=0.1)
     ),
@@ -64,7 +69,7 @@ def test_the_pool_holds_the_one_item_each_user_lacks(fitted: tuple[Path, Path]) 
     vectors = np.load(out / "cuts" / "2017-01-08" / "user_vectors.npy")
     for user in range(SIZE):
         asked = query(users[user], items, discover=True)
-        pool = retrieve(asked, sources, SYSTEM.pool, vectors[user])
+        pool = retrieve(asked, sources, SYSTEM.pool_size, vectors[user])
         assert user in pool.rows
         assert not pool.seen.any()
         assert not np.isin(pool.rows, asked.history_rows).any()

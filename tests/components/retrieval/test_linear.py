@@ -7,8 +7,8 @@ import pytest
 
 from components.retrieval import linear
 from components.retrieval.linear import Effort, factor, neighbours_of
-from serving.sources import linear as linear_spec
-from serving.sources.linear import Linear
+from serving.retrieval.linear import Linear
+from serving.retrieval.linear import linear as linear_spec
 from tests.components.retrieval.worlds import CUT_DAY, catalogue, checkerboard, clicked, cut, query
 
 EVERYTHING = Effort(least_users=1, neighbours=1000)

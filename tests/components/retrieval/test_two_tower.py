@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from components.retrieval import cells, two_tower
+from components.retrieval.tower_model import Towers
 from components.retrieval.tower_training import singular_vectors
-from components.retrieval.towers import Towers
-from serving import kernel
-from serving.index import select
+from serving.native import kernel
 from serving.query import Query
-from serving.sources import two_tower as tower_spec
-from serving.sources.history import interest
-from serving.sources.two_tower import BAG_TAU_DAYS, FRESH_EVERY, TowerTable, TwoTower
-from serving.state import UserState
+from serving.retrieval.interest import interest
+from serving.retrieval.top_k import select
+from serving.retrieval.two_tower import BAG_TAU_DAYS, FRESH_EVERY, TowerTable, TwoTower
+from serving.retrieval.two_tower import two_tower as tower_spec
+from serving.state.user_state import UserState
 from serving.system import SourceSpec
 from tests.components.retrieval.worlds import CUT_DAY, Event, catalogue, clicked, cut, query
 
@@ -51,7 +51,7 @@ def vector_of(world, source: TwoTower, home: Path, asked: Query) -> np.ndarray:
     towers = Towers.load(home / "towers.pt")
     features = np.zeros((1, len(world.users.feature_names)), np.float32)
     with torch.no_grad():
-        return towers.user(torch.from_numpy(features), torch.from_numpy(source.history_bag(asked)[None])).numpy()[0]
+        return towers.user(torch.from_numpy(features), torch.from_numpy(source.history_embedding(asked)[None])).numpy()[0]
 
 
 def test_every_user_is_led_to_their_own_colour(learnt) -> None:
@@ -76,7 +76,7 @@ def test_a_click_turns_the_history_bag_and_the_list(learnt) -> None:
     for asked, colour in ((even, 0), (odd, 1)):
         hits = source.retrieve(asked, 5, vector_of(world, source, home, asked))
         assert (hits.rows % 2 == colour).all()
-    assert not source.history_bag(query(UserState("new"), world.catalogue)).any()
+    assert not source.history_embedding(query(UserState("new"), world.catalogue)).any()
 
 
 def test_the_bag_is_the_weighted_mean_of_its_rows(learnt) -> None:
@@ -84,7 +84,7 @@ def test_the_bag_is_the_weighted_mean_of_its_rows(learnt) -> None:
     asked = query(clicked(world.users[3], "04"), world.catalogue)
     rows, weights = interest(asked, BAG_TAU_DAYS)
     slow = sum(float(w) * source.table.history[row].astype(float) for row, w in zip(rows, weights, strict=True)) / float(weights.sum())
-    np.testing.assert_allclose(source.history_bag(asked), slow, atol=1e-5)
+    np.testing.assert_allclose(source.history_embedding(asked), slow, atol=1e-5)
 
 
 def test_vectors_of_all_users_at_once_are_those_made_one_by_one(learnt) -> None:

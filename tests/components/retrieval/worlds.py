@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from components.retrieval.cuts import Cut
-from serving.catalogue import Catalogue, item_key
+from components.cut import Cut
+from serving.bundle.catalogue import Catalogue, item_key
 from serving.query import Query, Request
-from serving.state import StateTable, UserState
+from serving.state.user_state import StateTable, UserState
 from serving.system import Learning
 
 CUT_DAY = 100.0

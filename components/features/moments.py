@@ -1,0 +1,81 @@
+"""Cuts: the moments at which the world is looked at. A cut's folder is named after it, so names sort as times do."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from feature_repo.schema import SECONDS_A_DAY
+from serving.system import load_system
+
+
+def parse_moment(text: str | datetime) -> datetime:
+    """An aware moment in UTC. `2017-11-27` is that day's midnight in UTC; a time of day must carry its offset.
+
+    Raises `ValueError` for anything else.
+    """
+    moment = datetime.fromisoformat(text) if isinstance(text, str) else text
+    if moment.tzinfo is None:
+        if (moment.hour, moment.minute, moment.second, moment.microsecond) != (0, 0, 0, 0):
+            raise ValueError(f"the time {text} has no offset: write it with one, for example {moment.isoformat()}+00:00")
+        return moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC)
+
+
+def cut_name(cut: datetime) -> str:
+    """`2017-11-27`, or `2017-11-27T103000` when it is not midnight."""
+    return cut.strftime("%Y-%m-%d" if (cut.hour, cut.minute, cut.second) == (0, 0, 0) else "%Y-%m-%dT%H%M%S")
+
+
+def cut_day(cut: datetime) -> float:
+    """Days since 1970."""
+    return cut.timestamp() / SECONDS_A_DAY
+
+
+def weekly_cuts(until: datetime, count: int, horizon_days: int) -> list[datetime]:
+    """`count` cuts a week apart and then `until`, ascending; the labels of every cut but the last lie before `until`."""
+    latest = until - timedelta(days=max(7, horizon_days))
+    return [latest - timedelta(days=7 * back) for back in reversed(range(count))] + [until]
+
+
+FAST_CUTS = 2  # weekly cuts a `--fast` run learns its rankers from
+
+
+class BadMoment(ValueError):
+    """The given cut is no moment, or lies outside the data."""
+
+
+def moment(system: str, tables: Path | str, until: str) -> str:
+    """The cut as an ISO timestamp in UTC: `until`; "end": the midnight after the last row; empty: a target's length before that.
+
+    Raises `BadMoment` when `until` is not a timestamp, or no event lies before it.
+    """
+    first, last = span(Path(tables))
+    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    if until == "end":
+        return midnight.isoformat()
+    if not until:
+        return (midnight - timedelta(days=load_system(system).learning.horizon_days)).isoformat()
+    try:
+        cut = parse_moment(until)
+    except ValueError as problem:
+        raise BadMoment(f"--until {until!r} is no moment: write it like 2017-11-27 or 2017-11-27T06:00:00+00:00") from problem
+    if cut <= first:
+        raise BadMoment(f"--until {until} leaves nothing to learn from: the first event is at {first.isoformat()}; choose a later moment")
+    return cut.isoformat()
+
+
+def span(tables: Path) -> tuple[datetime, datetime]:
+    """Time of the first and of the last event."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    column = pyarrow.parquet.read_table(tables / "events.parquet", columns=["timestamp"]).column("timestamp")
+    found = pyarrow.compute.min_max(column).as_py()
+    if found["min"] is None:
+        raise BadMoment(f"{tables} holds no events: give a folder whose events.parquet has rows")
+    return found["min"].astimezone(UTC), found["max"].astimezone(UTC)
+
+
+def cuts_of(system: str, fast: bool) -> int:
+    """How many weekly cuts the rankers learn from."""
+    cuts = load_system(system).learning.cuts
+    return min(cuts, FAST_CUTS) if fast else cuts

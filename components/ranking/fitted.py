@@ -1,0 +1,79 @@
+"""One moment as the rankers learn from it: what was known, what answered, what followed.
+
+Shapes: I items, U users, D embedding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.cut import read_labels
+from serving.bundle.arrays import Floats
+from serving.bundle.catalogue import Catalogue, item_key
+from serving.retrieval.sources import Source, load_sources
+from serving.state.user_state import StateTable
+from serving.system import System
+
+NOTHING = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class FittedCut:
+    """What was known at a moment, the sources fitted on it, and what each user chose in the days after it."""
+
+    name: str
+    catalogue: Catalogue
+    users: StateTable
+    sources: tuple[Source, ...]
+    vectors: Floats | None  # (U, D) the user tower's output; None without a tower
+    labels: Mapping[str, NDArray[np.int32]]  # user -> item rows, ascending
+
+    def wanted(self, user_id: str) -> NDArray[np.int32]:
+        """Rows of the items the user chose after the cut."""
+        return self.labels.get(user_id, NOTHING)
+
+
+def load_cut(system: System, features: Path, retrieval: Path, name: str) -> FittedCut:
+    """One cut from its features and its fitted sources."""
+    folder, fitted = features / "cuts" / name, retrieval / "cuts" / name
+    catalogue = Catalogue.load(folder / "item_table")
+    users = StateTable.load(folder / "users")
+    sources = load_sources(system.sources, fitted / "sources", catalogue)
+    return FittedCut(name, catalogue, users, sources, load_vectors(fitted), _labels(folder, catalogue))
+
+
+def load_vectors(fitted: Path) -> Floats | None:
+    """(U, D) what the user tower says of every user at a cut, if a tower was fitted."""
+    file = fitted / "user_vectors.npy"
+    return np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray) if file.is_file() else None
+
+
+def _labels(folder: Path, catalogue: Catalogue) -> dict[str, NDArray[np.int32]]:
+    """What each user chose in the days after a cut, as item rows; items the catalogue lacks are left out."""
+    users, items = (np.array(ids, str) for ids in read_labels(folder))
+    distinct, inverse = np.unique(items, return_inverse=True)
+    rows = catalogue.rows_of_keys(np.array([item_key(str(item)) for item in distinct], np.uint64))[inverse]
+    names, user = np.unique(users, return_inverse=True)
+    order = np.argsort(user, kind="stable")
+    parts = np.split(rows[order], np.cumsum(np.bincount(user, minlength=len(names)))[:-1])
+    return {str(name): np.unique(part[part >= 0]) for name, part in zip(names, parts, strict=True)}
+
+
+def item_codes(catalogue: Catalogue, names: Catalogue) -> NDArray[np.int32]:
+    """(I, 4) the three category levels and the brand, as codes of the catalogue `names`; 0 where that has no such name."""
+    category = _recoding(catalogue.category_names, names.category_names)[np.asarray(catalogue.category)]
+    brand = _recoding(catalogue.brand_names, names.brand_names)[np.asarray(catalogue.brand)]
+    return np.column_stack((category, brand))
+
+
+def code_sizes(names: Catalogue) -> tuple[int, ...]:
+    """How many codes each column of `item_codes` may hold."""
+    return (*(len(names.category_names),) * 3, len(names.brand_names))
+
+
+def _recoding(have: tuple[str, ...], want: tuple[str, ...]) -> NDArray[np.int32]:
+    code_of = {name: code for code, name in enumerate(want)}
+    return np.array([code_of.get(name, 0) for name in have], np.int32)

@@ -1,0 +1,1 @@
+"""What users do: kept before it is acknowledged, then folded into their states."""

@@ -1,0 +1,177 @@
+"""Why an answer was what it was, and the same answer again: both from the exposure log's record and the bundle it names.
+
+Contributions are exact for linear sources (the parts sum to the score) and by ablation for the heavy ranker (`Rankers.attribute`).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+
+from feature_repo.names import AFFINITY_FEATURES, OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names
+from serving.bundle.bundle import OtherBundle
+from serving.exposures.record import Record
+from serving.query import Answer, Answered, Candidates, Query
+from serving.ranking.rankers import UserSide
+from serving.ranking.scoring import Scores, session_lift
+from serving.recommender import Recommender, Trace, listed
+from serving.state.user_state import UserState
+
+_PARTS = 5  # contributions named of each item
+GROUPS = {"had before": OWN_FEATURES, "taste": AFFINITY_FEATURES, "promotion": PLAN_FEATURES, "session": SESSION_FEATURES}
+
+
+def replay(recommender: Recommender, record: Record) -> Answer:
+    """The recorded answer, made again on its own rung. Raises `OtherBundle`, naming both."""
+    _same_bundle(recommender, record)
+    query = recommender.query(record.request, UserState.unpack(record.state))
+    if record.rung in ("full", "light"):
+        pool, scores = _ranked(recommender, record, query)
+        ranked = recommender.scoring.order(pool, scores)
+        trace = Trace(query, pool, scores, (), record.rung, record.pool_day, record.side_day)
+    else:
+        base = np.frombuffer(record.base, "<i4").astype(np.int32)
+        ranked = listed(base, query)
+        trace = Trace(query, None, None, (), record.rung, base=base)
+    arranged = recommender.arrange(query, ranked)
+    return recommender.answer(trace._replace(moves=arranged.moves), arranged, record.degraded)
+
+
+def explain(recommender: Recommender, record: Record) -> dict[str, Any]:
+    """The whole story of one answer, as plain values. The bundle's own parts are left out where another bundle is loaded now."""
+    story: dict[str, Any] = {
+        "request_id": record.request.request_id,
+        "user_id": record.request.user_id or None,
+        "at_day": record.request.at_day,
+        "bundle": record.bundle,
+        "rung": record.rung,
+        "degraded": record.degraded,
+        "arm": record.arm,
+        "took_ms": record.took_ms,
+        "candidates": len(record.pool) // 4,
+        "pool_age_days": record.request.at_day - record.pool_day if record.pool else None,
+        "propensity": _propensity(recommender, record),
+    }
+    if record.bundle != recommender.bundle.digest:
+        moves = [{"rule": move.rule, "what": move.what, "items": len(move.rows), "why": move.why} for move in record.moves]
+        note = f"made with another bundle than the loaded {recommender.bundle.digest}: load it to see contributions"
+        return story | {"note": note, "rules": moves, "items": [_shown(position, entry) for position, entry in enumerate(record.items)]}
+    return story | {"rules": _rules(recommender, record), "items": _items(recommender, record)}
+
+
+def _same_bundle(recommender: Recommender, record: Record) -> None:
+    if record.bundle != recommender.bundle.digest:
+        raise OtherBundle(f"the answer was made with bundle {record.bundle}, loaded is {recommender.bundle.digest}: load the former")
+
+
+def _ranked(recommender: Recommender, record: Record, query: Query) -> tuple[Candidates, Scores]:
+    """Pool and scores as they were: the pool of its own moment, scored at the request's."""
+    pooled = _moved(query, record.pool_day)
+    pool = recommender.retrieve(pooled, recommender.user_side(pooled))
+    side = _side(recommender, record, query)
+    scores = recommender.scoring.light(query, side, pool)
+    return pool, scores if record.rung == "light" else recommender.scoring.heavy(side, pool, scores)
+
+
+def _side(recommender: Recommender, record: Record, query: Query) -> UserSide:
+    """The user's side as it was: of its own moment when it came from the cache."""
+    return recommender.user_side(_moved(query, record.side_day))
+
+
+def _moved(query: Query, day: float) -> Query:
+    """The same question at another moment."""
+    return replace(query, request=structs.replace(query.request, at_day=day))
+
+
+def _propensity(recommender: Recommender, record: Record) -> float:
+    """How likely this arrangement was under the drawn rules; 1 where nothing is drawn."""
+    propensity = 1.0
+    met = {move.rule for move in record.moves if move.what == "added"}
+    for spec in recommender.system.rules:
+        if spec.kind == "exposure_floor":
+            share = 1 / max(int(spec.settings["every"]), 1)
+            propensity *= share if spec.kind in met else 1 - share if share < 1 else 1
+    return propensity
+
+
+def _rules(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
+    catalogue = recommender.catalogue
+    return [
+        {
+            "rule": move.rule,
+            "what": move.what,
+            "items": [catalogue.item_id(row) for row in move.rows[:20]],
+            "count": len(move.rows),
+            "why": move.why,
+        }
+        for move in record.moves
+    ]
+
+
+def _shown(position: int, entry: Answered) -> dict[str, Any]:
+    return {"position": position, "item_id": entry.item_id, "score": entry.score, "sources": list(entry.sources), "reason": entry.reason}
+
+
+def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
+    query = recommender.query(record.request, UserState.unpack(record.state))
+    catalogue, pool, groups = recommender.catalogue, None, {}
+    if record.rung in ("full", "light"):
+        pool, scores = _ranked(recommender, record, query)
+        groups = _attributed(recommender, record, query, pool, scores)
+    told = []
+    for position, entry in enumerate(record.items):
+        told.append(
+            _shown(position, entry)
+            | {
+                "title": catalogue.title(entry.row),
+                "retrieved": _retrieved(recommender, pool, entry.row),
+                "linear": _linear(recommender, query, entry.row),
+                "ranker": groups.get(entry.row, {}),
+                "rules": sorted({move.rule for move in record.moves if entry.row in move.rows}),
+            }
+        )
+        told[-1]["nearest"] = told[-1]["linear"][0] if told[-1]["linear"] else None
+    return told
+
+
+def _retrieved(recommender: Recommender, pool: Candidates | None, row: int) -> list[dict[str, Any]]:
+    """Every source that returned the item, best rank first; none for one that filled up the list."""
+    at = int(np.flatnonzero(pool.rows == row)[0]) if pool is not None and (pool.rows == row).any() else -1
+    if pool is None or at < 0:
+        return []
+    found = [
+        {"source": source.spec.kind, "rank": int(rank), "score": float(score)}
+        for source, rank, score in zip(recommender.sources, pool.source_ranks[at], pool.source_scores[at], strict=True)
+        if np.isfinite(rank)
+    ]
+    return sorted(found, key=lambda entry: entry["rank"])
+
+
+def _linear(recommender: Recommender, query: Query, row: int) -> list[dict[str, Any]]:
+    """The history items that say most for this one by the linear source, with their exact parts of its score."""
+    source = next((source for source in recommender.sources if hasattr(source, "contributions")), None)
+    if source is None:
+        return []
+    rows, parts = source.contributions(query, row)
+    catalogue = recommender.catalogue
+    pairs = zip(rows[:_PARTS].tolist(), parts[:_PARTS].tolist(), strict=True)
+    return [{"item_id": catalogue.item_id(other), "title": catalogue.title(other), "part": part} for other, part in pairs]
+
+
+def _attributed(recommender: Recommender, record: Record, query: Query, pool: Candidates, scores: Scores) -> dict[int, dict[str, float]]:
+    """Of each shown item the heavy ranker scored: group of features -> what it added to the logit, against the mean of those scored."""
+    if scores.heavy is None or scores.cross is None:
+        return {}
+    names = cross_names(recommender.system.kinds)
+    columns = {group: np.array([names.index(name) for name in of]) for group, of in GROUPS.items()}
+    others = np.setdiff1d(np.arange(len(names)), np.concatenate(list(columns.values())))
+    kept = pool.take(scores.kept)
+    cross = scores.cross[scores.kept]
+    side = _side(recommender, record, query)
+    added = recommender.rankers.attribute(side, kept.rows, cross, kept.seen, columns | {"sources": others})
+    lift = session_lift(cross)  # stands outside the network, so it is exact
+    added["session"] = added["session"] + lift - lift.mean()
+    at = {row: position for position, row in enumerate(kept.rows.tolist())}
+    shown = [entry.row for entry in record.items if entry.row in at]
+    return {row: {group: float(parts[at[row]]) for group, parts in added.items()} for row in shown}

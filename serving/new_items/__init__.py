@@ -1,0 +1,1 @@
+"""Items posted between two releases."""

@@ -1,0 +1,145 @@
+"""Items posted since the release, kept where all workers see them: SQLite beside the states, or Redis. A version says what changed."""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from time import time_ns
+from typing import Any, Protocol
+
+import msgspec
+
+from serving.messages import NewItem
+from serving.state.sqlite import open_wal
+from serving.state.store import StoreUnavailable
+
+_PREFIX = "shortlist:items"
+Written = tuple[tuple[int, int, int], ...]  # inode, size and time of the database and its log
+_SETTLED_NS = 1_000_000_000
+MAX_POSTED = 10_000  # items beyond a release; more of them are worth a release
+
+
+class ItemStore(Protocol):
+    """Posted items in the order they first came. Every method raises `StoreUnavailable`. Safe between threads."""
+
+    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
+        """Keep the items; how many were new, and the version now."""
+
+    def version(self) -> int: ...
+
+    def all(self) -> list[NewItem]: ...
+
+
+class SqliteItems:
+    """One table; a connection a call, as calls are rare: `version`, asked for every second, opens none while nothing was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: tuple[Written, int] | None = None  # a version, and what was written when it was read
+
+    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
+        def work(db: sqlite3.Connection) -> tuple[int, int]:
+            before = _count(db)
+            for item in items:
+                body = msgspec.json.encode(item)
+                db.execute(
+                    "INSERT INTO items (item_id, body) VALUES (?, ?) ON CONFLICT (item_id) DO UPDATE SET body = excluded.body",
+                    (item.item_id, body),
+                )
+            db.execute("UPDATE version SET number = number + 1")
+            if _count(db) > MAX_POSTED:
+                raise StoreUnavailable(f"more than {MAX_POSTED} items were posted since the release: make a release")
+            return _count(db) - before, int(db.execute("SELECT number FROM version").fetchone()[0])
+
+        return self._with(work, write=True)
+
+    def version(self) -> int:
+        written = tuple(_written(self._path.with_name(self._path.name + end)) for end in ("", "-wal"))
+        if self._known is not None and self._known[0] == written:
+            return self._known[1]
+        number = int(self._with(lambda db: db.execute("SELECT number FROM version").fetchone()[0]))
+        settled = all(time_ns() - at > _SETTLED_NS for _, _, at in written)  # what is written within a tick of the clock has one time
+        self._known = (written, number) if settled else None
+        return number
+
+    def all(self) -> list[NewItem]:
+        rows = self._with(lambda db: db.execute("SELECT body FROM items ORDER BY seq").fetchall())
+        return [msgspec.json.decode(body, type=NewItem) for (body,) in rows]
+
+    def _with(self, work: Any, write: bool = False) -> Any:
+        try:
+            db = open_wal(self._path, 2)
+            try:
+                db.execute("CREATE TABLE IF NOT EXISTS items (seq INTEGER PRIMARY KEY, item_id TEXT UNIQUE NOT NULL, body BLOB NOT NULL)")
+                db.execute("CREATE TABLE IF NOT EXISTS version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL)")
+                db.execute("INSERT OR IGNORE INTO version VALUES (1, 0)")
+                if not write:
+                    return work(db)
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work(db)
+                    db.execute("COMMIT")
+                    return result
+                except BaseException:
+                    db.execute("ROLLBACK")
+                    raise
+            finally:
+                db.close()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"posted items at {self._path} cannot be reached ({error}): check the disk and the path") from error
+
+
+class RedisItems:
+    """A hash of bodies, a sorted set of arrival, a version."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        self._errors = redis.RedisError
+        self._client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+
+    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
+        try:
+            first = self._client.incrby(f"{_PREFIX}:seq", len(items)) - len(items)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.zadd(f"{_PREFIX}:order", {item.item_id: first + at for at, item in enumerate(items)}, nx=True)
+            pipe.hset(f"{_PREFIX}:bodies", mapping={item.item_id: msgspec.json.encode(item) for item in items})
+            pipe.incr(f"{_PREFIX}:version")
+            new, _, version = pipe.execute()
+        except self._errors as error:
+            raise StoreUnavailable(f"posted items cannot be written to Redis ({error})") from error
+        return int(new), int(version)
+
+    def version(self) -> int:
+        try:
+            return int(self._client.get(f"{_PREFIX}:version") or 0)
+        except self._errors as error:
+            raise StoreUnavailable(f"posted items cannot be read from Redis ({error})") from error
+
+    def all(self) -> list[NewItem]:
+        try:
+            names = self._client.zrange(f"{_PREFIX}:order", 0, -1)
+            bodies = self._client.hmget(f"{_PREFIX}:bodies", names) if names else []
+        except self._errors as error:
+            raise StoreUnavailable(f"posted items cannot be read from Redis ({error})") from error
+        return [msgspec.json.decode(body, type=NewItem) for body in bodies if body is not None]
+
+
+def open_items(state_url: str) -> ItemStore:
+    """Beside the states that `--state` names."""
+    if state_url.startswith("sqlite:"):
+        return SqliteItems(Path(state_url.removeprefix("sqlite:")).with_name("items.sqlite"))
+    return RedisItems(state_url)
+
+
+def _written(path: Path) -> tuple[int, int, int]:
+    """What can be seen of a file without opening it: inode, size, time of the last write; zeros when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _count(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT COUNT(*) FROM items").fetchone()[0])

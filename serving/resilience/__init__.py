@@ -1,0 +1,1 @@
+"""An answer, always: the ladder of rungs, the budget, breakers and caches."""

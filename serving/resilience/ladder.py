@@ -1,0 +1,217 @@
+"""An answer, always: the same stages under a time budget, and a next rung for whatever fails or comes too late.
+
+    full -> light only -> the user's cached list -> linear from the history -> popular in the region -> static
+
+A stage begins only while the time left covers what it (and the rules after it) lately took; a dependency that failed is asked again
+through its breaker. Whatever the rung, the rules arrange its list and fill it up to k.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from serving.bundle.arrays import Rows
+from serving.exposures.explain import explain
+from serving.exposures.log import ExposureLog
+from serving.query import Answer, Candidates, Query, Request
+from serving.ranking.rankers import UserSide
+from serving.ranking.scoring import Scores
+from serving.recommender import Recommender, Trace, listed
+from serving.resilience.breaker import Unavailable
+from serving.resilience.budget import Countdown, Stages, timeout_seconds
+from serving.resilience.cache import Caches
+from serving.rules.slate import Ranked
+from serving.state.user_state import UserState
+
+COSTS = {
+    "full": "what the user did since the last training is not counted",
+    "light": "ordered by the light ranker alone",
+    "cached": "an earlier list of this user, without what happened since",
+    "linear": "from the history by item-item votes, not ranked",
+    "popular": "popular in the region, not personal",
+    "static": "the same list for everybody",
+}
+T = TypeVar("T")
+_LIST_LENGTH = 200  # rows kept of a good answer for the cached rung
+
+
+class RemoteRetriever(Protocol):
+    """Retrieval elsewhere. Raises when it fails or `timeout_seconds` are over."""
+
+    def __call__(self, query: Query, side: UserSide, timeout_seconds: float) -> Candidates | Awaitable[Candidates]: ...
+
+
+class RemoteRanker(Protocol):
+    """Ranking elsewhere."""
+
+    def __call__(self, query: Query, side: UserSide, pool: Candidates, timeout_seconds: float) -> Scores | Awaitable[Scores]: ...
+
+
+class _Run:
+    """One request on its way down."""
+
+    __slots__ = ("base", "pool", "pool_day", "query", "reasons", "recommender", "scores", "side_day", "time")
+
+    def __init__(self, recommender: Recommender, query: Query, time: Countdown) -> None:
+        self.recommender, self.query, self.time = recommender, query, time
+        self.reasons: list[str] = []
+        self.pool: Candidates | None = None
+        self.scores: Scores | None = None
+        self.base: Rows | None = None
+        self.pool_day = self.side_day = query.request.at_day
+
+
+class Ladder:
+    """The recommender that always answers. `retriever`, `ranker`: those stages elsewhere (split mode)."""
+
+    def __init__(
+        self, recommender: Recommender, *, caches: Caches | None = None, exposures: ExposureLog | None = None,
+        retriever: RemoteRetriever | None = None, ranker: RemoteRanker | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.recommender, self.caches, self.exposures = recommender, caches, exposures
+        self.system, self.digest, self.clock = recommender.system, recommender.bundle.digest, clock
+        self._retriever, self._ranker = retriever, ranker
+        elsewhere = {"retrieval": retriever, "ranking": ranker}
+        self.stages = Stages(tuple(name for name, given in elsewhere.items() if given is not None), clock)
+
+    def answer(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+        """`answered`, for a ladder whose stages are all in this process."""
+        return at_once(self.answered(request, state, reason, budget_ms))
+
+    async def answered(self, request: Request, state: UserState, reason: str | None = None, budget_ms: float | None = None) -> Answer:
+        """A full, rule-abiding list. `reason`: why the online read failed, when it did; `budget_ms`: what is left of the request's time."""
+        began = self.clock()
+        left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
+        recommender = self.recommender  # one for the whole request: posted items may put another in its place meanwhile
+        query = recommender.query(request, state)
+        run = _Run(recommender, query, Countdown(began, left_ms / 1e3))
+        rung, ranked = "full", await self._ranked(run)
+        if ranked is None:
+            rung, ranked = next((name, found) for name, step in self._lower() if (found := step(run)) is not None)
+        elif run.scores is not None and run.scores.heavy is None:
+            rung = "light"
+        arranging = self.clock()
+        arranged = recommender.arrange(query, ranked)
+        degraded = self._degraded(rung, run.reasons, reason)
+        trace = Trace(query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
+        answer = recommender.answer(trace, arranged, degraded)
+        self.stages.measured(run.time, "arrange", arranging)
+        answer.took_ms, answer.stage_ms = (run.time.now - began) * 1e3, run.time.stage_ms
+        if self.caches is not None and rung in ("full", "light"):
+            self.caches.lists.put(request.user_id, ranked.rows[:_LIST_LENGTH].copy())
+        if self.exposures is not None:
+            self.exposures.keep(answer)
+        return answer
+
+    def why(self, request_id: str) -> dict[str, Any] | None:
+        """How an answer came about; None when the exposure log does not hold it."""
+        record = self.exposures.find(request_id) if self.exposures is not None else None
+        return explain(self.recommender, record) if record is not None else None
+
+    def user_changed(self, user_id: str) -> None:
+        """An event of the user was taken: nothing made from the old state is used again."""
+        if self.caches is not None:
+            self.caches.user_changed(user_id)
+
+    def _lower(self) -> tuple[tuple[str, Callable[[_Run], Ranked | None]], ...]:
+        return ("cached", self._cached), ("linear", self._linear), ("popular", self._popular), ("static", self._static)
+
+    async def _ranked(self, run: _Run) -> Ranked | None:
+        """The models' order: heavy where time allows, else light; None when not even light could be had."""
+        try:
+            side = await self._retrieved(run)
+            pool = run.pool
+            assert pool is not None
+            if self._ranker is not None:
+                timeout = timeout_seconds(run.time, self.system.budget.models_ms, self.system.budget.rules_ms)
+                run.scores = await self.stages.ask(run.time, "ranking", self._ranker, run.query, side, pool, timeout)
+                if run.scores.heavy is None:
+                    run.reasons.append("ranking answered with the light ranker alone")
+                return run.recommender.scoring.order(pool, run.scores)
+            run.scores = self.stages.run(run.time, "light", run.recommender.scoring.light, run.query, side, pool)
+        except Unavailable as error:
+            run.reasons.append(str(error))
+            return None
+        if run.scores.heavy is None:
+            try:
+                run.scores = self.stages.run(run.time, "heavy", run.recommender.scoring.heavy, side, pool, run.scores)
+            except Unavailable as error:
+                run.reasons.append(str(error))
+        return run.recommender.scoring.order(pool, run.scores)
+
+    async def _retrieved(self, run: _Run) -> UserSide:
+        """Put the pool into `run`; the user's side it was found with."""
+        kept = self.caches.pool(run.query) if self.caches is not None else None
+        if kept is not None:
+            run.pool, run.pool_day, run.side_day = kept.pool, kept.day, kept.day
+            return kept.side
+        side = self.stages.run(run.time, "user_side", run.recommender.user_side, run.query)
+        if self._retriever is not None:
+            timeout = timeout_seconds(run.time, self.system.budget.retrieval_ms, self.system.budget.rules_ms)
+            run.pool = await self.stages.ask(run.time, "retrieval", self._retriever, run.query, side, timeout)
+        else:
+            run.pool = self.stages.run(run.time, "retrieve", run.recommender.retrieve, run.query, side)
+        if self.caches is not None:
+            self.caches.keep_pool(run.query, run.pool, side)
+        return side
+
+    def _cached(self, run: _Run) -> Ranked | None:
+        user_id = run.query.request.user_id
+        rows = self.caches.lists.get(user_id) if self.caches is not None else None
+        if rows is None:
+            rows = run.recommender.bundle.fallback.user(user_id)
+        fault = _fault(rows, len(run.recommender.catalogue))
+        if fault:
+            run.reasons.append(f"cached list: {fault}")
+            return None
+        run.base = rows
+        return listed(rows, run.query) if len(rows) else None
+
+    def _linear(self, run: _Run) -> Ranked | None:
+        source = next((source for source in run.recommender.sources if hasattr(source, "contributions")), None)
+        if source is None or run.query.state.is_unknown:
+            return None
+        try:
+            hits = self.stages.run(run.time, "linear", source.retrieve, run.query, run.recommender.system.light_size)
+        except Unavailable as error:
+            run.reasons.append(str(error))
+            return None
+        run.base = hits.rows
+        return listed(hits.rows, run.query) if len(hits.rows) else None
+
+    def _popular(self, run: _Run) -> Ranked | None:
+        rows = run.recommender.bundle.fallback.popular(run.query.request.region or run.query.state.region)
+        run.base = rows
+        return listed(rows, run.query) if len(rows) else None
+
+    def _static(self, run: _Run) -> Ranked:
+        run.base = run.recommender.bundle.fallback.static()
+        return listed(run.base, run.query)
+
+    def _degraded(self, rung: str, reasons: list[str], reason: str | None) -> dict[str, str] | None:
+        told = [reason, *reasons] if reason else reasons
+        if rung == "full" and not told:
+            return None
+        return {"rung": rung, "reason": "; ".join(told) or "nothing better is known of this user", "cost": COSTS[rung]}
+
+
+def _fault(rows: Rows, items: int) -> str:
+    """What is wrong with a stored list of rows; empty when nothing is."""
+    if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype != np.int32:
+        return "not a list of rows"
+    if len(rows) and (rows.min() < 0 or rows.max() >= items):
+        return "names items the bundle lacks"
+    return "" if len(np.unique(rows)) == len(rows) else "names an item twice"
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that waits for nobody elsewhere. Raises `RuntimeError` for one that waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a stage of this ladder is elsewhere: await `answered`")

@@ -1,0 +1,72 @@
+"""What the user has had, most alive first: a repeat domain's first source (half of a week's basket was bought before)."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle.arrays import ArrayFolder, Floats
+from serving.bundle.catalogue import Catalogue
+from serving.native import kernel
+from serving.query import Hits, Query
+from serving.retrieval.interest import counts, past
+from serving.retrieval.top_k import descending
+from serving.system import SourceSpec
+
+
+@dataclass(frozen=True)
+class Habits(ArrayFolder):
+    """How readily each item is bought again."""
+
+    factor: NDArray[np.float32]  # (I,) (share of buyers who came back for it, smoothed) ** power
+    tau_days: float
+
+
+@dataclass(frozen=True)
+class BuyAgain:
+    """Decayed counts x rebuy(item) ** power; an item looked at in this session counts that much more. Shapes: H history items, I items."""
+
+    spec: SourceSpec
+    habits: Habits = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        return cls(spec, Habits.load(folder))
+
+    @cached_property
+    def usual(self) -> float:
+        """The factor of an item posted since the fit."""
+        return float(self.habits.factor.mean()) if len(self.habits.factor) else 1.0
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` history items with the greatest decayed counts; none when only new items are asked for."""
+        rows = query.history_rows
+        if query.request.discover or not len(rows):
+            return Hits(rows[:0], np.empty(0, np.float32))
+        habits = self.habits
+        if kernel.native():
+            found = kernel.again(past(query, habits.tau_days), len(query.catalogue), habits.factor, self.usual, n)
+            if found is not None:
+                return Hits(*found)
+        scores = counts(query, habits.tau_days)  # (H,)
+        session_rows, weights = query.session
+        if len(session_rows):
+            at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
+            had = rows[at] == session_rows
+            scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
+        factors = habits.factor.take(rows, mode="clip")
+        if rows[-1] >= len(habits.factor):
+            factors[rows >= len(habits.factor)] = self.usual
+        scores = scores * factors
+        order = descending(scores)[:n]
+        return Hits(rows.take(order), scores.take(order))
+
+
+def buy_again(
+    *, share: float, tau_days: float = 90, weight: float = 0.6, discover_weight: float = 0.0, offset: float = 10.0
+) -> SourceSpec:  # fmt: skip
+    """What the user has had, by time-decayed counts. `weight` in the fused rank, `discover_weight` where only new items are asked for."""
+    return SourceSpec.of("buy_again", share, weight, discover_weight, offset, tau_days=tau_days)

@@ -1,0 +1,66 @@
+"""What many users had lately: everywhere, in the user's region, in the user's store. Also the lists that answer when nothing else can.
+
+Shapes: G groups (everyone, regions, places), n items a list, I items.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.catalogue import Catalogue
+from serving.query import Hits, Query
+from serving.system import SourceSpec
+
+EVERYONE, REGION, PLACE = "everyone", "region", "place"
+
+
+@dataclass(frozen=True)
+class Lists(ArrayFolder):
+    """One list a group, best first."""
+
+    groups: tuple[str, ...]  # (G,) "everyone", "region:<name>", "place:<name>"
+    rows: NDArray[np.int32]  # (G, n) -1 beyond a list's end
+    scores: NDArray[np.float32]  # (G, n) users, the group's own smoothed by everyone's
+    popularity: NDArray[np.float32]  # (I,) users everywhere
+
+
+@dataclass(frozen=True)
+class Trending:
+    """The list of the narrowest group that has one: store, region, everyone."""
+
+    spec: SourceSpec
+    lists: Lists = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        return cls(spec, Lists.load(folder))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {group: index for index, group in enumerate(self.lists.groups)}
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The first `n` of the list that are not excluded."""
+        request, state = query.request, query.state
+        rows, scores = self.prior(request.region or state.region, request.place or state.place)
+        if len(query.excluded):
+            kept = np.isin(rows, query.excluded, invert=True)
+            rows, scores = rows[kept], scores[kept]
+        return Hits(rows[:n], scores[:n], self.lists.popularity)
+
+    def prior(self, region: str = "", place: str = "") -> tuple[Rows, Floats]:
+        """Rows and scores of the best list for a region or store, best first."""
+        names = (f"{PLACE}:{place}", f"{REGION}:{region}")
+        group = next((self._index[name] for name in names if name in self._index), 0)
+        length = int(np.searchsorted(-self.lists.rows[group], 1)) if self.lists.rows[group, -1] < 0 else self.lists.rows.shape[1]
+        return self.lists.rows[group, :length], self.lists.scores[group, :length]
+
+
+def trending(*, share: float, days: float = 28, weight: float = 0.02, discover_weight: float = 0.01, offset: float = 60.0) -> SourceSpec:
+    """What many users had lately."""
+    return SourceSpec.of("trending", share, weight, discover_weight, offset, days=days)

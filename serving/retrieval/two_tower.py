@@ -1,0 +1,150 @@
+"""Nearest items to the user's vector. The vector is made by the rankers' `request.onnx` from the user's features and `history_embedding`.
+
+    score(u, i) = user . item_i / temperature + prior_i
+
+Shapes: I items, D dimensions, H history items.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.catalogue import Catalogue
+from serving.native import kernel
+from serving.query import Hits, Query
+from serving.retrieval.cells import Cells, stretch
+from serving.retrieval.int8_scan import Int8Scan, scan_once
+from serving.retrieval.interest import interest, past
+from serving.retrieval.top_k import select
+from serving.system import SourceSpec
+
+BAG_TAU_DAYS = 60.0
+NEW_DAYS = 14.0  # an item counts as new that long, and while nobody is known to have had it
+FRESH_EVERY = 25  # of the list's places, one for a new item
+
+
+@dataclass(frozen=True)
+class TowerTable(ArrayFolder):
+    """What the towers left for each item."""
+
+    vectors: NDArray[np.int8]  # (I, D) item vectors over their scale
+    scales: NDArray[np.float32]  # (I,)
+    prior: NDArray[np.float32]  # (I,)
+    history: NDArray[np.float16]  # (I, D) rows of the bag
+    temperature: float
+
+
+@dataclass(frozen=True)
+class TwoTower:
+    """Search of the int8 table: of all of it, or of the nearest cells where it has some."""
+
+    spec: SourceSpec
+    table: TowerTable = field(repr=False)
+    new: NDArray[np.bool_] | None = field(default=None, repr=False)  # (I,) at the cut; rows beyond were posted since. None: none is
+    cells: Cells | None = field(default=None, repr=False)  # of a catalogue too large to search whole
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        created = catalogue.created_day
+        new = np.isnan(created) | (created >= catalogue.cut_day - NEW_DAYS)
+        cells = Cells.load(folder / "cells") if (folder / "cells").is_dir() else None
+        return cls(spec, TowerTable.load(folder), new, cells)
+
+    def history_embedding(self, query: Query) -> Floats:
+        """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
+        found = kernel.bag(self.table.history, past(query, BAG_TAU_DAYS), len(query.catalogue)) if kernel.native() else None
+        if found is not None:
+            return found
+        rows, weights = interest(query, BAG_TAU_DAYS)
+        known = rows < len(self.table.history)
+        if not known.all():
+            rows, weights = rows[known], weights[known]
+        if not len(rows):
+            return np.zeros(self.table.history.shape[1], np.float32)
+        parts = self._wide_history.take(rows, axis=0)
+        parts *= weights[:, None]
+        bag = parts.sum(axis=0)
+        return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
+
+    @cached_property
+    def _wide_history(self) -> Floats:
+        """The rows of the bag in float32, made once: numpy widens slowly."""
+        return self.table.history.astype(np.float32)
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The `n` items nearest to `vector` (D,); nothing without one."""
+        if vector is None:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
+        table = self.table
+        vector = np.asarray(vector, np.float32).ravel() / np.float32(table.temperature)
+        if self.cells is not None:
+            return self._near(self.cells, vector, n, query.excluded)
+        found = kernel.search(table.vectors, vector, table.scales, table.prior, self._is_fresh, FRESH_EVERY, n, query.excluded)
+        if found is not None:
+            rows, scores, values = found
+            return Hits(rows, scores, values)
+        values = self._scan.products(vector, table.scales, table.prior)  # (I,)
+        rows = self._with_fresh(select(values, n, query.excluded), values, n, query.excluded)
+        return Hits(rows, values.take(rows), values)
+
+    def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
+        """From the nearest cells, and whatever was posted since they were made."""
+        table, posted = self.table, slice(len(cells.rows), None)
+        begins, ends = cells.near(vector)
+        rows = np.concatenate((stretch(cells.rows, begins, ends), np.arange(len(cells.rows), len(table.vectors), dtype=np.int32)))
+        scores = kernel.spans(cells.vectors, vector, cells.scales, cells.prior, begins, ends)
+        if scores is None:
+            parts = (stretch(values, begins, ends) for values in (cells.vectors, cells.scales, cells.prior))
+            scores = scan_once(next(parts), vector, *parts)
+        if len(rows) > len(scores):
+            scores = np.concatenate((scores, scan_once(table.vectors[posted], vector, table.scales[posted], table.prior[posted])))
+        best = select(scores, n + len(excluded))
+        best = best[np.isin(rows[best], excluded, invert=True)][:n] if len(excluded) else best
+        return Hits(rows[best], scores[best])
+
+    @cached_property
+    def _scan(self) -> Int8Scan:
+        return Int8Scan(self.table.vectors)
+
+    @cached_property
+    def fresh(self) -> Rows:
+        """Rows of new items, ascending: those new at the cut, and all posted since."""
+        if self.new is None:
+            return np.empty(0, np.int32)
+        return np.concatenate([np.flatnonzero(self.new), np.arange(len(self.new), len(self.table.vectors))]).astype(np.int32)
+
+    @cached_property
+    def _is_fresh(self) -> NDArray[np.bool_]:
+        found = np.zeros(len(self.table.vectors), np.bool_)
+        found[self.fresh] = True
+        return found
+
+    def _with_fresh(self, rows: Rows, scores: Floats, n: int, excluded: Rows) -> Rows:
+        """Every `FRESH_EVERY`-th place for the best new item: without a prior it would never be shown, and never earn one."""
+        slots = np.arange(FRESH_EVERY - 1, n, FRESH_EVERY)
+        best = self._best_fresh(scores, len(slots), excluded)
+        kept = np.ones(len(rows), np.bool_)
+        kept[self._is_fresh.take(rows).nonzero()[0][: len(best)]] = False  # the same items: both lists are in the order of the scores
+        others = rows.compress(kept)[: n - len(best)]
+        slots = np.minimum(slots[: len(best)], len(others) + np.arange(len(best)))
+        mixed, given = np.empty(len(others) + len(best), np.int32), np.ones(len(others) + len(best), np.bool_)
+        given[slots] = False
+        mixed[slots], mixed[given] = best, others
+        return mixed
+
+    def _best_fresh(self, scores: Floats, n: int, excluded: Rows) -> Rows:
+        """Of the new items the `n` best, none of `excluded`."""
+        found = self.fresh.take(select(scores.take(self.fresh), n + len(excluded)))
+        return found[np.isin(found, excluded, invert=True)][:n] if len(excluded) else found
+
+
+def two_tower(
+    *, share: float, dimensions: int = 64, weight: float = 0.15, discover_weight: float = 0.15, offset: float = 60.0
+) -> SourceSpec:  # fmt: skip
+    """Nearest items to the user's vector; the item tower reads content, so an item never sold has a vector too."""
+    return SourceSpec.of("two_tower", share, weight, discover_weight, offset, dimensions=dimensions)

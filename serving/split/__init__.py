@@ -1,0 +1,1 @@
+"""Retrieval and ranking in other processes: frames, the client, the servers."""

@@ -1,0 +1,214 @@
+"""What is known of one user when a request comes: history, session, features. One packed value in the online store.
+
+History is kept per distinct item, decayed to that item's own last event, so that one event updates one row, in any order:
+    c(t) = c(last) * exp(-(t - last) / tau);   an event at t >= last:  c = c * exp(-(t - last) / tau) + 1,  last = t
+Shapes: H distinct items in the history, T decay constants, E session events, Fu user features.
+"""
+
+import struct
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.names import TAUS_DAYS
+from serving.bundle.arrays import ArrayFolder
+from serving.bundle.catalogue import item_key
+
+SESSION_LENGTH = 64  # latest non-positive events kept
+SESSION_TYPES = ("click", "product_view", "video_view", "add_to_cart", "like", "dislike", "hide", "watch", "purchase")
+_HEADER = struct.Struct("<4sHHIIIddQ")  # magic, version, T, H, E, Fu, created_day, updated_day, schema key
+_MAGIC = b"SLUS"
+_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "f4", "f4", "f4", "u1")))  # of the arrays, in the order they are packed
+
+
+class BadState(ValueError):
+    """The stored bytes are not a user state of this version."""
+
+
+def _empty(dtype: str, *shape: int) -> NDArray:  # type: ignore[type-arg]
+    return np.empty(shape or (0,), dtype)
+
+
+@dataclass(frozen=True)
+class UserState:
+    """One user. History rows are sorted by item key; session events by time, oldest first."""
+
+    user_id: str
+    keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (H,) item keys
+    first_day: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (H,) days since 1970
+    last_day: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (H,)
+    counts: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (H,) positive events
+    decayed: NDArray[np.float32] = field(default_factory=lambda: _empty("f4", 0, len(TAUS_DAYS)))  # (H, T) at last_day
+    session_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (E,)
+    session_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (E,)
+    session_types: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (E,) index into SESSION_TYPES
+    features: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (Fu,) user_stats; empty: not known
+    schema_key: int = 0  # of the feature names `features` were made with; 0 when empty
+    place: str = ""  # usual store
+    region: str = ""
+    consent: str = "full"
+    created_day: float = float("nan")
+    updated_day: float = float("nan")  # of the latest event folded in
+    _packed: bytes = field(default=b"", init=False, compare=False, repr=False)  # its bytes, once they are known; a changed copy has none
+
+    def same_as(self, other: "UserState") -> bool:
+        """Whether both say the same of the user."""
+        return self is other or self.pack() == other.pack()
+
+    @property
+    def is_unknown(self) -> bool:
+        return not len(self.keys) and not len(self.session_keys)
+
+    def decayed_at(self, day: float) -> NDArray[np.float32]:
+        """Decayed counts as of `day`: (H, T). Events after `day` are not in a state asked for it."""
+        age = np.maximum(day - self.last_day, 0.0)[:, None]  # (H, 1)
+        return (self.decayed * np.exp(-age / np.asarray(TAUS_DAYS))).astype(np.float32)  # (H, T)
+
+    def with_positive(self, key: int, day: float) -> "UserState":
+        """The state after one positive event (a purchase). O(H); order of events does not matter."""
+        at = int(np.searchsorted(self.keys, np.uint64(key)))
+        taus = np.asarray(TAUS_DAYS)
+        updated = day if np.isnan(self.updated_day) else max(self.updated_day, day)
+        if at < len(self.keys) and int(self.keys[at]) == key:
+            last, first = self.last_day.copy(), self.first_day.copy()
+            counts, decayed = self.counts.copy(), self.decayed.copy()
+            if day >= last[at]:
+                decayed[at] = decayed[at] * np.exp(-(day - last[at]) / taus) + 1
+                last[at] = day
+            else:
+                decayed[at] += np.exp(-(last[at] - day) / taus)
+                first[at] = min(first[at], day)
+            counts[at] += 1
+            return replace(self, last_day=last, first_day=first, counts=counts, decayed=decayed, updated_day=updated)
+        return replace(
+            self,
+            keys=np.insert(self.keys, at, np.uint64(key)),
+            first_day=np.insert(self.first_day, at, day),
+            last_day=np.insert(self.last_day, at, day),
+            counts=np.insert(self.counts, at, np.float32(1)),
+            decayed=np.insert(self.decayed, at, np.ones(len(taus), np.float32), axis=0),
+            updated_day=updated,
+        )
+
+    def with_session_event(self, key: int, kind: str, day: float) -> "UserState":
+        """The state after a click, view, like, …; the oldest beyond SESSION_LENGTH is dropped."""
+        order = slice(-SESSION_LENGTH, None)
+        days = np.append(self.session_days, day)
+        by_time = np.argsort(days, kind="stable")[order]
+        return replace(
+            self,
+            session_keys=np.append(self.session_keys, np.uint64(key))[by_time],
+            session_days=days[by_time],
+            session_types=np.append(self.session_types, np.uint8(SESSION_TYPES.index(kind)))[by_time],
+            updated_day=day if np.isnan(self.updated_day) else max(self.updated_day, day),
+        )
+
+    def pack(self) -> bytes:
+        """One value for the online store."""
+        if self._packed:
+            return self._packed
+        head = _HEADER.pack(
+            _MAGIC, 1, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features),
+            self.created_day, self.updated_day, self.schema_key,
+        )  # fmt: skip
+        texts = "\0".join((self.user_id, self.place, self.region, self.consent)).encode()
+        arrays = (
+            self.keys, self.first_day, self.last_day, self.session_keys, self.session_days,
+            self.counts, self.decayed, self.features, self.session_types,
+        )  # fmt: skip
+        packed = b"".join((head, struct.pack("<I", len(texts)), texts, *(np.ascontiguousarray(a).data for a in arrays)))
+        object.__setattr__(self, "_packed", packed)
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Raises `BadState` when the bytes are not a state of this version."""
+        try:
+            magic, version, taus, h, e, fu, created, updated, schema = _HEADER.unpack_from(packed)
+            if magic != _MAGIC or version != 1 or taus != len(TAUS_DAYS):
+                raise BadState(f"expected user state version 1 with {len(TAUS_DAYS)} decays, got {version} with {taus}: materialize again")
+            (length,) = struct.unpack_from("<I", packed, _HEADER.size)
+            at = _HEADER.size + 4 + length
+            user_id, place, region, consent = packed[at - length : at].decode().split("\0")
+            parts = []
+            for dtype, count in zip(_DTYPES, (h, h, h, e, e, h, h * taus, fu, e), strict=True):
+                parts.append(np.ndarray(count, dtype, packed, at))
+                at += count * dtype.itemsize
+        except (struct.error, ValueError, TypeError, UnicodeDecodeError) as error:
+            raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
+        keys, first, last, s_keys, s_days, counts, decayed, features, s_types = parts
+        if e and max(packed[at - e : at]) >= len(SESSION_TYPES):
+            raise BadState(f"user state of {len(packed)} bytes names an event type it cannot have: materialize again")
+        state = cls.__new__(cls)  # all fields at once: one by one, as a frozen class sets them, takes as long as all the rest
+        vars(state).update(
+            user_id=user_id, keys=keys, first_day=first, last_day=last, counts=counts, decayed=decayed.reshape(h, taus),
+            session_keys=s_keys, session_days=s_days, session_types=s_types, features=features, schema_key=schema, place=place,
+            region=region, consent=consent, created_day=created, updated_day=updated, _packed=packed if at == len(packed) else b"",
+        )  # fmt: skip
+        return state
+
+
+@dataclass(frozen=True)
+class StateTable(ArrayFolder):
+    """Every user's state at a cut: what training, evaluation and batch read, and what fills the online store.
+
+    Shapes: U users sorted by id, N history rows of all users end to end.
+    """
+
+    user_ids: NDArray[np.bytes_]  # (U,) UTF-8, sorted by bytes
+    ends: NDArray[np.int64]  # (U,) where each user's history rows end
+    keys: NDArray[np.uint64]  # (N,) sorted within a user
+    first_day: NDArray[np.float64]  # (N,)
+    last_day: NDArray[np.float64]  # (N,)
+    counts: NDArray[np.float32]  # (N,)
+    decayed: NDArray[np.float32]  # (N, T) at last_day
+    features: NDArray[np.float32]  # (U, Fu)
+    place: NDArray[np.bytes_]  # (U,)
+    region: NDArray[np.bytes_]  # (U,)
+    consent: NDArray[np.bytes_]  # (U,)
+    created_day: NDArray[np.float64]  # (U,)
+    feature_names: tuple[str, ...]  # (Fu)
+    cut_day: float  # nothing at or after this day was read
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def index(self, user_id: str) -> int:
+        """The user's index, or -1."""
+        name = user_id.encode()
+        width = self.user_ids.dtype.itemsize
+        if len(name) > width:
+            return -1
+        at = int(self.user_ids.searchsorted(np.array(name, f"S{width}")))  # of another width all ids would be converted
+        return at if at < len(self) and self.user_ids[at] == name else -1
+
+    @cached_property
+    def _schema_key(self) -> int:
+        return schema_key(self.feature_names)
+
+    def __getitem__(self, index: int) -> UserState:
+        rows = slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
+        last = self.last_day[rows]
+        return UserState(
+            user_id=bytes(self.user_ids[index]).decode(),
+            keys=self.keys[rows],
+            first_day=self.first_day[rows],
+            last_day=last,
+            counts=self.counts[rows],
+            decayed=self.decayed[rows],
+            features=self.features[index],
+            schema_key=self._schema_key,
+            place=bytes(self.place[index]).decode(),
+            region=bytes(self.region[index]).decode(),
+            consent=bytes(self.consent[index]).decode(),
+            created_day=float(self.created_day[index]),
+            updated_day=float(np.maximum.reduce(last)) if len(last) else float("nan"),
+        )
+
+
+def schema_key(feature_names: tuple[str, ...]) -> int:
+    """A 64-bit name of an ordered list of features: a row made under one is never read under another."""
+    return item_key("\n".join(feature_names))

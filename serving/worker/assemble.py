@@ -1,0 +1,167 @@
+"""Put a server's parts together from its options: bundle, recommender, ladder, states, event log, door; then warm it."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from serving.bundle.bundle import Bundle
+from serving.events.inbox import Inbox, fold_log, open_log
+from serving.events.log import LogUnavailable
+from serving.exposures.log import ExposureLog
+from serving.http.admission import EngineLanes, EngineQueue
+from serving.http.app import App
+from serving.http.auth import Guard, load_keys
+from serving.http.routes import Api
+from serving.new_items.extend import NewItems
+from serving.new_items.store import open_items
+from serving.query import Request
+from serving.recommender import Recommender
+from serving.resilience.cache import Caches
+from serving.resilience.ladder import Ladder
+from serving.service import Clock, Service
+from serving.split.client import Peer, RemoteRanking, RemoteRetrieval
+from serving.split.frames import Shape
+from serving.split.servers import RankingServer, RetrievalServer
+from serving.state.sqlite import SqliteStore
+from serving.state.states import States, open_store
+from serving.state.store import StoreUnavailable
+from serving.state.user_state import StateTable, UserState
+from serving.system import System, load_system
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.traces import Traces
+from serving.worker.options import Options
+
+_WARM_REQUESTS = 10
+_BETWEEN_PLACES_SECONDS = 0.02
+_STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass
+class Parts:
+    """What a worker is made of."""
+
+    app: App
+    digest: str
+    background: list[Work] = field(default_factory=list)  # run beside the server until it stops
+    closers: list[Callable[[], None]] = field(default_factory=list)  # in the order they are to be called
+
+
+def assemble(options: Options, log: Any) -> Parts:
+    """A worker, warm and able to answer. Raises `serving.bundle.bundle.BadBundle` when the bundle cannot be served."""
+    system = load_system(options.system)
+    bundle = Bundle.load(options.bundle, verify=options.verify)
+    metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)
+    if options.role in ("retrieval", "ranking"):
+        warm(recommender, [])
+        inner = RetrievalServer if options.role == "retrieval" else RankingServer
+        background: list[Work] = [lambda: warm_places(recommender), metrics.keep_flushing]
+        return Parts(inner(recommender, metrics, Guard(), log), bundle.digest, background, [metrics.flush])
+    return _front(options, log, system, recommender, metrics)
+
+
+def _front(options: Options, log: Any, system: System, recommender: Recommender, metrics: Metrics) -> Parts:
+    """A server that users ask: the whole recommender, or one whose halves are elsewhere."""
+    bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
+    exposures = ExposureLog(options.exposures or options.home / "exposures")
+    caches = Caches(bundle.digest, time.monotonic)
+    peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
+    ladder = Ladder(recommender, caches=caches, exposures=exposures, **_elsewhere(recommender, *peers))
+    table = StateTable.load(options.users) if options.users is not None else None
+
+    def states() -> States:
+        return States(open_store(options.state_url, system.budget.features_ms), table, system.learning)
+
+    reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
+    _refill(options, states, log)
+    new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
+    service = Service(ladder, reading, clock, request_ids(), inbox, new_items)
+    guard = Guard(load_keys(options.keys) if options.keys is not None else None)
+    traces = Traces(options.traces or None, f"shortlist-{system.name}")
+    turn = (EngineQueue if options.role == "fused" else EngineLanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
+    warm(recommender, reading.some(_WARM_REQUESTS))
+    metrics.watch(
+        caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.stages.breakers, "state": service.breaker}.items()}
+    )
+    door = Api(service, turn, metrics, guard, traces, log)
+    background: list[Work] = [lambda: warm_places(recommender, clock.day()), metrics.keep_flushing]
+    if new_items is not None:
+        background.append(lambda: new_items.follow(log))
+    return Parts(
+        door,
+        bundle.digest,
+        background,
+        [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers), metrics.flush],
+    )
+
+
+def _refill(options: Options, states: Callable[[], States], log: Any) -> None:
+    """Fold the embedded event log into embedded states that were lost, or never made."""
+    folder = Path(options.events_url.removeprefix("dir:"))
+    made = states()
+    try:
+        if isinstance(made.store, SqliteStore) and (folder / "events.sqlite").is_file() and made.store.is_empty():
+            log.info("states made from the event log", events=fold_log(folder, made))
+    except (StoreUnavailable, LogUnavailable) as error:  # lists can be made without
+        log.warning("states cannot be made from the event log", reason=str(error))
+    finally:
+        made.store.close()
+
+
+def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:
+    """Puts another recommender of the same bundle into the ladder; pools made without its items are forgotten."""
+
+    def use(recommender: Recommender) -> None:
+        ladder.recommender = recommender
+        caches.pools.clear()
+
+    return use
+
+
+def _elsewhere(recommender: Recommender, *peers: Peer) -> dict[str, Any]:
+    """The halves of a split recommender; nothing for a fused one."""
+    if not peers:
+        return {}
+    digest, shape = recommender.bundle.digest, Shape.of(recommender)
+    return {"retriever": RemoteRetrieval(peers[0], digest, shape), "ranker": RemoteRanking(peers[1], digest)}
+
+
+def clock_of(options: Options, cut_day: float) -> Clock:
+    """The server's clock. `auto`: now, or the bundle's cut when that is long ago, as it is with a data set of the past."""
+    if options.clock == "auto":
+        return Clock(cut_day) if time.time() / 86_400 - cut_day > _STALE_DAYS else Clock()
+    return Clock(options.start_day)
+
+
+def request_ids() -> Callable[[], str]:
+    """Ids no other worker gives: this process's random prefix and a counter."""
+    prefix, numbers = os.urandom(6).hex(), count()
+    return lambda: f"{prefix}{next(numbers):08x}"
+
+
+def warm(recommender: Recommender, states: Sequence[UserState]) -> None:
+    """Answer for known and unknown users on every rung before anybody asks, so that the first answer is as fast as the hundredth.
+
+    Nothing of it is logged, cached or counted.
+    """
+    ladder, day = Ladder(recommender), recommender.catalogue.cut_day
+    for state in (*states, UserState(""), UserState("")):
+        request = Request(state.user_id, recommender.system.answer_size, day)
+        recommender.recommend(request, state)
+        ladder.answer(request, state, None, 0.0)
+
+
+async def warm_places(recommender: Recommender, day: float | None = None) -> None:
+    """What sources keep for each place, made beside the first requests and not within them: tens of milliseconds a place."""
+    when = recommender.catalogue.cut_day if day is None else day
+    for place in recommender.catalogue.places:
+        query = recommender.query(Request("", recommender.system.answer_size, when, place=place), UserState(""))
+        await asyncio.to_thread(recommender.retrieve, query)
+        await asyncio.sleep(_BETWEEN_PLACES_SECONDS)

@@ -1,0 +1,109 @@
+"""What a server is told at its start: one frozen dataclass, made from the command line and handed on."""
+
+import argparse
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+Role = Literal["fused", "retrieval", "ranking", "recommender"]
+Kernel = Literal["auto", "native", "pure"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """One field an option; `python -m serving --help` prints the meanings below."""
+
+    bundle: Path  # folder of a bundle
+    system: str = "shop"  # name of a system, or path of a system file
+    role: Role = "fused"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int = 0  # 0: no gRPC
+    workers: int = 1  # processes that share the port
+    users: Path | None = None  # StateTable folder at the bundle's cut; none: every user starts from their events
+    state: str = ""  # sqlite:PATH or redis://…; empty: sqlite beside the events
+    events: str = ""  # dir:PATH or kafka://HOST:PORT/TOPIC; empty: dir:.shortlist/serving
+    exposures: Path | None = None  # folder of the exposure log; none: beside the events
+    keys: Path | None = None  # keys file (serving/http/auth.py); none: everybody may ask
+    clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
+    retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)
+    ranking: str = ""  # HOST:PORT of the ranking server (role recommender)
+    kserve: bool = True  # False: only the fast path, nothing behind it
+    traces: str = ""  # OTLP/HTTP endpoint for traces; empty: none
+    kernel: Kernel = "auto"  # native: the compiled loops or no start; pure: without them; auto: where they are installed
+    drain_seconds: float = 0.0  # after SIGTERM, keep answering this long while not ready
+    log_level: str = "info"
+    share_port: bool = False  # set for the workers of one supervisor
+    verify: bool = True  # False: the supervisor has hashed the bundle already
+
+    @property
+    def home(self) -> Path:
+        """Where what the server writes goes when no other place is named."""
+        return Path(self.events.removeprefix("dir:")) if self.events.startswith("dir:") else Path(".shortlist/serving")
+
+    @property
+    def state_url(self) -> str:
+        return self.state or f"sqlite:{self.home / 'states.sqlite'}"
+
+    @property
+    def events_url(self) -> str:
+        return self.events or f"dir:{self.home}"
+
+    @property
+    def start_day(self) -> float | None:
+        """The clock's start in days since 1970; None: now."""
+        if self.clock == "now":
+            return None
+        moment = datetime.fromisoformat(self.clock)
+        if moment.tzinfo is None:
+            raise ValueError(f"--clock {self.clock!r} has no time zone: write 2017-11-27T00:00:00+00:00")
+        return moment.timestamp() / 86_400.0
+
+    def arguments(self) -> list[str]:
+        """The command line that gives these options."""
+        line = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and value is not None:
+                line += [f"--{field.name.replace('_', '-')}", str(value)]
+        return line
+
+
+def parse(arguments: list[str]) -> Options:
+    """Options from a command line; exits with a sentence when one is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Answer recommendation requests from one bundle.")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle")
+    parser.add_argument("--system", default="shop", help="name of a system, or path of a system file")
+    parser.add_argument("--role", default="fused", choices=get_args(Role))
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--grpc-port", type=int, default=0, help="0: no gRPC")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the port")
+    parser.add_argument("--users", type=Path, help="StateTable folder at the bundle's cut")
+    parser.add_argument("--state", default="", help="sqlite:PATH or redis://HOST:PORT/DB; default: sqlite beside the events")
+    parser.add_argument("--events", default="", help="dir:PATH or kafka://HOST:PORT/TOPIC; default: dir:.shortlist/serving")
+    parser.add_argument("--exposures", type=Path, help="folder of the exposure log; default: beside the events")
+    parser.add_argument("--keys", type=Path, help="keys file, see serving/http/auth.py; default: everybody may ask")
+    parser.add_argument(
+        "--clock", default="now", help="now; the timestamp at which the server's clock starts; auto: the bundle's cut when it is long ago"
+    )
+    parser.add_argument("--retrieval", default="", help="HOST:PORT of the retrieval server (role recommender)")
+    parser.add_argument("--ranking", default="", help="HOST:PORT of the ranking server (role recommender)")
+    parser.add_argument("--kserve", type=_yes, default=True, help="False: only the fast path")
+    parser.add_argument("--traces", default="", help="OTLP/HTTP endpoint for traces")
+    parser.add_argument("--kernel", default="auto", choices=get_args(Kernel), help="native: compiled loops or no start; pure: without them")
+    parser.add_argument("--drain-seconds", type=float, default=0.0, help="after SIGTERM, keep answering this long while not ready")
+    parser.add_argument("--share-port", type=_yes, default=False, help="set for workers of one supervisor")
+    parser.add_argument("--verify", type=_yes, default=True, help="hash the bundle's files before serving it")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    options = Options(**vars(parser.parse_args(arguments)))
+    if options.role == "recommender" and not (options.retrieval and options.ranking):
+        parser.error("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT")
+    return options
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() == "true"

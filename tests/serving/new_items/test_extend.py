@@ -1,0 +1,177 @@
+"""Items posted since the release: known at once, retrievable through the content tower, recalled at once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.bundle.bundle import Bundle
+from serving.messages import NewItem
+from serving.new_items.extend import NewItems, _with_vectors, grown
+from serving.new_items.store import ItemStore, RedisItems, SqliteItems
+from serving.query import Request
+from serving.ranking.rankers import ItemSide
+from serving.recommender import Recommender
+from serving.retrieval.two_tower import TowerTable, TwoTower
+from serving.state.store import StoreUnavailable
+from tests.serving import tiny_bundle
+from tests.serving.servers import in_process, tiny_options
+from tests.serving.tiny_bundle import DAY, ITEMS, WIDTH
+
+NEW = NewItem("new-1", category="D > C3", brand="brand 2", title="OAT BAR 40", price=2.5)
+TABLE = tiny_bundle.states()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    return Recommender(Bundle.load(tiny_bundle.write_tiny(tmp_path_factory.mktemp("posted"))), tiny_bundle.system())
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], ItemStore]:
+    if request.param == "sqlite":
+        return lambda: SqliteItems(tmp_path / "items.sqlite")
+    import redis
+
+    url = request.getfixturevalue("redis_url")
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return lambda: RedisItems(url)
+
+
+def test_a_posted_item_has_a_row_of_its_own_after_those_of_the_bundle(base: Recommender) -> None:
+    catalogue = grown(base, [NEW]).catalogue
+    row = catalogue.row_of("new-1")
+    assert row == ITEMS
+    assert (catalogue.item_id(row), catalogue.title(row), float(catalogue.price[row])) == ("new-1", "OAT BAR 40", 2.5)
+    assert catalogue.category_names[catalogue.category[row, 1]] == "D > C3"
+    assert catalogue.brand_names[catalogue.brand[row]] == "brand 2"
+    assert np.isnan(catalogue.features[row]).all()
+    assert [catalogue.row_of(f"i{number:03}") for number in (0, 100, 239)] == [0, 100, 239]
+    assert len(base.catalogue) == ITEMS  # the bundle's own is untouched
+
+
+def test_lists_of_who_has_nothing_to_do_with_a_posted_item_stay_as_they_were(base: Recommender) -> None:
+    larger = grown(base, [NEW])
+    for index in range(len(TABLE)):
+        state = TABLE[index]
+        before, after = (one.recommend(Request(state.user_id, 10, DAY), state) for one in (base, larger))
+        assert [item.item_id for item in before.items] == [item.item_id for item in after.items]
+
+
+def test_a_user_who_has_a_posted_item_is_answered(base: Recommender) -> None:
+    from serving.bundle.catalogue import item_key
+
+    state = TABLE[1].with_positive(item_key("new-1"), DAY).with_session_event(item_key("new-1"), "click", DAY)
+    answer = grown(base, [NEW]).recommend(Request("u01", 10, DAY + 1), state)
+    assert len(answer.items) == 10
+
+
+def test_an_item_the_bundle_has_is_recalled_at_once(base: Recommender) -> None:
+    state = TABLE[1]
+    first = base.recommend(Request("u01", 5, DAY), state).items[0].item_id
+    recalled = grown(base, [NewItem(first, policy_flags=["recalled"])])
+    assert first not in {item.item_id for item in recalled.recommend(Request("u01", 50, DAY), state).items}
+
+
+def test_the_nearest_posted_item_comes_first_from_the_tower() -> None:
+    # Two items on the axes; the posted one lies where the user's vector points, the prior of its kind is the median of its category.
+    table = TowerTable(
+        vectors=np.array([[127, 0], [0, 127]], np.int8),
+        scales=np.full(2, 1 / 127, np.float32),
+        prior=np.array([-1.0, -3.0], np.float32),
+        history=np.zeros((2, 2), np.float16),
+        temperature=0.1,
+    )
+
+    class Leaves:
+        category = np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3]])
+
+    spec = tiny_bundle.system().sources[0]
+    source = _with_vectors(TwoTower(spec, table), Leaves, np.array([[0.6, 0.8]], np.float32), np.ones((1, 2), np.float32))  # type: ignore[arg-type]
+    assert isinstance(source, TwoTower)
+    assert source.table.prior.tolist() == [-1.0, -3.0, -1.0]
+
+    class Asked:
+        excluded = np.empty(0, np.int32)
+
+    hits = source.retrieve(Asked(), 3, np.array([0.6, 0.8], np.float32))  # type: ignore[arg-type]
+    # 0.6 / 0.1 - 1 = 5;  0.8 / 0.1 - 3 = 5;  (0.36 + 0.64) / 0.1 - 1 = 9
+    assert hits.rows[0] == 2
+    assert np.allclose(hits.scores, [9, 5, 5], atol=0.05)
+
+
+def test_what_one_worker_posts_another_takes_up_and_a_restart_keeps(base: Recommender, store: Callable[[], ItemStore]) -> None:
+    used: dict[str, Recommender] = {}
+    first, second = (
+        NewItems(base, store(), lambda made, name=name: used.update({name: made}), lambda: DAY) for name in ("first", "second")
+    )  # type: ignore[misc]
+    assert first.post([NEW, NewItem("new-2")])[0] == 2
+    assert second.refresh()
+    assert not second.refresh()
+    assert [used[name].catalogue.row_of("new-2") for name in ("first", "second")] == [ITEMS + 1] * 2
+    assert used["second"].catalogue.created_day[ITEMS] == DAY  # new since it was posted
+    new, _ = second.post([NewItem("new-1", title="RENAMED"), NewItem("new-3")])
+    assert new == 1
+    assert first.refresh()
+    assert used["first"].catalogue.title(ITEMS) == "RENAMED"
+    again = NewItems(base, store(), lambda made: used.update(again=made), lambda: DAY)
+    assert again.refresh()
+    assert used["again"].catalogue.row_of("new-3") == ITEMS + 2
+
+
+def test_a_version_that_was_looked_at_long_after_its_write_is_still_followed_by_the_next(tmp_path: Path) -> None:
+    store = SqliteItems(tmp_path / "items.sqlite")
+    store.post([NEW])
+    os.utime(tmp_path / "items.sqlite", (0, 0))
+    assert [store.version(), store.version()] == [1, 1]
+    SqliteItems(tmp_path / "items.sqlite").post([NEW])
+    assert store.version() == 2
+
+
+def test_a_database_lost_and_put_back_is_looked_at_again(tmp_path: Path) -> None:
+    looking, path = SqliteItems(tmp_path / "items.sqlite"), tmp_path / "items.sqlite"
+    SqliteItems(path).post([NEW])
+    assert looking.version() == 1
+    path.rename(tmp_path / "kept")
+    assert looking.version() == 0
+    (tmp_path / "kept").replace(path)
+    assert looking.version() == 1
+
+
+def test_an_item_store_that_is_gone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for gone in (SqliteItems(tmp_path / "file" / "items"), RedisItems("redis://127.0.0.1:1/0")):
+        with pytest.raises(StoreUnavailable):
+            gone.version()
+        with pytest.raises(StoreUnavailable):
+            gone.post([NEW])
+
+
+async def test_items_posted_to_the_door_are_counted_and_a_recall_holds_in_the_next_answer(tmp_path: Path) -> None:
+    parts = in_process(tiny_options(tmp_path))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(parts.app), base_url="http://door") as client:
+        first = (await client.post("/v1/recommendations", json={"user_id": "u01"})).json()["items"][0]["item_id"]
+        body = {"items": [{"item_id": "new-1", "title": "OAT BAR"}, {"item_id": first, "policy_flags": ["recalled"]}]}
+        reply = await client.post("/v1/items", json=body)
+        assert (reply.status_code, reply.json()["accepted"]) == (200, 2)
+        after = (await client.post("/v1/recommendations", json={"user_id": "u01"})).json()
+        assert first not in {item["item_id"] for item in after["items"]}
+        assert (await client.post("/v1/items", json={"items": [{"item_id": "x", "colour": "red"}]})).json()["error"][
+            "field"
+        ] == "items[0].colour"
+    for close in parts.closers:
+        close()
+
+
+def test_halves_of_posted_items_are_read_after_the_bundles(base: Recommender) -> None:
+    side = ItemSide(
+        np.empty((1, 0), np.float32), np.empty((1, 0), np.float32), np.full((1, WIDTH), 7, np.float32), np.full((1, WIDTH), 8, np.float32)
+    )
+    rankers = base.rankers.with_items(side)
+    assert rankers.item_halves("light", np.array([0, ITEMS], np.int32))[1].tolist() == [7.0] * WIDTH
+    assert replace(rankers).item_halves("heavy", np.array([ITEMS], np.int32)).tolist() == [[8.0] * WIDTH]
