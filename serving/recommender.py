@@ -22,7 +22,8 @@ from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
 from serving.retrieval.fusion import RANK_OFFSET, retrieve
 from serving.retrieval.reasons import Reasons
-from serving.retrieval.sources import Source, load_sources
+from serving.retrieval.source import Embeds, Source
+from serving.retrieval.sources import load_sources
 from serving.rules.arrange import Rules
 from serving.rules.slate import Arranged, Move, Ranked
 from serving.state.user_state import UserState, schema_key
@@ -78,7 +79,7 @@ class Recommender:
 
     def user_side(self, query: Query) -> UserSide:
         """The user's side of all models, made once a request."""
-        bag = next((source.history_embedding(query) for source in self.sources if hasattr(source, "history_embedding")), None)
+        bag = next((source.history_embedding(query) for source in self.sources if isinstance(source, Embeds)), None)
         return self.rankers.user_side(request_features(query), bag)
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:

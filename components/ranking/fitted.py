@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from components.cut import read_labels
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue, item_key
-from serving.retrieval.sources import Source, load_sources
+from serving.retrieval.source import Source
+from serving.retrieval.sources import load_sources
 from serving.state.user_state import StateTable
 from serving.system import System
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.cut import Cut
 from serving.query import Hits, Query, Request
 from serving.retrieval.fusion import fuse
-from serving.retrieval.sources import Source
+from serving.retrieval.source import Source
 from serving.system import System
 
 DEPTHS = (100, 1000)

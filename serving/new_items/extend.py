@@ -9,23 +9,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.schema import CATEGORY_LEVELS, PATH_SEPARATOR, POLICY_FLAGS
-from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.bundle.content import Content, item_content
 from serving.messages import NewItem
 from serving.new_items.store import ItemStore
-from serving.ranking.rankers import ItemSide
 from serving.recommender import Recommender
-from serving.retrieval.buy_again import BuyAgain
-from serving.retrieval.category_promotion import CategoryPromotion
-from serving.retrieval.sources import Source
-from serving.retrieval.two_tower import TwoTower
 from serving.state.store import StoreUnavailable
 
 POLL_SECONDS = 1.0  # another worker's items are known here after this long
@@ -78,7 +72,7 @@ def grown(base: Recommender, items: Sequence[NewItem]) -> Recommender:
         content = _content(fresh)
         sides = rankers.item(larger.features[len(catalogue) :], codes.astype(np.int32), content)
         rankers = rankers.with_items(sides)
-        sources = tuple(_grown_source(source, larger, sides) for source in sources)
+        sources = tuple([source.with_new_items(larger, sides) for source in sources])
     made = Recommender(base.bundle, base.system, sources=sources, rankers=rankers, catalogue=larger)
     for row, item in known.items():
         made.rules.flags[row] = _flags(item)
@@ -108,44 +102,6 @@ def _with_rows(catalogue: Catalogue, items: Sequence[NewItem]) -> Catalogue:
         plan_display=np.concatenate((catalogue.plan_display, unplanned), 2),
         plan_mailer=np.concatenate((catalogue.plan_mailer, unplanned), 2),
     )  # fmt: skip
-
-
-def _grown_source(source: Source, catalogue: Catalogue, sides: ItemSide) -> Source:
-    """A source that knows the rows of the larger catalogue; those that never look at other rows than they counted stay as they are."""
-    if isinstance(source, TwoTower) and sides.vector.shape[1]:
-        return cast(Source, _with_vectors(source, catalogue, sides.vector, sides.history))
-    if isinstance(source, CategoryPromotion):
-        return replace(source, catalogue=catalogue)
-    if isinstance(source, BuyAgain):
-        factor = source.habits.factor
-        usual = np.full(len(catalogue) - len(factor), np.median(factor), np.float32)
-        return replace(source, habits=replace(source.habits, factor=np.concatenate((factor, usual))))
-    return source
-
-
-def _with_vectors(source: TwoTower, catalogue: Catalogue, vectors: Floats, history: Floats) -> TwoTower:
-    """The tower's table with rows for posted items."""
-    table = source.table
-    scales = np.maximum(np.abs(vectors).max(axis=1), 1e-9) / 127  # (n,) as the exported ones: one scale a row
-    rounded = np.round(vectors / scales[:, None]).astype(np.int8)
-    grown_table = replace(
-        table,
-        vectors=np.concatenate((table.vectors, rounded)),
-        scales=np.concatenate((table.scales, scales.astype(np.float32))),
-        prior=np.concatenate((table.prior, _priors(table.prior, catalogue, len(vectors)))),
-        history=np.concatenate((table.history, history.astype(np.float16))),
-    )
-    return replace(source, table=grown_table)
-
-
-def _priors(prior: NDArray[np.float32], catalogue: Catalogue, n: int) -> NDArray[np.float32]:
-    """(n,) the median prior of the items of the same category: nothing is counted of a posted item, so it is taken for a usual one."""
-    overall, leaf = np.float32(np.median(prior)), catalogue.category[:, -1]
-    found = []
-    for code in leaf[len(prior) :]:
-        alike = prior[leaf[: len(prior)] == code] if code else prior[:0]
-        found.append(np.float32(np.median(alike)) if len(alike) else overall)
-    return np.array(found, np.float32)
 
 
 def _categories(catalogue: Catalogue, items: Sequence[NewItem]) -> NDArray[np.int32]:

@@ -13,6 +13,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts, past
+from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import descending
 from serving.system import SourceSpec
 
@@ -39,7 +40,7 @@ class BuyAgain:
     @cached_property
     def usual(self) -> float:
         """The factor of an item posted since the fit."""
-        return float(self.habits.factor.mean()) if len(self.habits.factor) else 1.0
+        return float(np.median(self.habits.factor)) if len(self.habits.factor) else 1.0
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` history items with the greatest decayed counts; none when only new items are asked for."""
@@ -63,6 +64,10 @@ class BuyAgain:
         scores = scores * factors
         order = descending(scores)[:n]
         return Hits(rows.take(order), scores.take(order))
+
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """Itself: a posted item comes from a history, and counts by the `usual` factor."""
+        return self
 
 
 def buy_again(

@@ -8,7 +8,7 @@ Shapes: I items, A items on offer (sold lately or planned for any store), P plac
 groupings together.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts, past, positions
+from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
 
@@ -124,6 +125,10 @@ class CategoryPromotion:
             found = offers.rows.take(best), values.take(best), values
         rows, scores, values = found
         return Hits(rows, scores, values, self.position_of)
+
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """The same offers: a posted item is not on offer, but one that was bought or clicked since says what its user goes for."""
+        return replace(self, catalogue=catalogue)
 
     def _lifts(self, query: Query) -> Floats:
         """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""

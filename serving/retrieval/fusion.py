@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving.bundle.arrays import Floats, Rows
 from serving.native import kernel
 from serving.query import Candidates, Hits, Query
-from serving.retrieval.sources import Source
+from serving.retrieval.source import Source
 from serving.retrieval.top_k import descending
 from serving.system import SourceSpec
 

@@ -17,6 +17,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.interest import interest, past, positions
+from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
 
@@ -61,6 +62,10 @@ class Linear:
             )  # fmt: skip
         rows, scores, votes = found if found is not None else self._votes(*interest(query, table.tau_days, HISTORY_LIMIT), barred, n)
         return Hits(rows, scores, votes, table.position_of) if len(votes) else Hits(rows, scores)
+
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """Itself: nobody has had a posted item, so nothing votes for it."""
+        return self
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
         """Exactly what item `row` scores: rows of history and session with their parts, greatest first; the parts sum to the score."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving.bundle.arrays import Rows
 from serving.native import kernel
 from serving.query import Candidates, Query
-from serving.retrieval.sources import Source
+from serving.retrieval.source import Source
 from serving.system import System
 
 _NAMED = 50  # items of a list whose nearest item of the history is looked for and named

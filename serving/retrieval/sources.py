@@ -2,35 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
-from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
-from serving.query import Hits, Query
 from serving.retrieval.buy_again import BuyAgain
 from serving.retrieval.category_promotion import CategoryPromotion
 from serving.retrieval.linear import Linear
+from serving.retrieval.source import Source
 from serving.retrieval.trending import Trending
 from serving.retrieval.two_tower import TwoTower
 from serving.system import SourceSpec
 
-SOURCES: Mapping[str, Any] = {
+SOURCES: Mapping[str, type[Source]] = {
     "buy_again": BuyAgain,
     "linear": Linear,
     "two_tower": TwoTower,
     "category_promotion": CategoryPromotion,
     "trending": Trending,
 }
-
-
-class Source(Protocol):
-    """Anything that answers a query with its best items."""
-
-    spec: SourceSpec
-
-    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
-        """The best `n` items, none of `query.excluded`. `vector` (D,): the user tower's output, for the sources that search by it."""
-        ...
 
 
 class UnknownSource(ValueError):
@@ -49,5 +37,4 @@ def _load(spec: SourceSpec, folder: Path, catalogue: Catalogue) -> Source:
     kind = SOURCES.get(spec.kind)
     if kind is None:
         raise UnknownSource(f"no source {spec.kind!r}: add serving/retrieval/{spec.kind}.py to SOURCES, or correct the system file")
-    source: Source = kind.load(folder, spec, catalogue)
-    return source
+    return kind.load(folder, spec, catalogue)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from serving.bundle.arrays import ArrayFolder, Floats, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
+from serving.retrieval.source import TowerSides
 from serving.system import SourceSpec
 
 EVERYONE, REGION, PLACE = "everyone", "region", "place"
@@ -59,6 +60,10 @@ class Trending:
         group = next((self._index[name] for name in names if name in self._index), 0)
         length = int(np.searchsorted(-self.lists.rows[group], 1)) if self.lists.rows[group, -1] < 0 else self.lists.rows.shape[1]
         return self.lists.rows[group, :length], self.lists.scores[group, :length]
+
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """Itself: a posted item is on no list."""
+        return self
 
 
 def trending(*, share: float, days: float = 28, weight: float = 0.02, discover_weight: float = 0.01, offset: float = 60.0) -> SourceSpec:

@@ -5,7 +5,7 @@
 Shapes: I items, D dimensions, H history items.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,7 @@ from serving.query import Hits, Query
 from serving.retrieval.cells import Cells, stretch
 from serving.retrieval.int8_scan import Int8Scan, scan_once
 from serving.retrieval.interest import interest, past
+from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
 
@@ -107,6 +108,21 @@ class TwoTower:
         best = best[np.isin(rows[best], excluded, invert=True)][:n] if len(excluded) else best
         return Hits(rows[best], scores[best])
 
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """The table with a row for each posted item; itself where the release has no item tower."""
+        table, vectors = self.table, sides.vector
+        if not vectors.shape[1]:
+            return self
+        scales = np.maximum(np.abs(vectors).max(axis=1), 1e-9) / 127  # (n,) as the exported ones: one scale a row
+        grown = replace(
+            table,
+            vectors=np.concatenate((table.vectors, np.round(vectors / scales[:, None]).astype(np.int8))),
+            scales=np.concatenate((table.scales, scales.astype(np.float32))),
+            prior=np.concatenate((table.prior, usual_priors(table.prior, catalogue.category[:, -1], len(vectors)))),
+            history=np.concatenate((table.history, sides.history.astype(np.float16))),
+        )
+        return replace(self, table=grown)
+
     @cached_property
     def _scan(self) -> Int8Scan:
         return Int8Scan(self.table.vectors)
@@ -141,6 +157,19 @@ class TwoTower:
         """Of the new items the `n` best, none of `excluded`."""
         found = self.fresh.take(select(scores.take(self.fresh), n + len(excluded)))
         return found[np.isin(found, excluded, invert=True)][:n] if len(excluded) else found
+
+
+def usual_priors(prior: Floats, leaf: NDArray[np.int32], n: int) -> Floats:
+    """(n,) the median prior of the items of the same category: nothing is counted of a posted item, so it is taken for a usual one.
+
+    `leaf` (I + n,): the finest category code of each item, 0 unknown.
+    """
+    overall, known = np.float32(np.median(prior)), leaf[: len(prior)]
+    found = []
+    for code in leaf[len(prior) : len(prior) + n]:
+        alike = prior[known == code] if code else prior[:0]
+        found.append(np.float32(np.median(alike)) if len(alike) else overall)
+    return np.array(found, np.float32)
 
 
 def two_tower(

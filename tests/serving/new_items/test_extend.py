@@ -11,7 +11,7 @@ import pytest
 
 from serving.bundle.bundle import Bundle
 from serving.messages import NewItem
-from serving.new_items.extend import NewItems, _with_vectors, grown
+from serving.new_items.extend import NewItems, grown
 from serving.new_items.store import ItemStore, RedisItems, SqliteItems
 from serving.query import Request
 from serving.ranking.rankers import ItemSide
@@ -92,8 +92,9 @@ def test_the_nearest_posted_item_comes_first_from_the_tower() -> None:
         category = np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3]])
 
     spec = tiny_bundle.system().sources[0]
-    source = _with_vectors(TwoTower(spec, table), Leaves, np.array([[0.6, 0.8]], np.float32), np.ones((1, 2), np.float32))  # type: ignore[arg-type]
-    assert isinstance(source, TwoTower)
+    none = np.empty((1, 0), np.float32)
+    sides = ItemSide(np.array([[0.6, 0.8]], np.float32), np.ones((1, 2), np.float32), none, none)
+    source = TwoTower(spec, table).with_new_items(Leaves, sides)  # type: ignore[arg-type]
     assert source.table.prior.tolist() == [-1.0, -3.0, -1.0]
 
     class Asked:

@@ -1,0 +1,74 @@
+"""What a source is: the one interface its module fills in, and two more it may.
+
+`serving/retrieval/sources.py` finds the class of a kind; its twin in `components/retrieval/` fits what `load` reads. All that is known of a
+kind stands in its two modules: nobody else asks which kind a source is, only whether it is `Explained` or `Embeds`.
+"""
+
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+from serving.bundle.arrays import Floats, Rows
+from serving.bundle.catalogue import Catalogue
+from serving.query import Hits, Query
+from serving.system import SourceSpec
+
+
+class TowerSides(Protocol):
+    """What the item tower says of n posted items."""
+
+    @property
+    def vector(self) -> Floats:
+        """(n, D) of length one; (n, 0) without a tower."""
+        ...
+
+    @property
+    def history(self) -> Floats:
+        """(n, D) what an item adds to the history bag; (n, 0) without a tower."""
+        ...
+
+
+class Source(Protocol):
+    """Anything that answers a query with its best items."""
+
+    @property
+    def spec(self) -> SourceSpec:
+        """What the system file says of it."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
+        """From what its twin wrote to `folder`. Raises `serving.bundle.arrays.BadFolder` for one that was not fitted."""
+        ...
+
+    def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
+        """The best `n` items, none of `query.excluded`. `vector` (D,): the user tower's output, for the sources that search by it."""
+        ...
+
+    def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
+        """The same source that also knows the posted items: the last n of the rows of `catalogue`, in the order of `sides`.
+
+        A source that only ever returns items it has counted returns itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A source whose score of an item is a sum over the user's own items, so that it can name them."""
+
+    def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
+        """Rows of history and session with their parts of the score of item `row`, greatest first; the parts sum to the score."""
+        ...
+
+    def nearest(self, query: Query, row: int) -> int:
+        """The row that says most for item `row`, the first of `contributions`; -1 where none says anything for it."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A source whose tower reads the user's history as one vector, made before any source is asked."""
+
+    def history_embedding(self, query: Query) -> Floats:
+        """(D,) of what the user had and looked at; zeros without any."""
+        ...
