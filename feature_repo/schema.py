@@ -1,7 +1,10 @@
-"""The four tables every dataset enters as: the only definition of their columns, types, ranges and keys.
+"""The four tables every dataset enters as: the only definition of their columns, types, ranges, widths and keys.
 
 A folder with `events.parquet`, `items.parquet`, `users.parquet` and `context.parquet` is what `shortlist train --data DIR` takes.
 All times are aware and in UTC, stored in microseconds (Feast on DuckDB refuses nanoseconds).
+
+What an id is and how wide a text may be is said once, here: the data gate (`components/data/`) and the server (`serving/messages.py`)
+both read it, so whatever may be learnt may also be asked for.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +29,16 @@ POLICY_FLAGS = ("recalled", "out_of_stock", "adult", "blocked")
 PATH_SEPARATOR = " > "  # between the levels of items.category, widest first
 CATEGORY_LEVELS = 3
 UNKNOWN = "unknown"  # the value of a missing category level, brand or region
+SECONDS_A_DAY = 86_400.0
+EARLIEST, LATEST = "1990-01-01", "2100-01-01"  # a time outside is a wrong unit, not a time
+
+LONGEST_ID = 256  # characters (code points) of an id or a name: they stand in arrays as wide as the longest
+LONGEST_TEXT = 1024  # characters of a text that people read or type
+CONTROL = r"[\x00-\x1f\x7f]"  # never in an id or a name: they are parts of keys and lines, and fixed-width arrays lose trailing zeros
+NO_CONTROL = r"^[^\x00-\x1f\x7f]*(?!\n)$"  # the same, as a JSON schema says it: all of the text (`$` alone would let a last newline pass)
+MOST_AMOUNT = 1e12  # of a price or a quantity
+MOST_POSITION = 1e6
+MOST_CODES = 255  # different values of a column whose codes are one byte; code 0 is "none"
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,9 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] | None = None
+    longest: int | None = None  # characters of a text
+    plain: bool = False  # True: without control characters
+    most_values: int | None = None  # different values in the whole table
 
 
 @dataclass(frozen=True)
@@ -56,29 +72,46 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-def _text(name: str, meaning: str, **more: object) -> Column:
-    return Column(name, "string", meaning, **more)  # type: ignore[arg-type]
+def _id(name: str, meaning: str) -> Column:
+    return Column(name, "string", meaning, longest=LONGEST_ID, plain=True)
+
+
+def _name(name: str, meaning: str, **more: object) -> Column:
+    """A short text that is a key somewhere; it may be missing unless `more` says otherwise."""
+    return Column(name, "string", meaning, longest=LONGEST_ID, plain=True, **{"required": False, **more})  # type: ignore[arg-type]
+
+
+def _text(name: str, meaning: str, longest: int | None = LONGEST_TEXT) -> Column:
+    return Column(name, "string", meaning, required=False, longest=longest)
+
+
+def _one_of(name: str, meaning: str, allowed: tuple[str, ...]) -> Column:
+    return Column(name, "string", meaning, allowed=allowed)
+
+
+def _amount(name: str, meaning: str, maximum: float = MOST_AMOUNT) -> Column:
+    return Column(name, "float", meaning, required=False, minimum=0, maximum=maximum)
 
 
 EVENTS = Table(
     "events",
     key=("event_id",),
     columns=(
-        _text("event_id", "unique; sending it again changes nothing"),
-        _text("event_type", "what happened", allowed=EVENT_TYPES),
-        _text("user_id", "who"),
-        _text("item_id", "with what"),
+        _id("event_id", "unique; sending it again changes nothing"),
+        _one_of("event_type", "what happened", EVENT_TYPES),
+        _id("user_id", "who"),
+        _id("item_id", "with what"),
         Column("timestamp", "timestamp", "when, aware, UTC"),
-        _text("session_id", "a visit: a basket, a home-page session", required=False),
-        _text("device_type", "mobile, desktop, tv, store", required=False),
-        Column("value", "float", "quantity bought, seconds watched", required=False, minimum=0),
-        Column("price", "float", "unit price paid, currency units", required=False, minimum=0),
-        _text("context_page", "page the item was seen on", required=False),
-        _text("context_query", "search text", required=False),
-        Column("context_position", "float", "0-based slot in the list", required=False, minimum=0),
-        _text("context_store", "store or market", required=False),
-        _text("context_region", "region of the request", required=False),
-        _text("context_request_id", "the answer this event came from", required=False),
+        _name("session_id", "a visit: a basket, a home-page session"),
+        _name("device_type", "mobile, desktop, tv, store"),
+        _amount("value", "quantity bought, seconds watched"),
+        _amount("price", "unit price paid, currency units"),
+        _name("context_page", "page the item was seen on"),
+        _text("context_query", "search text"),
+        _amount("context_position", "0-based slot in the list", MOST_POSITION),
+        _name("context_store", "store or market"),
+        _name("context_region", "region of the request"),
+        _name("context_request_id", "the answer this event came from"),
     ),
     references={"user_id": "users", "item_id": "items"},
 )
@@ -87,14 +120,14 @@ ITEMS = Table(
     "items",
     key=("item_id",),
     columns=(
-        _text("item_id", "catalogue id"),
-        _text("category", f"path, widest first, joined by '{PATH_SEPARATOR}'", required=False),
-        _text("brand", "brand, manufacturer or channel", required=False),
-        _text("title", "what a person reads", required=False),
-        Column("price", "float", "list price, currency units", required=False, minimum=0),
+        _id("item_id", "catalogue id"),
+        _text("category", f"path, widest first, joined by '{PATH_SEPARATOR}'"),
+        _name("brand", "brand, manufacturer or channel"),
+        _text("title", "what a person reads"),
+        _amount("price", "list price, currency units"),
         Column("created_at", "timestamp", "when it entered the catalogue", required=False),
-        _text("attributes", "JSON object of anything else", required=False),
-        _text("policy_flags", "comma-separated, of POLICY_FLAGS", required=False),
+        _text("attributes", "JSON object of anything else", longest=None),
+        _text("policy_flags", "comma-separated, of POLICY_FLAGS"),
     ),
 )
 
@@ -102,12 +135,12 @@ USERS = Table(
     "users",
     key=("user_id",),
     columns=(
-        _text("user_id", "who"),
-        _text("age_band", "coarse", required=False),
-        _text("income_band", "coarse", required=False),
-        _text("household", "size and kind", required=False),
-        _text("region", "where lists of popular items are cut", required=False),
-        _text("consent", "what may be kept and learnt", allowed=CONSENTS),
+        _id("user_id", "who"),
+        _name("age_band", "coarse"),
+        _name("income_band", "coarse"),
+        _name("household", "size and kind"),
+        _name("region", "where lists of popular items are cut"),
+        _one_of("consent", "what may be kept and learnt", CONSENTS),
         Column("created_at", "timestamp", "first seen", required=False),
     ),
 )
@@ -116,18 +149,15 @@ CONTEXT = Table(
     "context",
     key=("item_id", "place", "valid_from"),
     columns=(
-        _text("item_id", "the item planned for"),
-        _text("place", "store or market"),
+        _id("item_id", "the item planned for"),
+        _name("place", "store or market", required=True),
         Column("valid_from", "timestamp", "from when the plan holds"),
         Column("valid_until", "timestamp", "until when (exclusive)"),
-        _text("display", "display location code; null: none", required=False),
-        _text("mailer", "mailer location code; null: none", required=False),
+        _name("display", "display location code; null: none", most_values=MOST_CODES),
+        _name("mailer", "mailer location code; null: none", most_values=MOST_CODES),
     ),
     references={"item_id": "items"},
     may_be_empty=True,
 )
 
 TABLES = {table.name: table for table in (EVENTS, ITEMS, USERS, CONTEXT)}
-
-
-SECONDS_A_DAY = 86_400.0

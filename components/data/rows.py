@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.schema import POLICY_FLAGS, TABLES, Column, Table
+from feature_repo.schema import CONTROL, EARLIEST, LATEST, POLICY_FLAGS, TABLES, Column, Table
 
 if TYPE_CHECKING:
     import duckdb
-
-EARLIEST, LATEST = "1990-01-01", "2100-01-01"  # a time outside is a wrong unit, not a time
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,18 @@ def sort_out(connection: "duckdb.DuckDBPyConnection", table: Table, source: Path
 
 def _judged(table: Table) -> str:
     """A query of every row's number and reason; null where nothing is wrong."""
-    checks = [check for column in table.columns for check in _column_checks(column)]
+    checks = [check for column in table.columns for check in column_checks(column, refers=column.name in table.references)]
     checks += [
         (f"{_name(column)} NOT IN (SELECT {_name(TABLES[other].key[0])} FROM good_{other})", f"{column}: not in {other}")
         for column, other in table.references.items()
     ]
-    if not table.references:  # ids of the others are found in these
-        checks += [(f"contains({_name(column)}, chr(0))", f"{column}: holds a zero byte") for column in table.key]
     checks += _extra_checks(table)
     cases = " ".join(f"WHEN {condition} THEN {_text(reason)}" for condition, reason in checks)
     return f"SELECT file_row_number AS n, CASE {cases} END AS reason FROM raw"
 
 
-def _column_checks(column: Column) -> list[tuple[str, str]]:
-    """(condition under which a row is bad, reason) of one column."""
+def column_checks(column: Column, refers: bool) -> list[tuple[str, str]]:
+    """(condition under which a row is bad, reason) of one column. A column that `refers` to another table is found in it or not."""
     name = _name(column.name)
     checks = [(f"{name} IS NULL", f"{column.name}: missing")] if column.required else []
     if column.required and column.kind == "string":
@@ -79,6 +75,16 @@ def _column_checks(column: Column) -> list[tuple[str, str]]:
         checks.append((f"{name} > {column.maximum!r}", f"{column.name}: above {column.maximum:g}"))
     if column.allowed is not None:
         checks.append((f"{name} NOT IN ({', '.join(map(_text, column.allowed))})", f"{column.name}: not an allowed value"))
+    return checks if refers else checks + _width_checks(column)
+
+
+def _width_checks(column: Column) -> list[tuple[str, str]]:
+    """What the server would refuse of a text as well."""
+    name, checks = _name(column.name), []
+    if column.longest is not None:
+        checks.append((f"length({name}) > {column.longest}", f"{column.name}: longer than {column.longest} characters"))
+    if column.plain:
+        checks.append((f"regexp_matches({name}, {_text(CONTROL)})", f"{column.name}: holds a control character"))
     return checks
 
 

@@ -59,3 +59,13 @@ def newest_second(connection: "duckdb.DuckDBPyConnection", table: Table) -> floa
         return None
     ((newest,),) = connection.execute(f'SELECT epoch_us(max("{column}")) / 1e6 FROM good_{table.name}').fetchall()
     return None if newest is None else float(newest)
+
+
+def values_of(connection: "duckdb.DuckDBPyConnection", table: Table) -> dict[str, int]:
+    """How many different values each column holds that may hold only so many."""
+    columns = [column.name for column in table.columns if column.most_values is not None]
+    if not columns:
+        return {}
+    counts = ", ".join(f'count(DISTINCT "{column}")' for column in columns)
+    (found,) = connection.execute(f"SELECT {counts} FROM good_{table.name}").fetchall()
+    return dict(zip(columns, map(int, found), strict=True))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from components.data.duck import connect
 from components.data.ingest import BadData, check_columns, open_table
 from components.data.report_page import write_page
-from components.data.rows import EARLIEST, LATEST, Verdict, sort_out
-from components.data.summary import broken, compact, newest_second
-from feature_repo.schema import TABLES, Table
+from components.data.rows import Verdict, sort_out
+from components.data.summary import broken, compact, newest_second, values_of
+from feature_repo.schema import EARLIEST, LATEST, TABLES, Table
 from serving.system import System
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _looked_at(
     small = verdict.accepted <= ROWS_IN_MEMORY
     frame = compact(connection, table) if small else broken(connection, table)
     row_checks = _checked(_row_suite(table) if small else _count_suite(frame), frame) if verdict.accepted else []
-    whole = _whole_frame(verdict, newest)
+    whole = _whole_frame(verdict, newest, values_of(connection, table))
     checks = row_checks + _checked(_whole_suite(table, before), whole)
     (out / "expectations" / f"{table.name}.json").write_text(json.dumps(checks, indent=1) + "\n")
     return {
@@ -119,7 +119,7 @@ def _count_suite(frame: "pd.DataFrame") -> list[Any]:
     return [gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=0) for column in frame.columns]
 
 
-def _whole_frame(verdict: Verdict, newest: float | None) -> "pd.DataFrame":
+def _whole_frame(verdict: Verdict, newest: float | None, values: dict[str, int]) -> "pd.DataFrame":
     import pandas as pd
 
     share = verdict.set_aside / verdict.rows_in if verdict.rows_in else 0.0
@@ -130,6 +130,7 @@ def _whole_frame(verdict: Verdict, newest: float | None) -> "pd.DataFrame":
             "share set aside": [share],
             "rows unaccounted for": [balance],
             "newest second": [newest or 0.0],
+            **{f"different values of {column}": [count] for column, count in values.items()},
         }
     )
 
@@ -143,6 +144,11 @@ def _whole_suite(table: Table, before: dict[str, Any] | None) -> list[Any]:
         gxe.ExpectColumnValuesToBeBetween(column="rows accepted", min_value=least),
         gxe.ExpectColumnValuesToBeBetween(column="share set aside", max_value=MOST_BAD),
         gxe.ExpectColumnValuesToBeBetween(column="rows unaccounted for", min_value=0, max_value=0),
+    ]
+    suite += [
+        gxe.ExpectColumnValuesToBeBetween(column=f"different values of {column.name}", max_value=column.most_values)
+        for column in table.columns
+        if column.most_values is not None
     ]
     if before and before["accepted"]:
         volume = {"min_value": before["accepted"] * LEAST_VOLUME, "max_value": before["accepted"] * MOST_VOLUME}

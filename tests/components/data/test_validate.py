@@ -4,13 +4,17 @@ import json
 import shutil
 from datetime import UTC, datetime
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from components.data.rows import sort_out
+from components.data.rows import column_checks, sort_out
 from components.data.validate import BadTable, validate
 from feature_repo.schema import TABLES
+from serving.messages import recommendation
 
 
 @pytest.fixture
@@ -102,9 +106,72 @@ def test_bad_items_and_users_are_set_aside_before_events_are_held_against_them(d
     validate(world_system, data, tmp_path / "out")
     found = report(tmp_path / "out")["tables"]
     assert found["items"]["reasons"] == {"attributes: not JSON": 1, "policy_flags: not of the known flags": 1}
-    assert found["users"]["reasons"] == {"consent: missing": 1, "user_id: holds a zero byte": 1}
+    assert found["users"]["reasons"] == {"consent: missing": 1, "user_id: holds a control character": 1}
     assert found["events"]["reasons"] == {"item_id: not in items": 1, "user_id: not in users": 1}
     assert found["events"]["examples"]["item_id: not in items"] == pq.read_table(data / "events.parquet")["event_id"][0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [
+        ("i" * 257, "longer than 256 characters"),
+        ("https://shop.example/" + "x" * 20_000, "longer than 256 characters"),
+        ("tab\there", "holds a control character"),
+        ("line\n", "holds a control character"),
+        ("zero\0", "holds a control character"),
+        ("\x7f", "holds a control character"),
+    ],
+)
+def test_an_id_that_nobody_could_ask_for_is_set_aside_wherever_it_stands(data, world_system, tmp_path, spoilt, reason):
+    add(data, "items", {"item_id": spoilt})
+    add(data, "users", {"user_id": spoilt, "consent": "full"})
+    edit(data, "events", event_id={0: spoilt}, session_id={1: spoilt}, item_id={2: spoilt}, user_id={3: spoilt})
+    validate(world_system, data, tmp_path / "out")
+    found = {name: table["reasons"] for name, table in report(tmp_path / "out")["tables"].items()}
+    assert found["items"] == {f"item_id: {reason}": 1}
+    assert found["users"] == {f"user_id: {reason}": 1}
+    assert found["events"] == {
+        f"event_id: {reason}": 1,
+        f"session_id: {reason}": 1,
+        "item_id: not in items": 1,
+        "user_id: not in users": 1,
+    }
+
+
+@pytest.mark.parametrize("odd", ["i" * 256, "日" * 256, "00042", "a/b c?d=e&f#g", "Käse-ß-日本語", " pad ", "u2028\u2028", "'; --"])
+def test_the_gate_and_the_server_take_the_same_ids(data, world_system, tmp_path, odd):
+    add(data, "items", {"item_id": odd})
+    add(data, "users", {"user_id": odd, "consent": "full"})
+    validate(world_system, data, tmp_path / "out")
+    assert all(not table["set_aside"] for table in report(tmp_path / "out")["tables"].values())
+    asked = recommendation.decode(json.dumps({"user_id": odd}).encode())
+    assert asked.user_id == odd
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
+
+
+@given(text=WORDS | st.sampled_from(["a" * 256, "a" * 257, "\n", "a\n"]))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_an_id_at_both_ends_or_at_neither(text):
+    import duckdb
+
+    checks = column_checks(TABLES["users"].columns[0], refers=False)
+    with duckdb.connect() as connection:
+        (bad,) = connection.execute(f"SELECT {' OR '.join(f'({c})' for c, _ in checks)} FROM (SELECT ? AS user_id)", [text]).fetchone()
+    try:
+        recommendation.decode(json.dumps({"user_id": text}).encode())
+    except msgspec.ValidationError:
+        assert bad
+    else:
+        assert not bad
+
+
+def test_more_codes_than_fit_in_a_byte_stop_the_run(data, world_system, tmp_path):
+    first = pq.read_table(data / "context.parquet").slice(0, 1).to_pylist()[0]
+    add(data, "context", *({**first, "place": f"place {n}", "display": f"code {n}"} for n in range(300)))
+    with pytest.raises(BadTable, match=r"The table context is refused: different values of display is 30\d, expected at most 255"):
+        validate(world_system, data, tmp_path / "out")
 
 
 def test_of_rows_with_one_key_the_first_good_one_stays(data, world_system, tmp_path):
