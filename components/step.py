@@ -1,9 +1,9 @@
 """One step of the loop: run once per content of its inputs, never half, and give back what it read, wrote and set aside.
 
 A result is filed under `<home>/steps/<name>/<key>/`, where the key is a digest of the step's name, the content of its inputs, its
-settings and the code it runs. It is made in a folder beside that place and renamed into it when complete, under a lock: a killed run
-leaves nothing that counts, and two runs at once compute a key once. Without a home (a pod of a cluster, where Kubeflow caches) the
-work is done straight into the output folder.
+settings, the version of what it reads besides, and the code it runs. It is made in a folder beside that place and renamed into it when
+complete, under a lock: a killed run leaves nothing that counts, and two runs at once compute a key once. Without a home (a pod of a
+cluster, where Kubeflow caches) the work is done straight into the output folder.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.code_digest import ROOT, code_digest
+from components.code_digest import ROOT, SourceNotFound, code_digest
 from serving.system import load_system
 
 IMAGE = "dev.local/shortlist-python:0.1.0"  # made by `make images`; holds this package, so a step installs nothing
@@ -42,11 +42,14 @@ def run_step(
     out: Path | str,
     config: Mapping[str, Any],
     home: Path | str | None,
+    version: str | None = "",
 ) -> Record:
     """Have `function(system, **inputs, out=…, **settings)` done, or find it done, and put the result at `out`.
 
-    `config["system"]` names the system; the rest of `config` are the settings. Returns the step's record; the same record lies beside
-    `out` as `<out>.record.json`. An error of the function passes through, after its message is kept as `<out>.error.txt`.
+    `config["system"]` names the system; the rest of `config` are the settings. `version`: of what the function reads besides its inputs;
+    None when nobody can tell, so that it is done anew each time and filed under what came of it. Returns the step's record; the same
+    record lies beside `out` as `<out>.record.json`. An error of the function passes through, after its message is kept as
+    `<out>.error.txt`.
     """
     out = Path(out)
     given = {kind: None if path is None else Path(path) for kind, path in inputs.items()}
@@ -54,7 +57,7 @@ def run_step(
     print(f"step={name} state=started", flush=True)
     try:
         if home:
-            folder, record = _filed(name, function, given, config, Path(home), _beside(out, "refused"))
+            folder, record = _filed(name, function, given, config, version, Path(home), _beside(out, "refused"))
             _place(folder / "out", out)
         else:
             out.mkdir(exist_ok=True)
@@ -68,13 +71,20 @@ def run_step(
 
 
 def _filed(
-    name: str, function: Callable[..., object], inputs: Mapping[str, Path | None], config: Mapping[str, Any], home: Path, refused: Path
+    name: str,
+    function: Callable[..., object],
+    inputs: Mapping[str, Path | None],
+    config: Mapping[str, Any],
+    version: str | None,
+    home: Path,
+    refused: Path,
 ) -> tuple[Path, Record]:
     """The folder of this step's key, made now if it is not there; and its record. What a refusing step left goes to `refused`."""
     contents = {kind: digest_of(path) if path else "" for kind, path in sorted(inputs.items())}
     code = code_version(function, config["system"])
     settings = {kind: value for kind, value in config.items() if kind != "system"}
-    key = _digest({"step": name, "inputs": contents, "settings": settings, "code": code})[:24]
+    filed = {"step": name, "inputs": contents, "settings": settings, "code": code, "version": version}
+    key = _digest(filed)[:24]
     shelf = home / "steps" / name
     shelf.mkdir(parents=True, exist_ok=True)
     with _locked(shelf / f"{key}.lock"):
@@ -89,9 +99,16 @@ def _filed(
             shutil.move(partial / "out", refused)  # its report may say more than its message
             partial.rmdir()
             raise
-        record |= {"key": key, "code": code, "inputs": contents, "settings": settings, "output": digest_of(partial / "out")}
-        (partial / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True, default=str))
-        partial.rename(final)
+        output = digest_of(partial / "out")
+        if version is None:
+            key = _digest({**filed, "output": output})[:24]
+            final = shelf / key
+        record |= {"key": key, "code": code, "inputs": contents, "settings": settings, "version": version, "output": output}
+        if final.is_dir():  # read anew, and it was the same
+            shutil.rmtree(partial)
+        else:
+            (partial / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True, default=str))
+            partial.rename(final)
     return final, record
 
 
@@ -109,26 +126,31 @@ def _work(name: str, function: Callable[..., object], inputs: Mapping[str, Path 
 
 
 def code_version(function: Callable[..., object], system: str) -> str:
-    """Digest of the code this step runs for this system: reached sources, the system's own file, Feast repo and ingest."""
-    found = load_system(system)
-    file = Path(system) if system.endswith(".py") else ROOT / "serving" / "systems" / f"{system}.py"
-    ingest = ROOT.joinpath(*found.ingest.partition(":")[0].split(".")).with_suffix(".py")
-    return code_digest(function, file, ROOT / found.feature_repo, ingest)
+    """Digest of the code this step runs for this system: reached sources, the system's own file and Feast repo.
+
+    Raises `components.code_digest.SourceNotFound` when the Feast repo is not there.
+    """
+    repo = ROOT / load_system(system).feature_repo
+    if not repo.is_dir():
+        raise SourceNotFound(f"the system {system} names the feature repo {repo}, which is no folder: correct feature_repo in its file")
+    file = Path(system).resolve() if system.endswith(".py") else ROOT / "serving" / "systems" / f"{system}.py"
+    return code_digest(function, file, repo)
 
 
 def digest_of(path: Path) -> str:
     """Hex digest of a file's bytes, or of a folder's relative paths and bytes."""
     if path.is_file():
-        return _file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)
+        return _file_digest(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return _digest([[file.relative_to(path).as_posix(), digest_of(file)] for file in files])
 
 
-_known: dict[tuple[str, int, int], str] = {}  # digests of files seen in this process, by path, size and time
+_known: dict[tuple[str | int, ...], str] = {}  # digests of files seen in this process, by path, size, times and number
 
 
-def _file_digest(path: Path, size: int, changed_ns: int) -> str:
-    name = (str(path.resolve()), size, changed_ns)
+def _file_digest(path: Path) -> str:
+    found = path.stat()
+    name = (str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)  # a copy may keep its mtime
     if name not in _known:
         with path.open("rb") as file:
             _known[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -199,6 +221,11 @@ def bundle_in(packed: Path | str) -> Path:
     if len(found) != 1:
         raise NoBundle(f"{packed} holds {len(found)} bundles, expected one: run the pack step again")
     return found[0]
+
+
+def rival_in(found: Path | str, other_than: str) -> Path | None:
+    """The bundle in a champion step's output; None when it is empty, or when it holds the bundle named `other_than`."""
+    return next((path for path in Path(found).iterdir() if path.is_dir() and path.name != other_than), None)
 
 
 def users_of(features: Path | str) -> Path:

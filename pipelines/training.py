@@ -2,6 +2,8 @@
 
 shortlist pipeline run shop --runner subprocess|docker
 shortlist pipeline compile shop training.yaml
+
+Kubeflow skips a step whose image and inputs it has seen. Not those that look at the world outside: the source's data, the registry.
 """
 
 from kfp import dsl
@@ -11,7 +13,7 @@ from components.evaluation.component import evaluate, gate
 from components.export.component import export, pack
 from components.features.component import features
 from components.ranking.component import ranking
-from components.release.component import adopt, register
+from components.release.component import adopt, champion, register
 from components.retrieval.component import retrieval
 
 
@@ -22,13 +24,16 @@ def training(system: str, data: str = "", until: str = "", fast: bool = False, s
     `home`: where step results are kept and found again, empty: nowhere (a cluster caches). `tracking`: MLflow's address, empty: under home.
     """
     raw = ingest(system=system, data=data, home=home)
+    raw.set_caching_options(False)
     tables = validate(system=system, home=home, tables=raw.output)
     known = features(system=system, until=until, fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
     graphs = export(system=system, home=home, features=known.output, retrieval=sources.output, ranking=rankers.output)
     bundle = pack(system=system, home=home, features=known.output, retrieval=sources.output, export=graphs.output)
-    judged = evaluate(system=system, home=home, tracking=tracking, bundle=bundle.output, features=known.output)
+    rival = champion(system=system, home=home, tracking=tracking).after(bundle)  # who it is when the candidate is there, not hours before
+    rival.set_caching_options(False)
+    judged = evaluate(system=system, home=home, bundle=bundle.output, features=known.output, champion=rival.output)
     verdict = gate(system=system, home=home, metrics=judged.output)
     version = register(
         system=system, home=home, tracking=tracking, features=known.output, bundle=bundle.output, metrics=judged.output, gate=verdict.output
@@ -40,6 +45,7 @@ def training(system: str, data: str = "", until: str = "", fast: bool = False, s
 def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
     """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry."""
     raw = ingest(system=system, data=data, home=home)
+    raw.set_caching_options(False)
     tables = validate(system=system, home=home, tables=raw.output)
     known = features(system=system, until="end", fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
@@ -50,4 +56,6 @@ def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: in
     version.set_caching_options(False)
 
 
-STEPS = {step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, evaluate, gate, register, adopt)}
+STEPS = {
+    step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate, register, adopt)
+}

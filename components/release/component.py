@@ -1,8 +1,17 @@
-"""The steps `register` and `adopt`, as Kubeflow sees them."""
+"""The steps `champion`, `register` and `adopt`, as Kubeflow sees them. It never skips them: the registry is the world outside."""
 
 from kfp.dsl import Artifact, Input, Output
 
 from components.step import component
+
+
+@component
+def champion(system: str, home: str, tracking: str, out: Output[Artifact]) -> None:
+    """The bundle a candidate has to beat, as the registry says at this moment; an empty folder when there is none."""
+    from components.release.rival import champion as work
+    from components.step import run_step
+
+    out.metadata.update(run_step("champion", work, {}, out.path, {"system": system, "home": home, "tracking": tracking}, home=None))
 
 
 @component
@@ -16,7 +25,7 @@ def register(
     gate: Input[Artifact],
     out: Output[Artifact],
 ) -> None:
-    """The run and, when the gate passed, a version of the model in the registry. Never skipped: the registry is the world outside."""
+    """The run and, when the gate passed, a version of the model in the registry."""
     from components.release.register import register as work
     from components.step import bundle_in, run_step, users_of
 

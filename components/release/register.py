@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.release import releases as shelf
 from components.release.tracking import track
-from serving.system import System, load_system
+from serving.system import System
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,22 +53,21 @@ def register(
     return record
 
 
-def champion(system: str, home: str, tracking: str = "", other_than: str = "") -> Path | None:
+def champion(system: System, home: str, tracking: str = "") -> Path | None:
     """What a candidate has to beat: the champion's bundle, or the one judged in its place if it was learnt again from all rows.
 
-    None when there is no champion yet, or when it is the bundle named `other_than`: nothing is judged against itself.
-    Raises `UnknownBundle` when the registry names a bundle whose folder is not under `home`.
+    None when there is no champion yet. Raises `UnknownBundle` when the registry names a bundle whose folder is not under `home`.
     """
     if not tracking and not (home and _store(Path(home)).is_file()):
         return None  # nothing was ever registered: spares the 4 seconds of importing MLflow
     with open_registry(Path(home) if home else None, tracking) as client:
-        digest = _digest_of(client, model_name(load_system(system)), "champion", tag="judged")
-    if digest in (None, other_than):
+        digest = _digest_of(client, model_name(system), "champion", tag="judged")
+    if digest is None:
         return None
-    bundle = Path(home) / "bundles" / str(digest)
+    bundle = Path(home) / "bundles" / digest
     if not bundle.is_dir():
         raise UnknownBundle(
-            f"the champion of {system} is bundle {digest}, but {bundle} is not there: bring it back, or move the alias in MLflow"
+            f"the champion of {system.name} is bundle {digest}, but {bundle} is not there: bring it back, or move the alias in MLflow"
         )
     return bundle
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.code_digest import reached
+from components.code_digest import SourceNotFound, code_digest, module_file, reached
 from components.step import NoBundle, bundle_in, code_version, digest_of, run_step
 from serving.system import System
 
@@ -154,13 +154,104 @@ def test_the_code_version_covers_what_is_imported_and_nothing_else() -> None:
     assert files == {"components/step.py", "components/code_digest.py", "serving/system.py"}
 
 
-def test_the_code_version_changes_with_the_system_file(tmp_path: Path) -> None:
+def own_system(folder: Path, feature_repo: Path) -> str:
+    """A system file of its own with a Feast repo of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "tests" / "world" / "system.py").read_text()
-    own = tmp_path / "own.py"
-    own.write_text(text)
-    before = code_version(double, str(own))
-    own.write_text(text + "# a word\n")
-    assert code_version(double, str(own)) != before
+    (folder / "own.py").write_text(text.replace('"tests/world/feature_repo"', f'"{feature_repo}"'))
+    return str(folder / "own.py")
+
+
+@pytest.mark.parametrize("changed", ["own.py", "repo/features.py", "repo/feature_store.yaml", "prices.py"])
+def test_the_code_version_changes_with_the_system_file_its_feature_repo_and_what_they_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    system = own_system(tmp_path, tmp_path / "repo")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "features.py").write_text("from prices import PRICE\n")
+    (tmp_path / "repo" / "feature_store.yaml").write_text("project: own\n")
+    (tmp_path / "prices.py").write_text("PRICE = 1\n")
+    before = code_version(double, system)
+    assert code_version(double, system) == before
+    with (tmp_path / changed).open("a") as file:
+        file.write("# a word\n")
+    assert code_version(double, system) != before
+
+
+def test_a_feature_repo_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match=r"names the feature repo .*/gone, which is no folder: correct feature_repo in its file"):
+        code_version(double, own_system(tmp_path, tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("what", ["python_version", "_version"])
+def test_the_code_version_changes_with_python_and_with_every_package_learning_resolves_to(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from components import code_digest as module
+
+    before = code_digest(double)
+    if what == "_version":
+        known = module._version
+        monkeypatch.setattr(module, "_version", lambda name: "0" if name == "threadpoolctl" else known(name))
+    else:
+        monkeypatch.setattr("platform.python_version", lambda: "3.11.99")
+    assert code_digest(double) != before
+
+
+def test_the_loops_sources_belong_to_what_runs_them() -> None:
+    files = {path.relative_to(ROOT).as_posix() for path in reached(ROOT / "components" / "evaluation" / "batch.py")}
+    assert {"serving/native/kernel.py", "serving/native/rank.c", "serving/native/kernel.h"} <= files
+
+
+def test_a_users_package_is_followed_wherever_it_lies_and_installed_ones_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "elsewhere" / "warehouse"
+    (package / "tables").mkdir(parents=True)
+    for file, text in {
+        "__init__.py": "",
+        "read.py": "import numpy\nfrom . import dates\nfrom .tables.receipts import rows\nimport warehouse.stock\n",
+        "dates.py": "",
+        "stock.py": "import beside\n",
+        "unused.py": "",
+        "tables/__init__.py": "",
+        "tables/receipts.py": "from ..dates import x\n",
+    }.items():
+        (package / file).write_text(text)
+    (tmp_path / "elsewhere" / "beside.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    found = {path.relative_to(tmp_path / "elsewhere").as_posix() for path in reached(module_file("warehouse.read", "a test asks"))}
+    assert found == {
+        "beside.py",
+        *(f"warehouse/{name}.py" for name in ("__init__", "read", "dates", "stock", "tables/__init__", "tables/receipts")),
+    }
+    with pytest.raises(SourceNotFound, match=r"a test asks, but there is no module 'warehouse\.gone'"):
+        module_file("warehouse.gone", "a test asks")
+
+
+def test_what_nobody_can_name_the_version_of_is_read_again_and_the_same_content_is_filed_once(tmp_path: Path) -> None:
+    numbers, config, home = write_numbers(tmp_path / "in", [1, 2]), {"system": "shop"}, tmp_path / "home"
+    records = [run_step("double", double, {"numbers": numbers}, tmp_path / f"out{n}", config, home, version=None) for n in range(2)]
+    assert len(calls(tmp_path)) == 2
+    assert [record["resumed"] for record in records] == [False, False]
+    assert records[0]["key"] == records[1]["key"]
+    assert [path.name for path in (home / "steps" / "double").iterdir() if path.is_dir()] == [records[0]["key"]]
+    assert digest_of(tmp_path / "out0") == digest_of(tmp_path / "out1")
+
+
+def test_another_version_of_what_is_read_is_read_again(tmp_path: Path) -> None:
+    numbers, config, home = write_numbers(tmp_path / "in", [1, 2]), {"system": "shop"}, tmp_path / "home"
+    for at, version in enumerate(("monday", "monday", "tuesday")):
+        run_step("double", double, {"numbers": numbers}, tmp_path / f"out{at}", config, home, version=version)
+    assert len(calls(tmp_path)) == 2
+
+
+def test_a_file_written_over_with_its_times_kept_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("one")
+    before, times = digest_of(file), file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest_of(file) != before
 
 
 def test_a_bundle_is_found_only_where_there_is_one(tmp_path: Path) -> None:

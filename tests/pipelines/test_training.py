@@ -11,7 +11,8 @@ from components.step import IMAGE
 from pipelines.cli import app
 from pipelines.training import STEPS, refit, training
 
-ORDER = ["ingest", "validate", "features", "retrieval", "ranking", "export", "pack", "evaluate", "gate", "register"]
+ORDER = ["ingest", "validate", "features", "retrieval", "ranking", "export", "pack", "champion", "evaluate", "gate", "register"]
+BEFORE_JUDGING = ORDER[:7]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_the_steps_come_in_the_order_of_the_design() -> None:
 
 
 def test_learning_again_skips_the_judgement_and_ends_in_adopting() -> None:
-    assert set(refit.pipeline_spec.root.dag.tasks) == {*ORDER[:7], "adopt"}
+    assert set(refit.pipeline_spec.root.dag.tasks) == {*BEFORE_JUDGING, "adopt"}
 
 
 def test_every_step_runs_in_our_image_and_installs_nothing(compiled: dict) -> None:
@@ -42,8 +43,30 @@ def test_every_step_runs_in_our_image_and_installs_nothing(compiled: dict) -> No
         assert "pip install" not in " ".join(executor["container"]["command"])
 
 
-def test_the_compiled_pipeline_names_its_system_and_never_skips_registering(compiled: dict) -> None:
+def test_the_compiled_pipeline_names_its_system_and_never_skips_what_looks_outside(compiled: dict) -> None:
     assert compiled["root"]["inputDefinitions"]["parameters"]["system"]["defaultValue"] == "shop"
     tasks = compiled["root"]["dag"]["tasks"]
-    assert not tasks["register"]["cachingOptions"].get("enableCache")
-    assert tasks["ranking"]["cachingOptions"]["enableCache"]
+    always = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
+    assert always == {"ingest", "champion", "register"}
+
+
+def test_learning_again_skips_neither_the_ingest_nor_the_registry() -> None:
+    tasks = refit.pipeline_spec.root.dag.tasks
+    assert {name for name, task in tasks.items() if not task.caching_options.enable_cache} == {"ingest", "adopt"}
+
+
+def test_the_champion_is_read_when_the_candidate_is_there(compiled: dict) -> None:
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert tasks["champion"]["dependentTasks"] == ["pack"]
+    assert "champion" in tasks["evaluate"]["inputs"]["artifacts"]
+
+
+def test_the_image_goes_by_its_digest_where_one_is_given(tmp_path: Path) -> None:
+    image = f"registry.example/shortlist@sha256:{'0a' * 32}"
+    result = CliRunner().invoke(app, ["pipeline", "compile", "shop", str(tmp_path / "t.yaml"), "--image", image])
+    assert (result.exit_code, result.stderr) == (0, "")
+    executors = yaml.safe_load((tmp_path / "t.yaml").read_text())["deploymentSpec"]["executors"]
+    assert {executor["container"]["image"] for executor in executors.values()} == {image}
+    refused = CliRunner().invoke(app, ["pipeline", "compile", "shop", str(tmp_path / "t.yaml"), "--image", "shortlist@sha256:12"])
+    assert refused.exit_code == 1
+    assert "names no image by its digest" in refused.stderr

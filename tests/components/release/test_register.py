@@ -53,7 +53,7 @@ def registered(tmp_path: Path, home: Path, digest: str, ndcg: float, passed: boo
 
 
 def test_the_first_is_champion_the_second_challenger_and_the_same_again_changes_nothing(tmp_path: Path, home: Path) -> None:
-    assert champion("shop", str(home)) is None
+    assert champion(SYSTEM, str(home)) is None
     first = registered(tmp_path, home, "aaa", 0.2)
     assert (first["name"], first["version"], first["aliases"]) == ("shortlist-shop", "1", ["challenger", "champion"])
     second = registered(tmp_path, home, "bbb", 0.3)
@@ -61,8 +61,7 @@ def test_the_first_is_champion_the_second_challenger_and_the_same_again_changes_
     again = registered(tmp_path, home, "bbb", 0.3)
     assert again == second
     assert json.loads((tmp_path / "out" / "version.json").read_text()) == second
-    assert champion("shop", str(home)) == home / "bundles" / "aaa"
-    assert champion("shop", str(home), other_than="aaa") is None
+    assert champion(SYSTEM, str(home)) == home / "bundles" / "aaa"
     assert releases.released("shop", home) == releases.Release(home / "bundles" / "aaa", home / "users" / "aaa")
 
 
@@ -93,7 +92,7 @@ def test_a_person_moving_the_alias_decides_what_a_candidate_must_beat(tmp_path: 
     second = registered(tmp_path, home, "bbb", 0.3)
     with open_registry(home, "") as client:
         client.set_registered_model_alias("shortlist-shop", "champion", second["version"])
-    assert champion("shop", str(home)) == home / "bundles" / "bbb"
+    assert champion(SYSTEM, str(home)) == home / "bundles" / "bbb"
     assert registered(tmp_path, home, "bbb", 0.3)["aliases"] == ["challenger", "champion"]
     assert releases.released("shop", home).bundle == home / "bundles" / "bbb"
 
@@ -104,7 +103,7 @@ def test_a_bundle_learnt_again_answers_but_its_judged_twin_is_what_must_be_beate
     record = adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="aaa", home=str(home))
     assert (record["version"], record["aliases"]) == ("2", ["challenger", "champion"])
     assert releases.released("shop", home).bundle == home / "bundles" / "all"
-    assert champion("shop", str(home)) == home / "bundles" / "aaa"
+    assert champion(SYSTEM, str(home)) == home / "bundles" / "aaa"
     with pytest.raises(UnknownBundle, match="no version of bundle xyz"):
         adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="xyz", home=str(home))
 
@@ -113,4 +112,4 @@ def test_a_champion_whose_folder_is_gone_is_named(tmp_path: Path, home: Path) ->
     registered(tmp_path, home, "aaa", 0.2)
     (home / "bundles" / "aaa").rename(tmp_path / "elsewhere")
     with pytest.raises(UnknownBundle, match="the champion of shop is bundle aaa"):
-        champion("shop", str(home))
+        champion(SYSTEM, str(home))
