@@ -2,6 +2,9 @@
 
 Platt scaling (Platt 1999) of each head on the weeks the ranker did not learn from: p = sigmoid(a * logit + b). The scaling is folded into
 the last layer, so the exported graph answers calibrated logits and nothing else has to be shipped.
+
+Newton's steps are written out, though scipy has them: of 300 made-up weeks `minimize` (trust-exact) gave another float32 in 17, `root` in
+3, and a bundle is named by its bytes.
 """
 
 import numpy as np

@@ -3,6 +3,7 @@
 Shapes: I items, D dimensions, L cells, Q trial vectors.
 """
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -48,19 +49,19 @@ def recall(cells: Cells, vectors: Floats, prior: Floats, trials: Floats, exact: 
 
 
 def _centroids(vectors: Floats, count: int, random: np.random.Generator) -> Floats:
+    from scipy.cluster.vq import kmeans2
+
     sample = vectors[np.sort(random.choice(len(vectors), min(len(vectors), count * _POINTS_A_CELL), replace=False))]
-    centroids = sample[random.choice(len(sample), count, replace=False)]
-    for _ in range(_ITERATIONS):
-        cell = _nearest(sample, centroids)
-        order = np.argsort(cell, kind="stable")
-        present, begins = np.unique(cell[order], return_index=True)
-        centroids = centroids.copy()
-        centroids[present] = np.add.reduceat(sample[order], begins) / np.diff(begins, append=len(cell))[:, None]
+    begin = sample[random.choice(len(sample), count, replace=False)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # it stays where it was, and as a cell is never looked into
+        centroids, _ = kmeans2(sample, begin, iter=_ITERATIONS, minit="matrix")
     return np.ascontiguousarray(centroids, np.float32)
 
 
-def _nearest(vectors: Floats, centroids: Floats) -> NDArray[np.int64]:
+def _nearest(vectors: Floats, centroids: Floats) -> NDArray[np.intp]:
     """(I,) the centroid with the least distance."""
-    half = np.square(centroids).sum(axis=1) / 2
-    blocks = [np.argmax(vectors[begin : begin + _BLOCK] @ centroids.T - half, axis=1) for begin in range(0, len(vectors), _BLOCK)]
-    return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
+    from scipy.cluster.vq import vq
+
+    blocks = [vq(vectors[begin : begin + _BLOCK], centroids)[0] for begin in range(0, len(vectors), _BLOCK)]
+    return np.concatenate(blocks) if blocks else np.empty(0, np.intp)

@@ -18,7 +18,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.cells import Cells, stretch
-from serving.retrieval.int8_scan import Int8Scan, scan_once
+from serving.retrieval.int8_scan import products
 from serving.retrieval.interest import interest, past
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
@@ -89,7 +89,7 @@ class TwoTower:
         if found is not None:
             rows, scores, values = found
             return Hits(rows, scores, values)
-        values = self._scan.products(vector, table.scales, table.prior)  # (I,)
+        values = products(table.vectors, vector, table.scales, table.prior)  # (I,)
         rows = self._with_fresh(select(values, n, query.excluded), values, n, query.excluded)
         return Hits(rows, values.take(rows), values)
 
@@ -101,9 +101,9 @@ class TwoTower:
         scores = kernel.spans(cells.vectors, vector, cells.scales, cells.prior, begins, ends)
         if scores is None:
             parts = (stretch(values, begins, ends) for values in (cells.vectors, cells.scales, cells.prior))
-            scores = scan_once(next(parts), vector, *parts)
+            scores = products(next(parts), vector, *parts)
         if len(rows) > len(scores):
-            scores = np.concatenate((scores, scan_once(table.vectors[posted], vector, table.scales[posted], table.prior[posted])))
+            scores = np.concatenate((scores, products(table.vectors[posted], vector, table.scales[posted], table.prior[posted])))
         best = select(scores, n + len(excluded))
         best = best[np.isin(rows[best], excluded, invert=True)][:n] if len(excluded) else best
         return Hits(rows[best], scores[best])
@@ -122,10 +122,6 @@ class TwoTower:
             history=np.concatenate((table.history, sides.history.astype(np.float16))),
         )
         return replace(self, table=grown)
-
-    @cached_property
-    def _scan(self) -> Int8Scan:
-        return Int8Scan(self.table.vectors)
 
     @cached_property
     def fresh(self) -> Rows:

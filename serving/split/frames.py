@@ -4,6 +4,8 @@ A frame is a fixed header (magic, version, kind, digest of the bundle, length of
 rows, all scores, ranks, flags and texts, each end to end. Little-endian, numbers at multiples of four bytes, read where they lie. Whatever
 the bytes, `read` gives a message or raises `WireError`. Rows only mean something within one bundle, so a frame of another bundle is
 refused by both sides (`OtherBundle`).
+Kept by hand: as msgspec structs with a field of bytes an array, checked alike, a question with 1000 candidates took 157 us of CPU to be
+written and read; this takes 115.
 Shapes: H history items, E session events, T decay constants, C candidates, K kept by the light ranker, S sources.
 """
 

@@ -23,7 +23,7 @@ from serving.ranking.scoring import final_scores
 from serving.recommender import Recommender
 from serving.retrieval.buy_again import BuyAgain, Habits
 from serving.retrieval.fusion import fuse
-from serving.retrieval.int8_scan import Int8Scan
+from serving.retrieval.int8_scan import products
 from serving.retrieval.linear import Linear, Neighbours
 from serving.retrieval.reasons import known
 from serving.retrieval.top_k import descending, select
@@ -87,7 +87,7 @@ def test_products_of_integers_are_exact_at_every_width(seed: int, items: int, wi
     table = random.integers(-128, 128, (items, width), dtype=np.int8)
     vector, scales, prior = random.normal(size=width).astype(np.float32), random.random(items, np.float32), random.random(items, np.float32)
     for more in ((), (scales, prior)):
-        assert_same(Int8Scan(table, "kernel").products(vector, *more), Int8Scan(table, "numpy").products(vector, *more))
+        assert_same(*both(lambda more=more: products(table, vector, *more)))
 
 
 @settings(deadline=None, max_examples=60)
