@@ -1,0 +1,36 @@
+"""The modules that decide, and the fast tests of each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file, and the tests that are to notice a fault in it."""
+
+    path: str
+    tests: tuple[str, ...]
+    functions: tuple[str, ...] = ()  # that decide; none named: all
+
+
+def _of(path: str, *tests: str, functions: tuple[str, ...] = ()) -> Module:
+    return Module(path, tuple(f"tests/{test}.py" for test in tests), functions)
+
+
+MODULES = (
+    _of("serving/state/user_state.py", "serving/state/test_user_state"),
+    _of("serving/ranking/features.py", "serving/ranking/test_features", "serving/ranking/test_session_lift"),
+    _of("serving/ranking/affinity.py", "serving/ranking/test_features"),
+    _of("serving/ranking/scoring.py", "serving/ranking/test_session_lift", "serving/ranking/test_discoveries"),
+    _of("serving/retrieval/fusion.py", "serving/retrieval/test_fusion"),
+    _of("serving/retrieval/buy_again.py", "components/retrieval/test_counted"),
+    _of("serving/retrieval/linear.py", "components/retrieval/test_linear"),
+    _of("serving/retrieval/category_promotion.py", "components/retrieval/test_counted"),
+    _of("serving/retrieval/trending.py", "components/retrieval/test_counted"),
+    _of("serving/retrieval/interest.py", "serving/retrieval/test_interest", "serving/retrieval/test_loading"),
+    _of("serving/retrieval/reasons.py", "serving/retrieval/test_reasons"),
+    _of("components/retrieval/two_tower.py", "components/retrieval/test_item_prior", functions=("item_prior", "debut_rate")),
+    _of("components/evaluation/metrics.py", "components/evaluation/test_metrics"),
+    _of("components/evaluation/slices.py", "components/evaluation/test_slices"),
+    _of("components/evaluation/compare.py", "components/evaluation/test_compare"),
+    _of("components/evaluation/gate.py", "components/evaluation/test_gate"),
+)
