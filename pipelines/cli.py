@@ -126,6 +126,8 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8080,
     workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
+    drain_seconds: Annotated[float, typer.Option(min=0.0, help="told to stop, go on answering this long while not ready")] = 3.0,
+    follow: Annotated[Path | None, typer.Option(help="release file to follow", show_default="release.json beside the events")] = None,
     home: Home = HOME,
     bundle: Bundle = None,
 ) -> None:
@@ -134,7 +136,7 @@ def serve(
     from serving.worker.run import serve as work
 
     found = released(system, home, bundle)
-    work(system, found.bundle, found.users, home, host=host, port=port, workers=workers)
+    work(system, found.bundle, found.users, home, host=host, port=port, workers=workers, drain_seconds=drain_seconds, follow=follow)
 
 
 @app.command()

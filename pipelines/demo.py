@@ -98,7 +98,7 @@ def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime)
     Raises `RuntimeError` with the end of its log when it stops early or is not ready in time.
     """
     from serving.worker.options import Options
-    from serving.worker.run import command
+    from serving.worker.supervise import command
 
     home.mkdir(parents=True, exist_ok=True)
     options = Options(

@@ -151,6 +151,12 @@ class ErrorResponse(Struct, frozen=True):
     error: ErrorBody
 
 
+class InferenceError(Struct, frozen=True):
+    """An error as the inference protocols' clients read it."""
+
+    error: str
+
+
 class WireProblem(Exception):
     """A request that cannot be served as asked: HTTP status, code, message and the field it is about."""
 

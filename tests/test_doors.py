@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DOORS = {  # framework -> files that may import it
     "kfp": ("components/step.py", "components/*/component.py", "pipelines/*.py"),
-    "kserve": ("serving/__main__.py",),
+    "kserve": (),
     "feast": ("feature_repo/*", "components/features/*", "tests/*"),
     "torch": ("components/retrieval/*", "components/ranking/*", "components/export/*"),
     "onnxruntime": ("serving/*", "components/export/*"),

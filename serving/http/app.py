@@ -1,26 +1,25 @@
-"""A small ASGI application: a table of routes, one body, one reply, errors that name the field. `Api` and `StageServer` build on it."""
+"""A small application: a table of routes, one body, one reply, errors that name the field. `Api` and `StageServer` build on it.
 
-import asyncio
+`serving.http.server` asks `respond`; `__call__` is the same as ASGI, for whatever else speaks that.
+"""
+
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from serving import messages
 from serving.http.auth import Guard
+from serving.http.body import Disconnected, asgi_body, unpacked
 from serving.messages import MAX_BODY, WireProblem
 from serving.telemetry.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Body = Callable[[], Awaitable[bytes]]  # one that has yet to come
 Reply = tuple[int, bytes, bytes]  # status, content type, body
 Told = tuple[int, bytes, bytes, Sequence[tuple[bytes, bytes]]]  # the same with further headers
 
 JSON = b"application/json"
-_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-BODY_SECONDS = 5.0  # a client that takes longer to send its body is let go
 
 
 class Route(NamedTuple):
@@ -39,6 +38,7 @@ class App:
     def __init__(self, metrics: Metrics, guard: Guard, log: Any) -> None:
         self.metrics, self.guard, self.log = metrics, guard, log
         self.ready = False
+        self._refused_release: str | None = None
         self.routes = {
             "/healthz": Route("GET", None, self.health),
             "/readyz": Route("GET", None, self.readiness),
@@ -48,63 +48,55 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await _not_http(scope, receive, send)
-        behind = None if scope["path"] in self.routes else self.behind_of(scope)
-        if behind is not None:
-            return await behind(scope, receive, send)
         try:
-            status, kind, body, extra = await self._reply(scope, lambda: whole_body(receive, self.max_body))
+            told = await self.respond(scope, lambda: asgi_body(receive, self.max_body))
         except Disconnected:
             return None
-        return await reply(scope, send, status, kind, body, extra)
+        return await reply(scope, send, *told)
 
-    async def direct(self, scope: Scope, body: bytes) -> bytes | None:
-        """The bytes of the whole HTTP/1.1 response to a whole request; None: not ours, ask by ASGI.
+    async def respond(self, scope: Scope, body: Body) -> Told:
+        """Status, type, body and further headers of the answer to a request. Raises `Disconnected`.
 
-        What `__call__` does, without its messages: half of what a request costs outside of the engine.
+        Of `scope` are read: method, path, headers (names in lower case) and, where it is there, arrived (perf_counter seconds).
         """
-        if len(body) > self.max_body or (scope["path"] not in self.routes and self.behind_of(scope) is not None):
-            return None
-
-        status, kind, told, extra = await self._reply(scope, body)
-        parts = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", str(len(told)).encode(), b"\r\n"]
-        for name, value in extra:
-            parts += name, b": ", value, b"\r\n"
-        parts += (b"\r\n",) if scope["method"] == "HEAD" else (b"\r\n", told)
-        return b"".join(parts)
-
-    async def _reply(self, scope: Scope, body: bytes | Body) -> Told:
-        """Status, type, body and further headers. Raises `Disconnected`."""
         path = scope["path"]
         name, route = path, self.routes.get(path)
         if route is None:
             name, route = self.with_parameter(path)
         extra: Sequence[tuple[bytes, bytes]] = ()
         try:
-            handler = self._admitted(route, scope).handler
-            status, kind, told = await handler(
-                scope, b"" if scope["method"] != "POST" else body if isinstance(body, bytes) else await body()
-            )
+            handler = (await self._admitted(route, scope)).handler
+            taken = unpacked(await body(), scope["headers"], self.max_body) if scope["method"] == "POST" else b""
+            status, kind, told = await handler(scope, taken)
             extra = scope.get("reply_headers", ())
         except WireProblem as problem:
-            status, kind, told, extra = problem.status, JSON, messages.error(problem), _headers(problem, route)
+            status, kind, told, extra = problem.status, JSON, self.problem(scope, problem), _headers(problem, route)
         except Disconnected:
             raise
         except Exception as error:
             self.log.error("request failed", route=name, exc_info=error)
-            status, kind, told = 500, JSON, messages.error(WireProblem(500, "internal", "this failed inside the server: report its time"))
+            failed = WireProblem(500, "internal", "this failed inside the server: report its time")
+            status, kind, told = 500, JSON, self.problem(scope, failed)
         self.metrics.responded(name, status)
         return status, kind, told, extra
 
-    def behind_of(self, scope: Scope) -> Asgi | None:
-        """Another application that answers what is not in the table."""
-        return None
+    def problem(self, scope: Scope, problem: WireProblem) -> bytes:
+        """A problem as the client of that path reads it."""
+        return messages.error(problem)
 
     def with_parameter(self, path: str) -> tuple[str, Route | None]:
         """The route of a path that ends in a parameter, and its name in metrics."""
         return "other", None
 
     async def health(self, _: Scope, __: bytes) -> Reply:
+        if self._refused_release is not None:
+            return 200, JSON, messages.encode({"status": "alive", "release_refused": self._refused_release})
         return 200, JSON, b'{"status":"alive"}'
+
+    def refuse_release(self, reason: str | None) -> None:
+        """Why the newest release is not what is answered from; None: it is. Said by /healthz and the metrics."""
+        self._refused_release = reason
+        self.metrics.release_refused.set(reason is not None)
 
     async def readiness(self, _: Scope, __: bytes) -> Reply:
         if not self.ready:
@@ -115,40 +107,15 @@ class App:
         body, kind = self.metrics.render()
         return 200, kind.encode(), body
 
-    def _admitted(self, route: Route | None, scope: Scope) -> Route:
+    async def _admitted(self, route: Route | None, scope: Scope) -> Route:
         """The route, for a client that may ask it so. Raises `WireProblem`."""
         if route is None:
             raise WireProblem(404, "not_found", f"no route {scope['path'][:128]!r}: see /openapi.json")
         asked = scope["method"]
         if asked != route.method and not (asked == "HEAD" and route.method == "GET"):
             raise WireProblem(405, "method_not_allowed", f"expected {route.method}, got {asked[:16]}")
-        self.guard.admit(scope, route.scope)
+        await self.guard.admit(scope, route.scope)
         return route
-
-
-class Disconnected(Exception):
-    """The client went away before its request was whole."""
-
-
-async def whole_body(receive: Receive, limit: int) -> bytes:
-    """The body; refused with 413 above `limit` bytes and 408 when it does not come."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise WireProblem(413, "body_too_large", f"the body is over {limit} bytes: send smaller batches")
-                if not message.get("more_body"):
-                    return b"".join((*parts, part)) if parts else part
-                parts.append(part)
-    except TimeoutError:
-        raise WireProblem(408, "body_timeout", f"the body did not come within {BODY_SECONDS:.0f} s: send it again") from None
 
 
 async def reply(scope: Scope, send: Send, status: int, kind: bytes, body: bytes, extra: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -93,7 +93,7 @@ class Guard:
         except ValueError as error:
             raise BadKeys(f"a rate is not of the form '500/second': {error}") from error
 
-    def admit(self, scope: MutableMapping[str, Any], needed: str | None) -> str:
+    async def admit(self, scope: MutableMapping[str, Any], needed: str | None) -> str:
         """The client's name. Raises `WireProblem`: 401 not known, 403 not allowed, 429 too often."""
         if self._keys is None or needed is None:
             return ""
@@ -104,7 +104,7 @@ class Guard:
         self._count(client.rate, "client", client.name)
         return client.name
 
-    def admit_user(self, user_id: str) -> None:
+    async def admit_user(self, user_id: str) -> None:
         """Raises `WireProblem` 429 when one user asks too often."""
         if self._keys is not None and self._keys.user_rate:
             self._count(self._keys.user_rate, "user", user_id)

@@ -7,16 +7,15 @@ its binary tensor extension too.
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from importlib.metadata import version
+from math import prod
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
 from serving import messages
 from serving.messages import MAX_ID, MAX_INSTANCES, RecommendationRequest, RecommendationResponse, WireProblem
-
-if TYPE_CHECKING:
-    pass
 
 
 class Tensor(Struct, frozen=True, omit_defaults=True):
@@ -38,6 +37,15 @@ class Infer(Struct, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
+class Input(NamedTuple):
+    """An input tensor, wherever its elements came from."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: Any
+
+
 class Inferred(Struct, frozen=True, omit_defaults=True):
     """A v2 response."""
 
@@ -46,6 +54,40 @@ class Inferred(Struct, frozen=True, omit_defaults=True):
     outputs: list[Tensor]
     id: str | None = None
     parameters: dict[str, Any] | None = None
+
+
+class Described(Struct, frozen=True):
+    """A tensor in a model's metadata; -1 stands for any number of elements."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(Struct, frozen=True):
+    """What the model takes and gives; `versions`: "1" is whatever bundle is served, the digest only that one."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[Described, ...]
+    outputs: tuple[Described, ...]
+
+
+class ServerMetadata(Struct, frozen=True):
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+SERVER = ServerMetadata("shortlist", version("shortlist"), ("binary_tensor_data",))
+
+
+def model_metadata(name: str, digest: str) -> ModelMetadata:
+    """The same document over HTTP and gRPC."""
+    return ModelMetadata(
+        name, ("1", digest), "shortlist", (Described("request", "BYTES", (-1,)),), (Described("response", "BYTES", (-1,)),)
+    )
 
 
 class InferRequests(NamedTuple):
@@ -63,6 +105,7 @@ def read(body: bytes, head_length: int | None) -> InferRequests:
     """A v2 request whose JSON part has `head_length` bytes (None: all of it). Raises `WireProblem`."""
     asked = messages.decode(_infer, body if head_length is None else body[:head_length])
     tail = b"" if head_length is None else body[head_length:]
+    only_response(asked.outputs)
     return InferRequests(requests_of(_elements(asked.inputs, tail)), asked.id, _wants_binary(asked))
 
 
@@ -71,7 +114,7 @@ def write(model_name: str, digest: str, answers: Sequence[RecommendationResponse
     told = inferred(model_name, digest, answers, asked.request_id)
     if not asked.binary:
         return messages.encode(told), None
-    raw = b"".join(struct.pack("<I", len(one)) + one for one in (text.encode() for text in told.outputs[0].data or ()))
+    raw = packed([text.encode() for text in told.outputs[0].data or ()])
     output = Tensor("response", told.outputs[0].shape, "BYTES", None, {"binary_data_size": len(raw)})
     head = messages.encode(msgspec.structs.replace(told, outputs=[output]))
     return head + raw, len(head)
@@ -87,25 +130,38 @@ def head_length(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> int | No
     return int(text)
 
 
-def _elements(inputs: Sequence[Tensor], tail: bytes) -> list[tuple[str, str, Any]]:
-    """(name, datatype, data) of each tensor, those in `tail` read from there."""
-    found: list[tuple[str, str, Any]] = []
+def only_response(outputs: Sequence[Any] | None) -> None:
+    """Raises `WireProblem` when another output is asked for than there is."""
+    for one in outputs or ():
+        name = one.get("name") if isinstance(one, dict) else None
+        if name != "response":
+            raise WireProblem(422, "bad_value", f"there is no output {str(name)[:64]!r}: ask for 'response', or name none", "outputs")
+
+
+def _elements(inputs: Sequence[Tensor], tail: bytes) -> list[Input]:
+    """Each tensor, those in `tail` read from there."""
+    found: list[Input] = []
     at = 0
     for one in inputs:
         size = (one.parameters or {}).get("binary_data_size")
         if size is None:
-            found.append((one.name, one.datatype, one.data))
+            found.append(Input(one.name, one.datatype, one.shape, one.data))
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail) - at:
             raise WireProblem(422, "bad_value", f"tensor {one.name[:64]!r} does not fit the {len(tail) - at} bytes that are left", "inputs")
-        found.append((one.name, one.datatype, _strings(tail[at : at + size])))
+        found.append(Input(one.name, one.datatype, one.shape, elements(tail[at : at + size])))
         at += size
     if at != len(tail):
         raise WireProblem(422, "bad_value", f"{len(tail) - at} bytes follow the last tensor", "inputs")
     return found
 
 
-def _strings(raw: bytes) -> list[bytes]:
+def packed(parts: Sequence[bytes]) -> bytes:
+    """A BYTES tensor's elements, as `elements` reads them."""
+    return b"".join(struct.pack("<I", len(one)) + one for one in parts)
+
+
+def elements(raw: bytes) -> list[bytes]:
     """Elements of a BYTES tensor: each a little-endian length of four bytes, then its bytes."""
     found = []
     at = 0
@@ -123,16 +179,19 @@ def _wants_binary(asked: Infer) -> bool:
     return bool(named[0]) if named and named[0] is not None else bool((asked.parameters or {}).get("binary_data_output"))
 
 
-def requests_of(inputs: Sequence[tuple[str, str, Any]]) -> list[RecommendationRequest]:
-    """The requests in the tensor named `request` among (name, datatype, data). Raises `WireProblem` naming the tensor or the field."""
-    found = next((one for one in inputs if one[0] == "request"), None)
+def requests_of(inputs: Sequence[Input]) -> list[RecommendationRequest]:
+    """The requests in the tensor named `request`. Raises `WireProblem` naming the tensor or the field."""
+    found = next((one for one in inputs if one.name == "request"), None)
     if found is None:
         raise WireProblem(
             422, "missing_field", "no input tensor is named 'request': send one of type BYTES with requests in JSON", "inputs"
         )
-    _, datatype, data = found
+    _, datatype, shape, data = found
     if datatype != "BYTES" or not isinstance(data, Sequence) or isinstance(data, str | bytes) or not data:
         raise WireProblem(422, "bad_value", f"tensor 'request' has to be a list of BYTES, got {datatype[:16]!r}", "inputs.request")
+    if any(size < 0 for size in shape) or prod(shape) != len(data):
+        told = f"tensor 'request' has shape {list(shape)[:8]} and {len(data)} elements: they have to agree"
+        raise WireProblem(422, "bad_value", told, "inputs.request.shape")
     if len(data) > MAX_INSTANCES:
         raise WireProblem(422, "bad_value", f"{len(data)} requests in one call, at most {MAX_INSTANCES} are taken", "inputs.request")
     if not all(isinstance(one, str | bytes) for one in data):

@@ -23,10 +23,12 @@ _PROBLEMS = {
     "403": "the key's scopes do not allow this",
     "408": "the body did not come in time",
     "413": "the body is too large",
+    "415": "the body's content-encoding is not gzip, deflate or none",
     "422": "a field is unknown, missing, of the wrong type or out of range; the error names it",
     "429": "too many requests",
     "503": "not taken: send it again",
 }
+_REFUSED = "InferenceError"
 
 
 def document(system: System, model_name: str) -> dict[str, Any]:
@@ -46,10 +48,10 @@ def document(system: System, model_name: str) -> dict[str, Any]:
             "/v1/items": {"post": _post("items", "Make items retrievable", "ItemBatch", "ItemsResponse", {"items": [_EXAMPLE_ITEM]})},
             "/v1/why/{request_id}": {"get": _why()},
             f"/v1/models/{model_name}:predict": {
-                "post": _post("predictV1", "Lists by the v1 inference protocol", "Instances", "Predictions", {"instances": [ask]})
+                "post": _post("predictV1", "Lists by the v1 inference protocol", "Instances", "Predictions", {"instances": [ask]}, _REFUSED)
             },
             f"/v2/models/{model_name}/infer": {
-                "post": _post("inferV2", "Lists by the v2 protocol", "Infer", "Inferred", {"inputs": [tensor]})
+                "post": _post("inferV2", "Lists by the v2 protocol", "Infer", "Inferred", {"inputs": [tensor]}, _REFUSED)
             },
             **{path: {"get": _probe(path)} for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")},
         },
@@ -64,12 +66,12 @@ def document(system: System, model_name: str) -> dict[str, Any]:
     }
 
 
-def _post(name: str, summary: str, asked: str, answered: str, example: Any) -> dict[str, Any]:
+def _post(name: str, summary: str, asked: str, answered: str, example: Any, error: str = "ErrorResponse") -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(asked), "example": example}}},
-        "responses": {"200": _content("the answer", _ref(answered)), **_problems()},
+        "responses": {"200": _content("the answer", _ref(answered)), **_problems(error)},
     }
 
 
@@ -100,15 +102,16 @@ def _why() -> dict[str, Any]:
 
 
 def _probe(path: str) -> dict[str, Any]:
+    error = _REFUSED if path.startswith("/v2") else "ErrorResponse"
     return {
         "operationId": path.strip("/").replace("/", "_"),
         "summary": "Probe",
-        "responses": {"200": _content("yes", {"type": "object"}), "503": _content("not yet, or no longer", _ref("ErrorResponse"))},
+        "responses": {"200": _content("yes", {"type": "object"}), "503": _content("not yet, or no longer", _ref(error))},
     }
 
 
-def _problems() -> dict[str, Any]:
-    return {status: _content(meaning, _ref("ErrorResponse")) for status, meaning in _PROBLEMS.items()}
+def _problems(error: str = "ErrorResponse") -> dict[str, Any]:
+    return {status: _content(meaning, _ref(error)) for status, meaning in _PROBLEMS.items()}
 
 
 def _content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +132,14 @@ def _schemas() -> dict[str, Any]:
         messages.ItemBatch,
         messages.ItemsResponse,
     ]
-    kinds += [messages.Instances, messages.Predictions, inference.Infer, inference.Inferred, messages.ErrorResponse]
+    kinds += [
+        messages.Instances,
+        messages.Predictions,
+        inference.Infer,
+        inference.Inferred,
+        messages.ErrorResponse,
+        messages.InferenceError,
+    ]
     _, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     components["EventBatch"] = {
         "title": "EventBatch",

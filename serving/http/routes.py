@@ -1,7 +1,8 @@
-"""The door: the public routes, answered with little work of their own; what is KServe's is passed on to KServe.
+"""The public routes, answered with little work of their own.
 
-POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{request_id}   GET /openapi.json
-POST /v1/models/{model}:predict   POST /v2/models/{model}/infer   GET /v2/health/{live,ready}   GET /healthz /readyz /metrics
+POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{request_id}   GET /openapi.json   GET / /healthz /readyz /metrics
+POST /v1/models/{model}:predict   GET /v1/models[/{model}]   the first inference protocol
+POST /v2/models/{model}[/versions/{version}]/infer   GET …[/ready] /v2 /v2/models /v2/health/{live,ready}   the second, "open" one
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from serving import messages
 from serving.http import inference
 from serving.http.admission import EngineQueue
-from serving.http.app import JSON, App, Asgi, Reply, Route, Scope
+from serving.http.app import JSON, App, Reply, Route, Scope
 from serving.http.auth import Guard
 from serving.messages import Item, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
 from serving.query import Answer
@@ -19,7 +20,6 @@ from serving.service import Service
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
 
-_KSERVE = ("/v1/models", "/v2")  # KServe's to answer where they are not among our routes
 _WHY = "/v1/why/"
 
 
@@ -30,19 +30,33 @@ class Api(App):
         super().__init__(metrics, guard, log)
         self.service, self.turn, self.traces = service, turn, traces
         self.model_name, self.digest = f"shortlist-{service.engine.system.name}", service.engine.digest
-        self.behind: Asgi | None = None  # KServe's application, once it is imported
         self._document = b""
         self.routes |= {
+            "/": Route("GET", None, self.health),
             "/v1/recommendations": Route("POST", "recommend", self.recommend),
             "/v1/events": Route("POST", "events", self.events),
             "/v1/items": Route("POST", "items", self.items),
             "/openapi.json": Route("GET", None, self.document),
-            f"/v1/models/{self.model_name}:predict": Route("POST", "recommend", self.predict_v1),
-            f"/v2/models/{self.model_name}/infer": Route("POST", "recommend", self.predict_v2),
+            **self._inference_routes(),
+        }
+
+    def _inference_routes(self) -> dict[str, Route]:
+        """Version 1 of the model is the bundle that is served now, which its digest names too."""
+        v1, v2 = f"/v1/models/{self.model_name}", f"/v2/models/{self.model_name}"
+        routes = {
+            "/v1/models": Route("GET", None, self.models),
+            v1: Route("GET", None, self.ready_model),
+            f"{v1}:predict": Route("POST", "recommend", self.predict_v1),
+            "/v2": Route("GET", None, self.server_metadata),
+            "/v2/models": Route("GET", None, self.models),
             "/v2/health/live": Route("GET", None, self.live_v2),
             "/v2/health/ready": Route("GET", None, self.ready_v2),
-            f"/v2/models/{self.model_name}/ready": Route("GET", None, self.ready_v2),
         }
+        for model in (v2, f"{v2}/versions/1", f"{v2}/versions/{self.digest}"):
+            routes[model] = Route("GET", None, self.model_metadata)
+            routes[f"{model}/ready"] = Route("GET", None, self.ready_model)
+            routes[f"{model}/infer"] = Route("POST", "recommend", self.predict_v2)
+        return routes
 
     async def recommend(self, scope: Scope, body: bytes) -> Reply:
         asked = messages.decode(messages.recommendation, body)
@@ -55,14 +69,15 @@ class Api(App):
         self.metrics.latency.observe(perf_counter() - arrived)
         return 200, JSON, messages.encode(response(answer))
 
-    async def predict(self, asked: Sequence[RecommendationRequest], arrived: float) -> list[RecommendationResponse]:
-        """Answer each request in turn."""
+    async def predict(self, asked: Sequence[RecommendationRequest], scope: Scope) -> list[RecommendationResponse]:
+        """Answer each request in turn. Of `scope` are read: headers, arrived, and who asks."""
+        arrived = scope.get("arrived") or perf_counter()
         answers = [response(await self._answer(one, arrived)) for one in asked]
         self.metrics.latency.observe(perf_counter() - arrived)
         return answers
 
     async def _answer(self, asked: RecommendationRequest, arrived: float) -> Answer:
-        self.guard.admit_user(asked.user_id)
+        await self.guard.admit_user(asked.user_id)
         answer = await self.turn.run(arrived, self.service.recommend, asked)
         self.metrics.answered(answer)
         return answer
@@ -90,11 +105,11 @@ class Api(App):
 
     async def predict_v1(self, scope: Scope, body: bytes) -> Reply:
         asked = messages.decode(messages.instances, body).instances
-        return 200, JSON, messages.encode(Predictions(await self.predict(asked, scope.get("arrived") or perf_counter())))
+        return 200, JSON, messages.encode(Predictions(await self.predict(asked, scope)))
 
     async def predict_v2(self, scope: Scope, body: bytes) -> Reply:
         asked = inference.read(body, inference.head_length(scope["headers"], body))
-        answers = await self.predict(asked.requests, scope.get("arrived") or perf_counter())
+        answers = await self.predict(asked.requests, scope)
         told, head = inference.write(self.model_name, self.digest, answers, asked)
         if head is not None:
             scope["reply_headers"] = [(b"inference-header-content-length", b"%d" % head)]
@@ -105,8 +120,26 @@ class Api(App):
 
     async def ready_v2(self, scope: Scope, _: bytes) -> Reply:
         await self.readiness(scope, b"")
-        name = b'"name":"%s",' % self.model_name.encode() if "/models/" in scope["path"] else b""
-        return 200, JSON, b'{%s"ready":true}' % name
+        return 200, JSON, b'{"ready":true}'
+
+    async def ready_model(self, scope: Scope, _: bytes) -> Reply:
+        await self.readiness(scope, b"")
+        return 200, JSON, messages.encode({"name": self.model_name, "ready": True})
+
+    async def models(self, _: Scope, __: bytes) -> Reply:
+        return 200, JSON, messages.encode({"models": [self.model_name]})
+
+    async def server_metadata(self, _: Scope, __: bytes) -> Reply:
+        return 200, JSON, messages.encode(inference.SERVER)
+
+    async def model_metadata(self, _: Scope, __: bytes) -> Reply:
+        return 200, JSON, messages.encode(inference.model_metadata(self.model_name, self.digest))
+
+    def problem(self, scope: Scope, problem: WireProblem) -> bytes:
+        """The inference protocols' clients read an error as one string."""
+        if scope["path"].startswith(("/v2", "/v1/models")):
+            return messages.encode(messages.InferenceError(f"{problem.code}: {problem.message}"))
+        return super().problem(scope, problem)
 
     async def health(self, _: Scope, __: bytes) -> Reply:
         if self.service.inbox is not None and not self.service.inbox.alive:
@@ -120,11 +153,6 @@ class Api(App):
 
     def with_parameter(self, path: str) -> tuple[str, Route | None]:
         return (_WHY, Route("GET", "why", self.why)) if path.startswith(_WHY) else ("other", None)
-
-    def behind_of(self, scope: Scope) -> Asgi | None:
-        """KServe, for what it says of itself and its model; never what would change its repository: a bundle is served to the end."""
-        reads = scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/v2/repository")
-        return self.behind if reads and scope["path"].startswith(_KSERVE) else None
 
 
 def response(answer: Answer) -> RecommendationResponse:

@@ -96,16 +96,19 @@ class Metrics:
         shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more)
         self._empty, self.shed = self._counted(empty.labels(label)), self._counted(shed.labels(label))
         self._caches = _Children(
-            Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="sum", **more), label
+            Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="livesum", **more), label
         )
-        open_ = Gauge("breaker_open", "1 while a dependency is not asked", ["bundle", "dependency"], multiprocess_mode="max", **more)
+        open_ = Gauge("breaker_open", "1 while a dependency is not asked", ["bundle", "dependency"], multiprocess_mode="livemax", **more)
         self._open = _Children(open_, label)
         self._answers: list[tuple[dict[str, str] | None, float | None, dict[str, float]]] = []
         self._watched: tuple[Callable[[], Mapping[str, Mapping[str, int]]], Callable[[], Mapping[str, str]]] | None = None
         self.behind = Gauge(
-            "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="sum", **more
+            "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="livesum", **more
         ).labels(label)
-        info = Gauge("bundle_info", "1 for the bundle served", ["bundle", "digest", "kernel"], multiprocess_mode="max", **more)
+        self.release_refused = Gauge(
+            "release_refused", "1 while the newest release is not what is answered from", ["bundle"], multiprocess_mode="livemax", **more
+        ).labels(label)
+        info = Gauge("bundle_info", "1 for the bundle served", ["bundle", "digest", "kernel"], multiprocess_mode="livemax", **more)
         info.labels(label, bundle, kernel_name()).set(1)
 
     def answered(self, answer: Answer) -> None:
@@ -138,6 +141,7 @@ class Metrics:
         """For ever: other workers may be asked for our counts, and what is gathered takes room."""
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
+            self._look()
             self.flush()
 
     def responded(self, route: str, status: int) -> None:

@@ -56,6 +56,8 @@ class Parts:
 
 def assemble(options: Options, log: Any) -> Parts:
     """A worker, warm and able to answer. Raises `serving.bundle.bundle.BadBundle` when the bundle cannot be served."""
+    if options.bundle is None:
+        raise ValueError("there is no bundle to serve: give --bundle DIR")
     system = load_system(options.system)
     bundle = Bundle.load(options.bundle, verify=options.verify)
     metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)

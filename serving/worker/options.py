@@ -14,7 +14,7 @@ Kernel = Literal["auto", "native", "pure"]
 class Options:
     """One field an option; `python -m serving --help` prints the meanings below."""
 
-    bundle: Path  # folder of a bundle
+    bundle: Path | None = None  # folder of a bundle; with follow: what to answer from where the file names none that can be
     system: str = "shop"  # name of a system, or path of a system file
     role: Role = "fused"
     host: str = "127.0.0.1"
@@ -34,7 +34,11 @@ class Options:
     kernel: Kernel = "auto"  # native: the compiled loops or no start; pure: without them; auto: where they are installed
     drain_seconds: float = 0.0  # after SIGTERM, keep answering this long while not ready
     log_level: str = "info"
-    share_port: bool = False  # set for the workers of one supervisor
+    follow: Path | None = None  # release file (serving/worker/release.py): answer from what it names, and change when it does
+    connections: int = 1024  # the most at a time, each worker
+    share_port: bool = False  # another server may listen on the port too, and take it over
+    listen_fd: int = -1  # a supervisor's listening socket, for its workers
+    control_fd: int = -1  # a supervisor's end of the talk with this worker
     verify: bool = True  # False: the supervisor has hashed the bundle already
 
     @property
@@ -73,7 +77,7 @@ class Options:
 def parse(arguments: list[str]) -> Options:
     """Options from a command line; exits with a sentence when one is wrong."""
     parser = argparse.ArgumentParser(prog="python -m serving", description="Answer recommendation requests from one bundle.")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle")
+    parser.add_argument("--bundle", type=Path, help="folder of a bundle")
     parser.add_argument("--system", default="shop", help="name of a system, or path of a system file")
     parser.add_argument("--role", default="fused", choices=get_args(Role))
     parser.add_argument("--host", default="127.0.0.1")
@@ -94,10 +98,16 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--traces", default="", help="OTLP/HTTP endpoint for traces")
     parser.add_argument("--kernel", default="auto", choices=get_args(Kernel), help="native: compiled loops or no start; pure: without them")
     parser.add_argument("--drain-seconds", type=float, default=0.0, help="after SIGTERM, keep answering this long while not ready")
-    parser.add_argument("--share-port", type=_yes, default=False, help="set for workers of one supervisor")
+    parser.add_argument("--follow", type=Path, help="release file: answer from what it names, and change when it does")
+    parser.add_argument("--connections", type=int, default=1024, help="the most at a time, each worker")
+    parser.add_argument("--share-port", type=_yes, default=False, help="another server may listen on the port too, and take it over")
+    parser.add_argument("--listen-fd", type=int, default=-1, help="set for workers of a supervisor")
+    parser.add_argument("--control-fd", type=int, default=-1, help="set for workers of a supervisor")
     parser.add_argument("--verify", type=_yes, default=True, help="hash the bundle's files before serving it")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     options = Options(**vars(parser.parse_args(arguments)))
+    if options.bundle is None and options.follow is None:
+        parser.error("give --bundle DIR, or --follow FILE that names one")
     if options.role == "recommender" and not (options.retrieval and options.ranking):
         parser.error("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT")
     return options

@@ -4,132 +4,151 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from serving.http.app import App
-from serving.http.server import bind, run
+from serving.http.routes import Api
+from serving.http.server import Server, Stop, bind, reserve, run
 from serving.native import kernel
 from serving.telemetry.logs import configure_logs
 from serving.telemetry.metrics import kernel_name
 from serving.worker.assemble import Parts, assemble
+from serving.worker.control import Channel, Word
 from serving.worker.memory import keep_freed_memory, use_large_pages
 from serving.worker.options import Options
+from serving.worker.release import Release, write_release
+from serving.worker.supervise import Supervisor, command, first_release
 
-Behind = Callable[[Any, Options], Coroutine[Any, Any, None]]
-_DEATHS, _WITHIN_SECONDS = 3, 60.0  # of each worker, before the supervisor gives up
+if TYPE_CHECKING:
+    from serving.http.open_inference import GrpcServer
+
 _SWITCH_SECONDS = 0.001  # the loop waits no longer than this for the interpreter while the event writer's thread has it
 
 
 def serve(
-    system: str, bundle: Path, users: Path | None, home: Path, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1
+    system: str,
+    bundle: Path,
+    users: Path | None,
+    home: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    workers: int = 1,
+    drain_seconds: float = 3.0,
+    follow: Path | None = None,
 ) -> None:
-    """`shortlist serve`: become a server of that bundle, its states, events and exposures under `home`. Does not return."""
+    """`shortlist serve`: become a server of that bundle, its states, events and exposures under `home`. Does not return.
+
+    It follows the release file `follow`; none: `home`/serving/<system>/release.json, which is made to name this bundle.
+    """
     folder = home / "serving" / Path(system).stem
-    options = Options(bundle, system, host=host, port=port, workers=workers, users=users, events=f"dir:{folder}", clock="auto")
+    if follow is None:
+        follow = folder / "release.json"
+        write_release(follow, Release(str(bundle.resolve()), str(users.resolve()) if users is not None else None))
+    options = Options(
+        bundle, system, host=host, port=port, workers=workers, users=users, events=f"dir:{folder}", clock="auto",
+        drain_seconds=drain_seconds, follow=follow,
+    )  # fmt: skip
     sys.stdout.flush()
     os.execv(sys.executable, command(options))
 
 
-def run_server(options: Options, behind: Behind | None = None) -> int:
-    """Run until told to stop; the exit status. `behind`: what joins the door after it is open (KServe's application)."""
-    if options.workers > 1:
-        return _supervise(options)
-    keep_freed_memory()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+def run_server(options: Options) -> int:
+    """Run until told to stop; the exit status."""
+    supervised = options.workers > 1 or options.follow is not None
     import uvloop
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_worker(options, behind))
+            return runner.run(_supervise(options) if supervised else _worker(options))
     except (ValueError, OSError, kernel.NoKernel) as error:  # a bundle, a keys file, a port: what is wrong is in the message
         configure_logs(options.log_level).error("cannot start", reason=str(error))
         return 1
-    return 0
 
 
-def command(options: Options) -> list[str]:
-    """The command line that serves these options in a process of its own."""
-    return [sys.executable, "-m", "serving", *options.arguments()]
-
-
-async def _worker(options: Options, behind: Behind | None) -> None:
+async def _supervise(options: Options) -> int:
+    """One process a worker on one socket, which this process holds."""
     log = configure_logs(options.log_level)
+    listener = bind(options.host, options.port, options.share_port)
+    release, refused = await asyncio.to_thread(first_release, options, log)
+    reserved = reserve(options.host, options.grpc_port) if options.grpc_port else nullcontext()
+    with listener, reserved, tempfile.TemporaryDirectory(prefix="shortlist-metrics-") as folder:
+        return await Supervisor(options, release, listener, Path(folder), log).run(refused)
+
+
+async def _worker(options: Options) -> int:
+    log = configure_logs(options.log_level)
+    keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if options.kernel != "auto":
         kernel.use(options.kernel == "native")
     parts = assemble(options, log)
-    app: App = parts.app
-    listener = bind(options.host, options.port, options.share_port)
+    app = parts.app
+    handed = options.listen_fd >= 0
+    listener = socket.socket(fileno=options.listen_fd) if handed else bind(options.host, options.port, options.share_port)
+    server, stop = Server(app, options.connections), Stop()
+    channel = await Channel.of(socket.socket(fileno=options.control_fd)) if options.control_fd >= 0 else None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.begin)
     gc.collect()
     gc.freeze()
     use_large_pages()
     gc.set_threshold(50_000, 20, 100)
+    rpc = await _grpc(options, app)
     app.ready = True
     log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, kernel=kernel_name(), pid=os.getpid())
     beside = [asyncio.create_task(work()) for work in parts.background]
-    if behind is not None:
-        beside.append(asyncio.create_task(behind(app, options)))
+    if channel is not None:
+        channel.tell(Word("ready"))
+        beside.append(asyncio.create_task(_obey(channel, app, stop)))
     try:
-        await run(app, listener, lambda: setattr(app, "ready", False), options.drain_seconds)
+        await run(server, listener, stop, lambda: _drains(app, channel), options.drain_seconds)
+        if rpc is not None:
+            await rpc.stop()
     finally:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         _close(parts)
         log.info("stopped")
+    return 0
+
+
+async def _grpc(options: Options, app: App) -> "GrpcServer | None":
+    """A gRPC server beside the HTTP one, where there is something to ask over it."""
+    if not options.grpc_port or not isinstance(app, Api):
+        return None
+    from serving.http.open_inference import GrpcServer
+
+    server = GrpcServer(app, options.host, options.grpc_port, options.control_fd >= 0)
+    await server.start()
+    return server
+
+
+def _drains(app: App, channel: Channel | None) -> None:
+    app.ready = False
+    if channel is not None:
+        channel.tell(Word("draining"))
+
+
+async def _obey(channel: Channel, app: App, stop: Stop) -> None:
+    """Do what the supervisor says; without a supervisor a worker has nothing to do."""
+
+    def heard(word: Word) -> None:
+        if word.say == "replaced":
+            stop.now()
+        elif word.say == "release":
+            app.refuse_release(word.refused)
+
+    await channel.heard(heard)
+    stop.now()
 
 
 def _close(parts: Parts) -> None:
     for close in parts.closers:
         close()
-
-
-def _supervise(options: Options) -> int:
-    """One process a worker on a shared port; one that dies is started again; SIGTERM and SIGINT go to all."""
-    from serving.bundle.bundle import verify
-
-    verify(options.bundle)
-    with tempfile.TemporaryDirectory(prefix="shortlist-metrics-") as folder:
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
-        line = command(replace(options, workers=1, share_port=True, verify=False))
-        return _Supervisor(line, environment, options.workers).run()
-
-
-class _Supervisor:
-    def __init__(self, line: list[str], environment: dict[str, str], workers: int) -> None:
-        self._line, self._environment, self._stopping = line, environment, False
-        self._children: list[subprocess.Popen[bytes]] = [self._start() for _ in range(workers)]
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._line, env=self._environment)
-
-    def _stop(self, *_: Any) -> None:
-        self._stopping = True
-        for child in self._children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-
-    def run(self) -> int:
-        """Wait for the workers; the worst exit status. One that dies is started again, unless workers die faster than they can live."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        deaths: deque[float] = deque(maxlen=_DEATHS * len(self._children))
-        while not self._stopping:
-            pid, status = os.wait()
-            place = next((at for at, child in enumerate(self._children) if child.pid == pid), None)
-            if place is None or self._stopping:
-                continue
-            self._children[place].returncode = os.waitstatus_to_exitcode(status)
-            deaths.append(monotonic())
-            if len(deaths) == deaths.maxlen and deaths[-1] - deaths[0] < _WITHIN_SECONDS:
-                self._stop()
-                return 1
-            self._children[place] = self._start()
-        return max((abs(child.wait()) for child in self._children), default=0)

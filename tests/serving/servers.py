@@ -67,9 +67,9 @@ class Running:
 
 
 @contextmanager
-def running(options: Options, ready: str = "/readyz", environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+def running(options: Options, ready: str = "/readyz", environment: Mapping[str, str] | None = None, **changes: Any) -> Iterator[Running]:
     """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end. `environment`: variables more."""
-    options = replace(options, port=options.port if options.port != 8080 else free_port())
+    options = replace(options, port=options.port if options.port != 8080 else free_port(), **changes)
     given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
     process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=given)
     server = Running(process, options.port)

@@ -1,4 +1,4 @@
-"""One real server process with KServe behind its door: the open inference protocols over HTTP and gRPC, limits, metrics, and its end."""
+"""One real server process: the open inference protocols over HTTP and gRPC, limits, metrics, and its end."""
 
 import json
 import socket
@@ -22,9 +22,7 @@ def grpc_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, grpc_port: int) -> Iterator[Running]:
-    options = tiny_options(tmp_path_factory.mktemp("server"), kserve=True, grpc_port=grpc_port)
-    with running(options) as started:
-        until(lambda: started.ask("GET", f"/v2/models/{MODEL}")[0] == 200, 90)  # KServe has joined
+    with running(tiny_options(tmp_path_factory.mktemp("server"), grpc_port=grpc_port)) as started:
         yield started
 
 
@@ -49,7 +47,8 @@ def test_the_server_and_its_model_describe_themselves(server: Running) -> None:
     assert server.ask("GET", f"/v2/models/{MODEL}/ready") == (200, {"name": MODEL, "ready": True})
     assert server.ask("GET", f"/v1/models/{MODEL}") == (200, {"name": MODEL, "ready": True})
     assert server.ask("GET", "/v1/models") == (200, {"models": [MODEL]})
-    assert server.ask("GET", "/v2")[1]["name"] == "kserve"
+    assert server.ask("GET", "/v2")[1]["name"] == "shortlist"
+    assert server.ask("GET", "/") == (200, {"status": "alive"})
     metadata = server.ask("GET", f"/v2/models/{MODEL}")[1]
     assert [one["name"] for one in metadata["inputs"] + metadata["outputs"]] == ["request", "response"]
     assert server.ask("GET", "/v2/models/other")[0] == 404
@@ -58,10 +57,10 @@ def test_the_server_and_its_model_describe_themselves(server: Running) -> None:
 def test_requests_sent_at_once_on_one_connection_are_answered_in_their_order(server: Running) -> None:
     asked = [b'{"user_id":"u%02d","k":%d}' % (user, user) for user in range(1, 7)]
     whole = [b"POST /v1/recommendations HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body) for body in asked]
-    kserves = b"GET /v2/models/%s HTTP/1.1\r\nhost: x\r\n\r\n" % MODEL.encode()
+    metadata = b"GET /v2/models/%s HTTP/1.1\r\nhost: x\r\n\r\n" % MODEL.encode()
     last = b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-        connection.sendall(b"".join(whole[:3]) + kserves + b"".join(whole[3:5]) + whole[5][:-4])  # the last body comes later
+        connection.sendall(b"".join(whole[:3]) + metadata + b"".join(whole[3:5]) + whole[5][:-4])  # the last body comes later
         connection.sendall(whole[5][-4:] + last)
         said = b""
         while part := connection.recv(65_536):
@@ -71,7 +70,7 @@ def test_requests_sent_at_once_on_one_connection_are_answered_in_their_order(ser
     assert [len(json.loads(body)["items"]) for body in (*bodies[:3], *bodies[4:7])] == [1, 2, 3, 4, 5, 6]
     assert json.loads(bodies[3])["name"] == MODEL
     assert bodies[7] == b""
-    assert b"connection: close" in replies[7]
+    assert b"connection: close" in replies[7].lower()
 
 
 def test_requests_with_the_same_head_are_told_apart_by_their_bodies(server: Running) -> None:
@@ -102,7 +101,7 @@ def _body(connection: socket.socket) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
-    length = next(int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+    length = next(int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
     body = b""
     while len(body) < length:
         body += connection.recv(length - len(body))
@@ -144,11 +143,10 @@ def test_models_cannot_be_unloaded_by_request(server: Running) -> None:
     assert server.ask("POST", "/v1/recommendations", ASK)[0] == 200
 
 
-def test_metrics_are_ours_by_bundle_and_kserves_beside_them(server: Running) -> None:
+def test_metrics_are_ours_by_bundle_and_the_processs_beside_them(server: Running) -> None:
     server.ask("POST", "/v1/recommendations", ASK)
     text = server.ask("GET", "/metrics")[1].decode()
     assert 'shortlist_rung_total{bundle="' in text
-    assert "request_predict_seconds" in text
     assert "process_resident_memory_bytes" in text
 
 
@@ -164,7 +162,7 @@ def test_many_requests_on_one_connection_and_a_broken_one_between_them(server: R
         assert data.count(b"HTTP/1.1 200") == 4
     with socket.create_connection(("127.0.0.1", server.port), 10) as broken:
         broken.sendall(b"\x00\xff not http\r\n\r\n")
-        assert broken.recv(1000).startswith(b"HTTP/1.1 400")
+        assert broken.recv(1000)[:12] in (b"HTTP/1.1 400", b"HTTP/1.0 400")
     assert server.ask("POST", "/v1/recommendations", ASK)[0] == 200
 
 

@@ -33,85 +33,87 @@ def token(key: str = SECRET, **claims: Any) -> dict[str, Any]:
     return scope(authorization="Bearer " + jwt.encode({name: value for name, value in told.items() if value is not None}, key, "HS256"))
 
 
-def refusal(guard: Guard, asked: dict[str, Any], needed: str = "recommend") -> int:
+async def refusal(guard: Guard, asked: dict[str, Any], needed: str = "recommend") -> int:
     with pytest.raises(WireProblem) as refused:
-        guard.admit(asked, needed)
+        await guard.admit(asked, needed)
     return refused.value.status
 
 
-def test_without_a_keys_file_everybody_may_ask_everything() -> None:
+async def test_without_a_keys_file_everybody_may_ask_everything() -> None:
     guard = Guard()
-    guard.admit_user("anybody")
-    assert [guard.admit(scope(), needed) for needed in ("recommend", "events", "items", "why", "admin")] == [""] * 5  # nobody in particular
+    await guard.admit_user("anybody")
+    assert [await guard.admit(scope(), needed) for needed in ("recommend", "events", "items", "why", "admin")] == [
+        ""
+    ] * 5  # nobody in particular
 
 
-def test_a_key_opens_what_its_scopes_allow_and_nothing_else(tmp_path: Path) -> None:
+async def test_a_key_opens_what_its_scopes_allow_and_nothing_else(tmp_path: Path) -> None:
     guard = Guard(keys(tmp_path))
-    guard.admit(scope(x_api_key="web-key"), "recommend")
-    assert refusal(guard, scope(x_api_key="web-key"), "events") == 403
-    assert refusal(guard, scope(x_api_key="other")) == 401
-    assert refusal(guard, scope()) == 401
-    guard.admit(scope(), None)  # probes stay open
+    await guard.admit(scope(x_api_key="web-key"), "recommend")
+    assert await refusal(guard, scope(x_api_key="web-key"), "events") == 403
+    assert await refusal(guard, scope(x_api_key="other")) == 401
+    assert await refusal(guard, scope()) == 401
+    await guard.admit(scope(), None)  # probes stay open
 
 
-def test_an_admin_key_opens_everything(tmp_path: Path) -> None:
+async def test_an_admin_key_opens_everything(tmp_path: Path) -> None:
     guard = Guard(keys(tmp_path, web={"scopes": ["admin"]}))
-    told = {guard.admit(scope(x_api_key="web-key"), needed) for needed in ("recommend", "events", "items", "why", "admin")}
+    told = {await guard.admit(scope(x_api_key="web-key"), needed) for needed in ("recommend", "events", "items", "why", "admin")}
     assert told == {"web"}
 
 
-def test_a_token_opens_what_its_scope_claim_lists(tmp_path: Path) -> None:
+async def test_a_token_opens_what_its_scope_claim_lists(tmp_path: Path) -> None:
     guard = Guard(keys(tmp_path))
-    guard.admit(token(), "why")
-    assert refusal(guard, token(), "events") == 403
+    await guard.admit(token(), "why")
+    assert await refusal(guard, token(), "events") == 403
 
 
 @pytest.mark.parametrize(
     "claims", [{"exp": 1}, {"exp": None}, {"aud": "another"}, {"sub": None}, {"key": "another secret, also of thirty-two bytes"}]
 )
-def test_a_token_that_is_old_or_not_for_us_or_not_signed_by_us_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
-    assert refusal(Guard(keys(tmp_path)), token(**claims)) == 401
+async def test_a_token_that_is_old_or_not_for_us_or_not_signed_by_us_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
+    assert await refusal(Guard(keys(tmp_path)), token(**claims)) == 401
 
 
-def test_a_token_that_is_not_signed_at_all_is_refused(tmp_path: Path) -> None:
+async def test_a_token_that_is_not_signed_at_all_is_refused(tmp_path: Path) -> None:
     forged = jwt.encode({"sub": "x", "aud": "shortlist", "exp": int(time.time()) + 60, "scope": "admin"}, "", "none")
-    assert refusal(Guard(keys(tmp_path)), scope(authorization=f"Bearer {forged}")) == 401
-    assert refusal(Guard(keys(tmp_path)), scope(authorization="Bearer \xff\xfe")) == 401
+    assert await refusal(Guard(keys(tmp_path)), scope(authorization=f"Bearer {forged}")) == 401
+    assert await refusal(Guard(keys(tmp_path)), scope(authorization="Bearer \xff\xfe")) == 401
 
 
-def test_a_client_beyond_its_rate_is_told_to_slow_down(tmp_path: Path) -> None:
+async def test_a_client_beyond_its_rate_is_told_to_slow_down(tmp_path: Path) -> None:
     guard = Guard(keys(tmp_path, web={"rate": "3/hour"}))
     for _ in range(3):
-        guard.admit(scope(x_api_key="web-key"), "recommend")
-    assert refusal(guard, scope(x_api_key="web-key")) == 429
+        await guard.admit(scope(x_api_key="web-key"), "recommend")
+    assert await refusal(guard, scope(x_api_key="web-key")) == 429
 
 
-def test_one_user_beyond_the_rate_does_not_hold_up_another(tmp_path: Path) -> None:
+async def test_one_user_beyond_the_rate_does_not_hold_up_another(tmp_path: Path) -> None:
     guard = Guard(keys(tmp_path, user_rate="2/hour"))
-    guard.admit_user("a")
-    guard.admit_user("a")
+    await guard.admit_user("a")
+    await guard.admit_user("a")
     with pytest.raises(WireProblem, match="2/hour"):
-        guard.admit_user("a")
-    guard.admit_user("b")
+        await guard.admit_user("a")
+    await guard.admit_user("b")
 
 
-def test_workers_count_together_in_redis(tmp_path: Path, redis_url: str) -> None:
+async def test_workers_count_together_in_redis(tmp_path: Path, redis_url: str) -> None:
     first, second = (Guard(keys(tmp_path, user_rate="2/hour", storage=f"redis+{redis_url}")) for _ in range(2))
-    first.admit_user("shared")
-    second.admit_user("shared")
+    await first.admit_user("shared")
+    await second.admit_user("shared")
     with pytest.raises(WireProblem):
-        first.admit_user("shared")
+        await first.admit_user("shared")
 
 
 @pytest.mark.parametrize(
     ("text", "named"), [("{", "keys.json"), ('{"key": []}', "key"), ('{"keys": [{"name": "a", "sha256": "x", "scopes": []}]}', "sha256")]
 )
-def test_a_keys_file_that_is_wrong_is_refused_and_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+async def test_a_keys_file_that_is_wrong_is_refused_and_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
     (tmp_path / "keys.json").write_text(text)
     with pytest.raises(BadKeys, match=named):
         load_keys(tmp_path / "keys.json")
 
 
-def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
+async def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadKeys, match="500/second"):
         Guard(keys(tmp_path, user_rate="often"))

@@ -188,7 +188,7 @@ async def test_a_hundred_at_once_are_all_answered_in_full(client: httpx.AsyncCli
 
 
 async def test_a_body_that_stops_half_way_is_let_go(door: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.http.app.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("serving.http.body.BODY_SECONDS", 0.05)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

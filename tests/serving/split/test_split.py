@@ -13,7 +13,7 @@ import pytest
 
 from serving.bundle.bundle import Bundle
 from serving.http.auth import Guard
-from serving.http.server import Server, bind, config
+from serving.http.server import Server, Stop, bind, run
 from serving.query import Answer, Request
 from serving.recommender import Recommender
 from serving.resilience.ladder import Ladder
@@ -43,14 +43,18 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 @contextmanager
 def on_loopback(app: Any) -> Iterator[str]:
     """The application on the real HTTP server, in a thread; its address."""
-    listener = bind("127.0.0.1", 0, share=False)
-    server, loop = Server(config(app)), asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[listener])))
+    listener, loop = bind("127.0.0.1", 0), asyncio.new_event_loop()
+    stop = Stop()
+
+    async def serve() -> None:
+        await run(Server(app, 100), listener, stop, lambda: None, 0.0)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        loop.call_soon_threadsafe(server.stopping.set)
+        loop.call_soon_threadsafe(stop.now)
         thread.join(20)
         loop.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.worker.options import Options, parse
-from serving.worker.run import command
+from serving.worker.supervise import command
 from tests.serving.servers import free_port, running, tiny_options, until
 
 
