@@ -100,8 +100,8 @@ def _files(module: str, importer: Path) -> Iterator[Path]:
             yield path.with_suffix(".py")
         elif rest and path.is_dir() and top in PACKAGES and path.parent != ROOT / "components":
             yield from path.glob("*.py")
-        if top == "serving" and path.parent.joinpath("module.c").is_file():
-            yield from (file for file in path.parent.iterdir() if file.suffix in (".c", ".h"))
+        if top == "serving" and path.parent.joinpath("_kernel.pyx").is_file():
+            yield from (file for file in path.parent.iterdir() if file.suffix in (".c", ".h", ".pyx"))
 
 
 def _roots(top: str, importer: Path) -> Iterator[Path]:

@@ -117,18 +117,25 @@ class History:
 
     @classmethod
     def of(cls, state: UserState, catalogue: Catalogue, day: float) -> "History":
-        keys = (catalogue.sorted_keys, catalogue.key_order, catalogue.key_steps)
-        given = (state.keys, state.last_day, state.first_day, state.counts, state.decayed)
-        found = kernel.recall(*keys, *given, _TAUS, day)
+        """An item of which the state says what cannot be (a count below zero, NaN) is left out."""
+        found = kernel.history(catalogue, state, _TAUS, day)
         if found is not None:
             return cls(*found)
         rows = catalogue.rows_of_keys(state.keys)  # (H,)
-        order = np.argsort(rows)[np.count_nonzero(rows < 0) :]  # rows are distinct but for those unknown, which come first
-        last = state.last_day.take(order)
-        age, span = np.maximum(day - last, 0.0), (last - state.first_day.take(order)).astype(np.float32)
-        decayed = np.exp(-age / _TAUS[:, None])
-        decayed *= state.decayed.take(order, axis=0).T
-        return cls(rows.take(order), order, state.counts.take(order), age.astype(np.float32), span, decayed.astype(np.float32))
+        known = np.flatnonzero((rows >= 0) & _sane(state))
+        order = known[np.argsort(rows[known], kind="stable")]
+        last, first = state.last_day[order], state.first_day[order]
+        age = np.maximum(day - last, 0.0)
+        decayed = state.decayed[order].T * np.exp(-age / _TAUS[:, None])  # (T, H)
+        return cls(
+            rows[order], order, state.counts[order], age.astype(np.float32), (last - first).astype(np.float32), decayed.astype(np.float32)
+        )
+
+
+def _sane(state: UserState) -> NDArray[np.bool_]:
+    """(H,) where times and counts are numbers, and nothing was had less than not at all."""
+    counts = np.column_stack((state.counts, state.decayed))  # (H, 1 + T)
+    return np.isfinite(state.last_day) & np.isfinite(state.first_day) & (np.isfinite(counts) & (counts >= 0)).all(axis=1)
 
 
 @dataclass(frozen=True)
@@ -145,16 +152,11 @@ class Hits:
         if self.values is None:
             place = dict(zip(self.rows.tolist(), self.scores.tolist(), strict=True))
             return np.array([place.get(row, 0.0) for row in rows.tolist()], np.float32)
-        try:
-            if self.position_of is None:
-                return self.values.take(rows)
-            at = self.position_of.take(rows)
-        except IndexError:  # some were posted since the fit
-            known = rows < len(self.values if self.position_of is None else self.position_of)
-            found = np.zeros(len(rows), np.float32)
-            found[known] = self.scores_of(rows[known])
-            return found
-        return np.where(at >= 0, self.values.take(at), np.float32(0))
+        known = len(self.values) if self.position_of is None else len(self.position_of)  # rows beyond were posted since the fit
+        at = np.where(rows < known, rows, -1)
+        if self.position_of is not None:
+            at = np.where(at >= 0, np.append(self.position_of, -1)[at], -1)
+        return np.where(at >= 0, np.append(self.values, np.float32(0))[at], np.float32(0))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
 from serving.bundle.arrays import ArrayFolder
-from serving.native import kernel
 
 
 def item_key(item_id: str) -> int:
@@ -90,13 +89,8 @@ class Catalogue(ArrayFolder):
         """Rows of `keys` (H,) -> (H,); -1 where the catalogue does not hold the item."""
         if not len(self):
             return np.full(len(keys), -1, np.int32)
-        compiled = kernel.resolve(self.sorted_keys, self.key_order, self.key_steps, keys)
-        if compiled is not None:
-            return compiled
-        found = np.searchsorted(self.sorted_keys, keys)  # (H,)
-        rows = self.key_order.take(found, mode="clip")
-        rows[self.sorted_keys.take(found, mode="clip") != keys] = -1
-        return rows
+        found = np.minimum(np.searchsorted(self.sorted_keys, keys), len(self) - 1)  # (H,)
+        return np.where(self.sorted_keys[found] == keys, self.key_order[found], -1).astype(np.int32)
 
     def row_of(self, item_id: str) -> int:
         """The item's row, or -1."""

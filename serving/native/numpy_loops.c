@@ -1,5 +1,8 @@
 /* numpy's own loops for what has no exact definition: logarithms, exponentials, powers and float sums are the same bits here as beside a caller.
  * And its sort, which is faster than a radix sort of a thousand. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
 #include "kernel.h"
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION

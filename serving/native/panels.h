@@ -66,7 +66,7 @@ ON static void KIND(standardise)(const Ranker *r, size_t begin, float *features)
     }
 }
 
-ON static void KIND(judge)(const Ranker *r, float *room, float *out) {
+ON static void KIND(rank)(const Ranker *r, float *room, float *out) {
     const uint16_t *halves[2][KIND(BLOCK)];
     size_t last = (size_t)r->sizes[r->layers], turn = 0;
     KIND(find)(r, 0, halves[0]);

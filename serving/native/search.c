@@ -71,13 +71,13 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) static void dots_vnni64(
 }
 #endif
 
-static dots_fn choose_dots(size_t width, const char **name) {
+static dots_fn choose_dots(size_t width) {
 #ifdef X86
     __builtin_cpu_init();
-    if (width == 64 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) return *name = "vnni", dots_vnni64;
-    if (width % 32 == 0 && __builtin_cpu_supports("avx2")) return *name = "avx2", width == 64 ? dots_avx2_64 : dots_avx2;
+    if (width == 64 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) return dots_vnni64;
+    if (width % 32 == 0 && __builtin_cpu_supports("avx2")) return width == 64 ? dots_avx2_64 : dots_avx2;
 #endif
-    return *name = "plain", dots_plain;
+    return dots_plain;
 }
 
 /* Sums of `rows` rows (BLOCK of them, but for the last) into scores. */
@@ -91,8 +91,7 @@ HOT static void scored(const int32_t *sums, size_t rows, float scale, const floa
 }
 
 static void scan(const int8_t *table, const int8_t *vector, size_t items, size_t width, float scale, const float *scales, const float *prior, float *out) {
-    const char *name;
-    dots_fn dots = choose_dots(width, &name);
+    dots_fn dots = choose_dots(width);
     int32_t sums[BLOCK];
     for (size_t begin = 0; begin < items; begin += BLOCK) {
         size_t rows = items - begin < BLOCK ? items - begin : BLOCK;
@@ -118,29 +117,24 @@ static float rounded(const float *vector, size_t width, int8_t *out) {
     return scale;
 }
 
-/* products(table int8 (I, D), vector float32 (D,), scales float32 (I,) or None, prior float32 (I,) or None, out float32 (I,)) */
-PyObject *py_products(PyObject *self, PyObject *args) {
-    Py_buffer v[5] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*z*z*w*", &v[0], &v[1], &v[2], &v[3], &v[4])) return NULL;
-    Py_ssize_t width = v[1].len / 4, items = v[4].len / 4;
-    int wrong = v[0].len != items * width || !v[2].buf != !v[3].buf || (v[2].buf && (v[2].len != items * 4 || v[3].len != items * 4));
-    int8_t *vector = kept_memory(KEPT_KINDS, (size_t)width + 64);
-    if (wrong) PyErr_Format(PyExc_ValueError, "expected a table of %zd x %zd bytes, and as many scales and priors", items, width);
-    else if (vector) {
-        float scale = rounded(v[1].buf, (size_t)width, vector);
-        scan(v[0].buf, vector, (size_t)items, (size_t)width, scale, v[2].buf, v[3].buf, v[4].buf);
-    }
-    give_back((Given){v, 5});
-    if (wrong || !vector) return NULL;
-    Py_RETURN_NONE;
+int products(const Table *t, const float *vector, float *out) {
+    int8_t *whole = kept_memory(KEPT_KINDS, t->width + 64);
+    if (!whole) return NO_MEMORY;
+    float scale = rounded(vector, t->width, whole);
+    scan(t->rows, whole, t->items, t->width, scale, t->scales, t->prior, out);
+    return 0;
 }
 
-PyObject *py_instructions(PyObject *self, PyObject *args) {
-    Py_ssize_t width;
-    if (!PyArg_ParseTuple(args, "n", &width)) return NULL;
-    const char *name;
-    choose_dots((size_t)width, &name);
-    return PyUnicode_FromString(name);
+int spans(const Table *t, const float *vector, const int64_t *begins, const int64_t *ends, size_t count, float *out) {
+    int8_t *whole = kept_memory(KEPT_KINDS, t->width + 64);
+    if (!whole) return NO_MEMORY;
+    float scale = rounded(vector, t->width, whole);
+    for (size_t l = 0; l < count; l++) {
+        size_t begin = (size_t)begins[l], size = (size_t)(ends[l] - begins[l]);
+        scan(t->rows + begin * t->width, whole, size, t->width, scale, t->scales + begin, t->prior + begin, out);
+        out += size;
+    }
+    return 0;
 }
 
 /* The first n of `best`, every `every`-th place given to the next marked one, which is not said twice. */
@@ -158,50 +152,11 @@ static size_t mix(const Scored *best, size_t kept, size_t n, const uint8_t *mark
     return size;
 }
 
-/* search(table int8 (I, D), vector float32 (D,), scales float32 (I,), prior float32 (I,), marked uint8 (I,), every, n, excluded int32,
- *        values float32 (I,) out, rows int32 (n,) out, scores float32 (n,) out) -> how many rows: the best n, every `every`-th place for the best marked one */
-PyObject *py_search(PyObject *self, PyObject *args) {
-    Py_buffer v[9] = {{0}};
-    Py_ssize_t every, n, size = -1;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*nny*w*w*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &every, &n, &v[5], &v[6], &v[7], &v[8])) return NULL;
-    size_t width = (size_t)v[1].len / 4, items = (size_t)v[6].len / 4, barred = (size_t)v[5].len / 4, most = (size_t)(n > 0 ? n : 0);
-    if ((size_t)v[0].len != items * width || (size_t)v[2].len != items * 4 || (size_t)v[3].len != items * 4 || (size_t)v[4].len != items || n < 0 ||
-        every < 1 || v[7].len != n * 4 || v[8].len != n * 4) {
-        PyErr_Format(PyExc_ValueError, "expected a table of %zu x %zu bytes, with scales, priors and marks, and room for %zd rows", items, width, n);
-    } else {
-        int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
-        if (vector) scan(v[0].buf, vector, items, width, rounded(v[1].buf, width, vector), v[2].buf, v[3].buf, v[6].buf);
-        float *kept = vector ? bar(v[6].buf, items, v[5].buf, barred) : NULL;
-        if (kept) {
-            Scored *best;
-            Py_ssize_t found = best_of(v[6].buf, items, most, -INFINITY, v[4].buf, most / (size_t)every, &best);
-            unbar(v[6].buf, v[5].buf, barred, kept);
-            if (found >= 0) size = (Py_ssize_t)mix(best, (size_t)found, most, v[4].buf, (size_t)every, v[7].buf, v[8].buf);
-        }
-    }
-    give_back((Given){v, 9});
-    return size < 0 ? NULL : PyLong_FromSsize_t(size);
-}
-
-/* spans(table int8 (I, D), vector float32 (D,), scales float32 (I,), prior float32 (I,), begins int64 (L,), ends int64 (L,), out float32 (sum,)):
- * `products` of some stretches of the table, one after the other */
-PyObject *py_spans(PyObject *self, PyObject *args) {
-    Py_buffer v[7] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*w*", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6])) return NULL;
-    size_t width = (size_t)v[1].len / 4, items = (size_t)v[2].len / 4, count = (size_t)v[4].len / 8, room = (size_t)v[6].len / 4, at = 0;
-    const int64_t *begins = v[4].buf, *ends = v[5].buf;
-    int8_t *vector = kept_memory(KEPT_KINDS, width + 64);
-    int wrong = (size_t)v[0].len != items * width || v[3].len != v[2].len || v[5].len != v[4].len;
-    if (vector && !wrong) {
-        float scale = rounded(v[1].buf, width, vector), *out = v[6].buf;
-        for (size_t l = 0; l < count && !wrong; l++) {
-            size_t begin = (size_t)begins[l], size = (size_t)(ends[l] - begins[l]);
-            wrong = begins[l] < 0 || ends[l] < begins[l] || (size_t)ends[l] > items || size > room - at;
-            if (!wrong) scan((const int8_t *)v[0].buf + begin * width, vector, size, width, scale, (const float *)v[2].buf + begin, (const float *)v[3].buf + begin, out + at), at += size;
-        }
-    }
-    give_back((Given){v, 7});
-    if (!vector) return NULL;
-    if (wrong || at != room) return PyErr_Format(PyExc_ValueError, "expected stretches of a table of %zu rows, and room for all of them", items);
-    Py_RETURN_NONE;
+ptrdiff_t search(const Table *t, const float *vector, const uint8_t *marked, size_t every, size_t n, Excluded out, float *values, int32_t *rows, float *scores) {
+    Scored *best;
+    float *kept = products(t, vector, values) < 0 ? NULL : bar(values, out);
+    if (!kept) return NO_MEMORY;
+    ptrdiff_t found = best_of(values, t->items, n, -INFINITY, marked, n / every, &best);
+    unbar(values, out, kept);
+    return found < 0 ? found : (ptrdiff_t)mix(best, (size_t)found, n, marked, every, rows, scores);
 }

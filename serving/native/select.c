@@ -1,17 +1,18 @@
 /* The best n of many: a threshold from a sample of the scores, then a sort of the few that reach it (serving/retrieval/top_k.py). */
+#include <stdlib.h>
+
 #include "kernel.h"
 
 #define SAMPLE 2048
 #define SLACK 1.3
 #define BUCKETS 2048 /* 11 bits of a key */
-#define PURPOSES 9
 
 void *kept_memory(int purpose, size_t bytes) {
     static void *memory[PURPOSES];
     static size_t size[PURPOSES];
     if (size[purpose] < bytes) {
-        void *more = PyMem_RawRealloc(memory[purpose], bytes + bytes / 4);
-        if (!more) return PyErr_NoMemory();
+        void *more = realloc(memory[purpose], bytes + bytes / 4);
+        if (!more) return NULL;
         memory[purpose] = more, size[purpose] = bytes + bytes / 4;
     }
     return memory[purpose];
@@ -27,8 +28,16 @@ void *kept_zeros(int purpose, size_t bytes) {
     return memory;
 }
 
-void give_back(Given given) {
-    for (int i = 0; i < given.count; i++) PyBuffer_Release(&given.views[i]);
+HOT int within(const int32_t *rows, size_t count, size_t below) {
+    int wrong = 0;
+    for (size_t i = 0; i < count; i++) wrong |= (size_t)rows[i] >= below; /* a negative row is beyond all of them */
+    return !wrong;
+}
+
+HOT int within_narrow(const uint16_t *rows, size_t count, size_t below) {
+    int wrong = 0;
+    for (size_t i = 0; i < count; i++) wrong |= rows[i] >= below;
+    return !wrong;
 }
 
 /* A float's bits, turned so that greater floats have smaller keys. + 0: there is no negative zero. */
@@ -162,78 +171,44 @@ static int enough(Bounds b, const Scored *found, size_t kept, size_t n, size_t t
     return all >= n && marked >= turns;
 }
 
-Py_ssize_t best_of(
+ptrdiff_t best_of(
     const float *scores, size_t count, size_t n, float floor, const uint8_t *marked, size_t turns, Scored **best) {
     Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
-    if (!found || !spare) return -1;
+    if (!found || !spare) return NO_MEMORY;
     Bounds b = {threshold(scores, count, n, NULL), turns ? threshold(scores, count, turns, marked) : INFINITY, turns ? marked : NULL, 0};
     size_t kept = b.least > floor && (!turns || b.marked_least > floor) ? reach(b, scores, count, found) : 0;
     if (!kept || !enough(b, found, kept, n, turns)) kept = reach((Bounds){floor, INFINITY, NULL, 1}, scores, count, found);
     *best = falling(found, spare, kept);
-    return (Py_ssize_t)kept;
+    return (ptrdiff_t)kept;
 }
 
-float *bar(float *scores, size_t count, const int32_t *excluded, size_t barred) {
-    float *kept = kept_memory(KEPT_BARRED, (barred + 1) * 4);
-    for (size_t i = 0; i < barred && kept; i++) {
-        if (excluded[i] < 0 || (size_t)excluded[i] >= count) {
-            unbar(scores, excluded, i, kept);
-            PyErr_Format(PyExc_ValueError, "expected excluded rows below %zu", count);
-            return NULL;
-        }
-        kept[i] = scores[excluded[i]], scores[excluded[i]] = -INFINITY;
-    }
+float *bar(float *scores, Excluded out) {
+    float *kept = kept_memory(KEPT_BARRED, (out.count + 1) * 4);
+    for (size_t i = 0; i < out.count && kept; i++) kept[i] = scores[out.rows[i]], scores[out.rows[i]] = -INFINITY;
     return kept;
 }
 
-void unbar(float *scores, const int32_t *excluded, size_t barred, const float *kept) {
-    while (barred--) scores[excluded[barred]] = kept[barred]; /* backwards: a row named twice gets its first value again */
+void unbar(float *scores, Excluded out, const float *kept) {
+    while (out.count--) scores[out.rows[out.count]] = kept[out.count]; /* backwards: a row named twice gets its first value again */
 }
 
-Py_ssize_t best_but(float *scores, size_t count, size_t n, float floor, const int32_t *excluded, size_t barred, Scored **best) {
-    float *kept = bar(scores, count, excluded, barred);
-    if (!kept) return -1;
-    Py_ssize_t found = best_of(scores, count, n, floor, NULL, 0, best);
-    unbar(scores, excluded, barred, kept);
-    return found > (Py_ssize_t)n ? (Py_ssize_t)n : found;
+ptrdiff_t best_but(float *scores, size_t count, size_t n, float floor, Excluded out, Scored **best) {
+    float *kept = bar(scores, out);
+    if (!kept) return NO_MEMORY;
+    ptrdiff_t found = best_of(scores, count, n, floor, NULL, 0, best);
+    unbar(scores, out, kept);
+    return found > (ptrdiff_t)n ? (ptrdiff_t)n : found;
 }
 
 void list_out(const Scored *best, size_t count, const int32_t *names, int32_t *rows, float *scores) {
-    for (size_t i = 0; i < count; i++) {
-        rows[i] = names ? names[best[i].at] : best[i].at;
-        if (scores) scores[i] = best[i].score;
-    }
+    for (size_t i = 0; i < count; i++) rows[i] = names ? names[best[i].at] : best[i].at, scores[i] = best[i].score;
 }
 
-/* best(scores float32 (I,), n, floor, excluded int32, rows int32 (n,) out) -> how many there are.
- * `scores` are written to while it runs and left as they were. */
-PyObject *py_best(PyObject *self, PyObject *args) {
-    Py_buffer v[3] = {{0}};
-    Py_ssize_t n, found = -1;
-    Scored *best;
-    float floor;
-    if (!PyArg_ParseTuple(args, "w*nfy*w*", &v[0], &n, &floor, &v[1], &v[2])) return NULL;
-    if (n < 0 || v[2].len < n * 4) PyErr_Format(PyExc_ValueError, "expected room for %zd rows", n);
-    else found = best_but(v[0].buf, (size_t)v[0].len / 4, (size_t)n, floor, v[1].buf, (size_t)v[1].len / 4, &best);
-    if (found > 0) list_out(best, (size_t)found, NULL, v[2].buf, NULL);
-    give_back((Given){v, 3});
-    return found < 0 ? NULL : PyLong_FromSsize_t(found);
-}
-
-/* falling(scores float32 (C,), out int32 (C,)): positions, greatest score first, ties by position */
-PyObject *py_falling(PyObject *self, PyObject *args) {
-    Py_buffer v[2] = {{0}};
-    if (!PyArg_ParseTuple(args, "y*w*", &v[0], &v[1])) return NULL;
-    size_t count = (size_t)v[0].len / 4;
-    int wrong = v[1].len != v[0].len;
+int descending(const float *scores, size_t count, int32_t *order) {
     Scored *found = kept_memory(KEPT_FOUND, (count + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (count + 1) * sizeof(Scored));
-    if (found && spare && !wrong) {
-        for (size_t c = 0; c < count; c++) found[c] = (Scored){((const float *)v[0].buf)[c], (int32_t)c};
-        Scored *order = falling(found, spare, count);
-        for (size_t c = 0; c < count; c++) ((int32_t *)v[1].buf)[c] = order[c].at;
-    }
-    give_back((Given){v, 2});
-    if (!found || !spare) return NULL;
-    if (wrong) return PyErr_Format(PyExc_ValueError, "expected room for %zu positions", count);
-    Py_RETURN_NONE;
+    if (!found || !spare) return NO_MEMORY;
+    for (size_t c = 0; c < count; c++) found[c] = (Scored){scores[c], (int32_t)c};
+    const Scored *sorted = falling(found, spare, count);
+    for (size_t c = 0; c < count; c++) order[c] = sorted[c].at;
+    return 0;
 }

@@ -1,36 +1,10 @@
-/* What the rankers are told (serving/ranking/features.py, serving/ranking/affinity.py): a user's tables by code, and the rows of features read from them.
+/* What the rankers are told (serving/ranking/features.py, affinity.py): a user's tables by code, and the rows of features read from them.
  *
  * A user touches a few hundred of thousands of codes, so the tables have a place for each of those alone; place 0 stands for all others.
  */
 #include "kernel.h"
 
-enum { TAUS = 4, OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, LEVELS = 3, AHEAD = 16, MOST_SOURCES = 64 };
-
-typedef struct {
-    int32_t category[LEVELS], brand, pair; /* codes; pair: of brand and category together */
-    float price;                           /* logarithm */
-} Item;
-
-typedef struct {
-    const Item *items;
-    size_t count, categories, brands, pairs;
-} World;
-
-typedef struct {
-    const int32_t *history, *clicked;                     /* rows (H,) ascending, (E,) */
-    const float *counts, *age, *span, *decayed, *session; /* (H,) each, decayed (T, H), (E,) */
-    const Item *items;                                    /* (H + E,) those of the history, then of the session */
-    size_t had, events, taste, recent;                    /* the decays at which shares are taken */
-    float never, limit;
-} User;
-
-typedef struct {
-    const int32_t *rows;                    /* (C,) */
-    const float *fused, *ranks, *scores;    /* (C,), (C, S), (C, S) */
-    const uint8_t *seen, *display, *mailer; /* (C,), (I,) or NULL */
-    size_t count, sources;
-    float relative, offset;
-} Pool;
+enum { OWN = TAUS + 6, OWN_LOGS = TAUS + 4, TASTE = 14, PLAN = 2, SESSION = 3, FUSION = 3, AHEAD = 16 };
 
 /* Sums of a category while its tables are made. */
 typedef struct {
@@ -244,10 +218,12 @@ static inline void source_features(const Pool *p, size_t c, float best, const fl
     out[0] = p->fused[c] * p->offset, out[1] = p->fused[c] / best, out[2] = found;
 }
 
+size_t features_width(size_t sources) { return OWN + TASTE + PLAN + SESSION + FUSION + 3 * sources; }
+
 /* Whether all codes are within their tables. */
 HOT static int write_features(const World *w, const User *u, const Pool *p, const Tables *t, float *out) {
     static const float nothing[OWN + TASTE + PLAN + SESSION];
-    size_t width = OWN + TASTE + PLAN + SESSION + FUSION + 3 * p->sources;
+    size_t width = features_width(p->sources);
     float best = 1e-9f;
     for (size_t c = 0; c < p->count; c++) best = p->fused[c] > best ? p->fused[c] : best;
     for (size_t c = 0; c < p->count; c++, out += width) {
@@ -269,12 +245,6 @@ HOT static int write_features(const World *w, const User *u, const Pool *p, cons
     return 1;
 }
 
-static int within(const int32_t *rows, size_t count, size_t items) {
-    int wrong = 0;
-    for (size_t n = 0; n < count; n++) wrong |= (size_t)rows[n] >= items; /* a negative row is beyond all of them */
-    return !wrong;
-}
-
 /* The user's items side by side. Whether all codes are within their tables. */
 static int gather(const World *w, User *u, Item *items) {
     int wrong = 0;
@@ -287,7 +257,7 @@ static int gather(const World *w, User *u, Item *items) {
     return !wrong;
 }
 
-/* Memory for the tables: what is by code, and one piece for what is by place and for the user's items. 0: exception. */
+/* Memory for the tables: what is by code, and one piece for what is by place and for the user's items. 0: no memory. */
 static int make_room(const World *w, const User *u, const Pool *p, Tables *t, Item **items, float **room) {
     size_t all = u->had + u->events, places = LEVELS * all + 1, brand_places = all + 1;
     size_t doubles = places * sizeof(Sums) + 2 * brand_places * 8;
@@ -306,42 +276,15 @@ static int make_room(const World *w, const User *u, const Pool *p, Tables *t, It
     return 1;
 }
 
-/* features(items (I,) as `Item`, category codes, brand codes, pair codes, history rows int32 (H,), counts, age, span float32 (H,),
- *          decayed float32 (4, H), session rows int32 (E,), session weights float32 (E,), decay of taste, decay of recent, never, limit,
- *          candidate rows int32 (C,), seen uint8 (C,), fused float32 (C,), ranks float32 (C, S), scores float32 (C, S), display uint8 (I,) or None,
- *          mailer uint8 (I,) or None, sources, relative, offset, out float32 (C, Fx)) */
-PyObject *py_features(PyObject *self, PyObject *args) {
-    enum { ITEMS, HISTORY, COUNTS, AGE, SPAN, DECAYED, CLICKED, WEIGHTS, ROWS, SEEN, FUSED, RANKS, SCORES, DISPLAY, MAILER, OUT, ALL };
-    Py_buffer v[ALL] = {{0}};
-    Py_ssize_t codes[3], taus[2], asked_sources;
-    User u = {0};
-    Pool p = {0};
-    if (!PyArg_ParseTuple(args, "y*nnny*y*y*y*y*y*y*nnffy*y*y*y*y*z*z*nffw*", &v[0], &codes[0], &codes[1], &codes[2], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &taus[0], &taus[1],
-                          &u.never, &u.limit, &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &asked_sources, &p.relative, &p.offset, &v[15])) return NULL;
-    World w = {v[ITEMS].buf, (size_t)v[ITEMS].len / sizeof(Item), (size_t)codes[0], (size_t)codes[1], (size_t)codes[2]};
-    u.history = v[HISTORY].buf, u.clicked = v[CLICKED].buf, u.counts = v[COUNTS].buf, u.age = v[AGE].buf, u.span = v[SPAN].buf, u.decayed = v[DECAYED].buf, u.session = v[WEIGHTS].buf;
-    u.had = (size_t)v[HISTORY].len / 4, u.events = (size_t)v[CLICKED].len / 4, u.taste = (size_t)taus[0], u.recent = (size_t)taus[1];
-    p.rows = v[ROWS].buf, p.seen = v[SEEN].buf, p.fused = v[FUSED].buf, p.ranks = v[RANKS].buf, p.scores = v[SCORES].buf, p.display = v[DISPLAY].buf, p.mailer = v[MAILER].buf;
-    p.count = (size_t)v[ROWS].len / 4, p.sources = (size_t)asked_sources;
-    Py_ssize_t had = v[HISTORY].len, items = (Py_ssize_t)w.count, asked = v[ROWS].len;
-    int sound = codes[0] > 0 && codes[1] > 0 && codes[2] >= 0 && v[COUNTS].len == had && v[AGE].len == had && v[SPAN].len == had && v[DECAYED].len == had * TAUS &&
-                u.taste < TAUS && u.recent < TAUS && v[WEIGHTS].len == v[CLICKED].len && v[SEEN].len * 4 == asked && v[FUSED].len == asked && asked_sources >= 0 &&
-                asked_sources <= MOST_SOURCES && v[RANKS].len == asked * asked_sources && v[SCORES].len == asked * asked_sources && !p.display == !p.mailer &&
-                (!p.display || (v[DISPLAY].len == items && v[MAILER].len == items)) && v[OUT].len == asked * (OWN + TASTE + PLAN + SESSION + FUSION + 3 * asked_sources) &&
-                within(u.history, u.had, w.count) && within(u.clicked, u.events, w.count) && within(p.rows, p.count, w.count);
+int features(const World *w, User *u, const Pool *p, float *out) {
     Tables t = {0};
     Item *held;
     float *room;
-    int made = sound && make_room(&w, &u, &p, &t, &held, &room);
-    if (made) sound = gather(&w, &u, held);
-    if (made && sound) {
-        tables(&u, room, &t);
-        sources(&p, t.of_sources);
-        sound = write_features(&w, &u, &p, &t, v[OUT].buf);
-        clear(&u, &t);
-    }
-    give_back((Given){v, ALL});
-    if (sound && !made) return NULL;
-    if (!sound) return PyErr_Format(PyExc_ValueError, "expected %zu candidates of a catalogue of %zu items, with all that is told of them", p.count, w.count);
-    Py_RETURN_NONE;
+    if (!make_room(w, u, p, &t, &held, &room)) return NO_MEMORY;
+    if (!gather(w, u, held)) return OUTSIDE;
+    tables(u, room, &t);
+    sources(p, t.of_sources);
+    int sound = write_features(w, u, p, &t, out);
+    clear(u, &t);
+    return sound ? 0 : OUTSIDE;
 }

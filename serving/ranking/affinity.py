@@ -4,12 +4,11 @@ Shapes: H history items, E session events, N = H + E, C candidates, K category c
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.names import TAUS_DAYS
+from feature_repo.names import AFFINITY_FEATURES, TAUS_DAYS
 from serving.bundle.arrays import Floats
 from serving.query import History, Query
 
@@ -22,119 +21,106 @@ RECENT_TAU = TAUS_DAYS.index(15.0)
 
 @dataclass(frozen=True)
 class Affinity:
-    """One user's tables, for one moment."""
+    """One user's tables, for one moment. Code 0, unknown, stands for nothing in particular: no share, no count."""
 
-    weights: Floats  # (N,) of the history, ascending by row, then of the session
+    labels: NDArray[np.int32]  # (N, 6) see Catalogue.labels; of the history, ascending by row, then of the session
+    weights: Floats  # (N,) counts decayed by AFFINITY_TAU, then weights of the session
     total: float  # of the weights, at least a little
-    labels: NDArray[np.int32]  # (N, 6) see Catalogue.labels
-    own: Floats  # (10, H + 1) features.OWN_FEATURES of every item had before; the last are zeros, for all others
-    by_category: Floats  # (6, K) roots of the shares of weight and recent weight; logs of items, events, days since the last, how due
-    middle: NDArray[Any]  # (K,) weight of each code at level 1
-    usual: Floats  # (K,) log of what the user usually pays in each; NaN where nothing is known
+    own: Floats  # (H, 10) features.OWN_FEATURES of every item had before
+    share: Floats  # (K,) root of the share of the weights
+    recent: Floats  # (K,) root of the share of the weights by RECENT_TAU
+    items: Floats  # (K,) log1p of distinct items had
+    events: Floats  # (K,) log1p of times had, of codes at level 2; so the next two
+    newest: Floats  # (K,) log1p of days since the last
+    due: Floats  # (K,) log1p of the gaps gone by since the last
+    middle: NDArray[np.float64]  # (K,) weight of each code at level 1
+    usual: Floats  # (K,) log of what the user usually pays in each code at level 1; NaN where nothing is known
 
     @classmethod
     def of(cls, query: Query) -> "Affinity":
-        history, (clicked, session) = query.history, query.session
-        affinity, recent = history.decayed[AFFINITY_TAU], history.decayed[RECENT_TAU]
-        if len(clicked):
-            affinity, recent = np.concatenate((affinity, session)), np.concatenate((recent, session))
-        labels, codes = query.catalogue.labels.take(query.rows, axis=0), len(query.catalogue.category_names)
-        total = max(float(affinity.sum()), LEAST)
-        by_category = _by_category(labels[:, :3].astype(np.intp), affinity, total, recent, history, codes)
-        middle = np.bincount(labels[:, 1], affinity, codes)
-        return cls(affinity, total, labels, _own(history), by_category, middle, _usual(labels, affinity, middle))
+        history, session, codes = query.history, query.session[1], len(query.catalogue.category_names)
+        labels = query.catalogue.labels[query.rows]
+        weights = np.concatenate((history.decayed[AFFINITY_TAU], session))
+        recent = np.concatenate((history.decayed[RECENT_TAU], session))
+        total = max(float(weights.sum()), LEAST)
+        paths, middle = labels[:, :3], _by_code(labels[:, 1:2], weights, codes)
+        return cls(
+            labels, weights, total, own_features(history), _root_share(_by_code(paths, weights, codes), total),
+            _root_share(_by_code(paths, recent, codes), max(float(recent.sum()), LEAST)),
+            *_rhythm(paths[: len(history.rows)], history, codes), middle, _usual(labels, weights, codes),
+        )  # fmt: skip
 
 
 def log(values: Floats) -> Floats:
-    """log(1 + x) of values that are not tiny: several times faster than np.log1p."""
+    """log(1 + x), the addition in float32: not np.log1p, the compiled loops do the same."""
     logs: Floats = np.log(values + np.float32(1))
     return logs
 
 
-def _own(history: History) -> Floats:
-    """`Affinity.own`: how often, how lately and how regularly the user had each item."""
-    own = np.zeros((len(TAUS_DAYS) + 6, len(history.rows) + 1), np.float32)
-    counts, age, had = history.counts, history.age, own[:, :-1]
-    gap = history.span / np.maximum(counts - 1, np.float32(1))  # mean days between; 0 when had once
+def own_features(history: History) -> Floats:
+    """(H, 10): how often, how lately and how regularly the user had each item."""
+    counts, age = history.counts, history.age
+    gap = history.span / np.maximum(counts - 1, 1)  # mean days between; 0 when had once
     once = counts < 2
-    had[: len(TAUS_DAYS)] = history.decayed
-    had[-6], had[-5], had[-4] = counts, age, gap
-    due = np.minimum(age / np.maximum(gap, np.float32(1)), np.float32(DUE_LIMIT))  # gaps gone by: 1 is exactly due
-    np.multiply(due, ~once, out=had[-3])
-    own[:-2] += np.float32(1)
-    np.log(own[:-2], out=own[:-2])
-    had[-2], had[-1] = once, 1
-    return own
+    due = np.where(once, 0, np.minimum(age / np.maximum(gap, 1), DUE_LIMIT))  # gaps gone by: 1 is exactly due
+    return np.column_stack((log(np.column_stack((*history.decayed, counts, age, gap, due))), once, np.ones(len(age), np.float32)))
 
 
-def _by_category(paths: NDArray[np.intp], affinity: Floats, total: float, recent: Floats, history: History, codes: int) -> Floats:
-    """`Affinity.by_category`, as of nothing for unknown: paths (N, 3), weights (N,)."""
-    table, each, narrow = np.empty((6, codes), np.float32), paths.ravel(), paths[: len(history.rows), 2]
-    _, _, items, events, newest, due = table
-    np.divide(np.bincount(each, np.repeat(affinity, 3), codes), total, out=table[0], casting="same_kind")
-    np.divide(np.bincount(each, np.repeat(recent, 3), codes), max(float(recent.sum()), LEAST), out=table[1], casting="same_kind")
-    items[:] = np.bincount(each[: 3 * len(narrow)], minlength=codes)
-    events[:] = np.bincount(narrow, history.counts, codes)
-    newest[:] = NEVER_DAYS
-    oldest = np.zeros(codes, np.float32)
+def _by_code(paths: NDArray[np.int32], weights: Floats, codes: int) -> NDArray[np.float64]:
+    """(K,) sums of the weights (N,) by each code of the paths (N, levels)."""
+    return np.bincount(paths.ravel(), np.repeat(weights, paths.shape[1]), codes).astype(np.float64)  # as it is, or whole where empty
+
+
+def _root_share(sums: NDArray[np.float64], total: float) -> Floats:
+    """(K,)"""
+    roots: Floats = np.sqrt((sums / total).astype(np.float32))
+    roots[0] = 0
+    return roots
+
+
+def _rhythm(paths: NDArray[np.int32], history: History, codes: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """`Affinity.items`, `.events`, `.newest` and `.due` from the paths (H, 3) of the history."""
+    narrow = paths[:, 2]
+    items = _by_code(paths, np.ones(len(paths), np.float32), codes).astype(np.float32)
+    events = np.bincount(narrow, history.counts, codes).astype(np.float32)
+    newest, oldest = np.full(codes, NEVER_DAYS, np.float32), np.zeros(codes, np.float32)
     np.minimum.at(newest, narrow, history.age)
     np.maximum.at(oldest, narrow, history.age + history.span)
-    table[:, 0], newest[0], oldest[0] = 0, NEVER_DAYS, 0
-    gap = (oldest - newest) / np.maximum(events - np.float32(1), np.float32(1))
-    np.divide(newest, np.maximum(gap, np.float32(1)), out=due)
-    np.minimum(due, np.float32(DUE_LIMIT), out=due)
-    due *= events > 1
-    np.sqrt(table[:2], out=table[:2])
-    table[2:] += np.float32(1)
-    np.log(table[2:], out=table[2:])
-    return table
+    items[0], events[0], newest[0] = 0, 0, NEVER_DAYS
+    gap = (oldest - newest) / np.maximum(events - 1, 1)
+    due = np.where(events > 1, np.minimum(newest / np.maximum(gap, 1), DUE_LIMIT), 0).astype(np.float32)
+    return log(items), log(events), log(newest), log(due)
 
 
-def _usual(labels: NDArray[np.int32], weights: Floats, total: NDArray[Any]) -> Floats:
-    """`Affinity.usual`: labels (N, 6), weights (N,), and their sums (K,) over all."""
-    prices, code = labels[:, 5].view(np.float32), labels[:, 1]
+def _usual(labels: NDArray[np.int32], weights: Floats, codes: int) -> Floats:
+    """`Affinity.usual`: the mean log price by weight, of items whose price is known."""
+    prices = labels[:, 5].view(np.float32)
     known = np.isfinite(prices)
-    if not known.all():
-        code, weights, prices = code[known], weights[known], prices[known]
-        total = np.bincount(code, weights, len(total))
-    paid = (np.bincount(code, weights * prices, len(total)) / np.maximum(total, LEAST)).astype(np.float32)
-    paid[total <= 0] = np.nan
+    code, weights, prices = labels[known, 1], weights[known], prices[known]
+    total = np.bincount(code, weights, codes)
+    paid = np.where(total > 0, np.bincount(code, weights * prices, codes) / np.maximum(total, LEAST), np.nan).astype(np.float32)
     paid[0] = np.nan
     return paid
 
 
-def write_affinity(out: Floats, query: Query, affinity: Affinity, labels: NDArray[np.int32]) -> None:
-    """What share of the user's history, and of the present session, is of the candidate's category and brand, and at what price.
+def affinity_features(query: Query, affinity: Affinity, labels: NDArray[np.int32]) -> Floats:
+    """(C, 14): what share of the user's history, and of the present session, is of the candidate's category and brand, and at what price.
 
     labels (C, 6): of the candidates.
     """
     if not len(affinity.weights):
-        out[:] = 0
-        return
-    wide, middle, narrow, brand, pair = np.ascontiguousarray(labels.T[:5], np.intp)  # (C,) each
-    affinity.by_category[:3].take(narrow, axis=1, out=out[:3], mode="clip")
-    affinity.by_category[:3].take(middle, axis=1, out=out[3:6], mode="clip")
-    affinity.by_category[0].take(wide, out=out[6], mode="clip")
-    affinity.by_category[3:].take(narrow, axis=1, out=out[7:10], mode="clip")
-    of_brand = np.bincount(affinity.labels[:, 3], affinity.weights, len(query.catalogue.brand_names))
-    of_brand[0] = 0
-    np.divide(of_brand.take(brand), affinity.total, out=out[10], casting="same_kind")
-    np.sqrt(out[10], out=out[10])
-    np.multiply(_within(query, affinity, pair, middle), (out[10] > 0) & (out[3] > 0), out=out[11], casting="same_kind")
-    relative = labels[:, 5].view(np.float32) - affinity.usual.take(middle)
-    known = np.isfinite(relative)
-    np.maximum(np.where(known, relative, np.float32(0)), np.float32(-3), out=out[12])
-    np.minimum(out[12], np.float32(3), out=out[12])
-    out[13] = known
-
-
-def _within(query: Query, affinity: Affinity, pair: NDArray[np.intp], category: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Share of the user's weight in the candidate's category that is of the candidate's brand: (C,)."""
-    had = affinity.labels[:, 4]
-    slots = np.empty(query.catalogue.pairs, np.int32)  # where a pair is among those had; what is not written is read, and found out
-    slots[had] = np.arange(len(had), dtype=np.int32)
-    of_pair = np.bincount(slots.take(had), affinity.weights, len(had))
-    at = slots.take(pair)
-    shares = of_pair.take(at, mode="clip") / np.maximum(affinity.middle.take(category), LEAST)
-    shares *= had.take(at, mode="clip") == pair
-    return shares
+        return np.zeros((len(labels), len(AFFINITY_FEATURES)), np.float32)
+    wide, middle, narrow, brand, pair = labels.T[:5]  # (C,) each
+    of_brand = _by_code(affinity.labels[:, 3:4], affinity.weights, len(query.catalogue.brand_names))
+    by_brand = _root_share(of_brand, affinity.total)[brand]
+    of_pair = np.bincount(affinity.labels[:, 4], affinity.weights, query.catalogue.pairs)
+    within = (of_pair[pair] / np.maximum(affinity.middle[middle], LEAST)).astype(np.float32)  # of the category, that of the brand
+    relative = labels[:, 5].view(np.float32) - affinity.usual[middle]
+    priced = np.isfinite(relative)
+    share, recent, items = affinity.share, affinity.recent, affinity.items
+    columns = (
+        share[narrow], recent[narrow], items[narrow], share[middle], recent[middle], items[middle], share[wide],
+        affinity.events[narrow], affinity.newest[narrow], affinity.due[narrow], by_brand,
+        np.where((by_brand > 0) & (share[middle] > 0), within, 0), np.where(priced, np.clip(relative, -3, 3), 0), priced,
+    )  # fmt: skip
+    return np.column_stack(columns)

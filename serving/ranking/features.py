@@ -10,20 +10,18 @@ from math import cos, isfinite, log1p, pi, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.names import AFFINITY_FEATURES, CROSS_FEATURES, FUSION_FEATURES, OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES
+from feature_repo.names import CROSS_FEATURES, OWN_FEATURES, SESSION_FEATURES
 from serving.bundle.arrays import Floats, Rows
 from serving.native import kernel
 from serving.query import Candidates, Query
-from serving.ranking.affinity import AFFINITY_TAU, DUE_LIMIT, NEVER_DAYS, RECENT_TAU, Affinity, log, write_affinity
+from serving.ranking.affinity import AFFINITY_TAU, DUE_LIMIT, NEVER_DAYS, RECENT_TAU, Affinity, affinity_features, log
 
 RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
 
 Plan = NDArray[np.uint8] | None  # (I,) what is planned for each item; None: nothing for any
-OWN, TASTE, PLAN, SESSION = (
-    slice(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index(names[-1]) + 1)
-    for names in (OWN_FEATURES, AFFINITY_FEATURES, PLAN_FEATURES, SESSION_FEATURES)
-)
+SESSION = slice(CROSS_FEATURES.index(SESSION_FEATURES[0]), CROSS_FEATURES.index(SESSION_FEATURES[-1]) + 1)
+_TOLD = kernel.Told(AFFINITY_TAU, RECENT_TAU, NEVER_DAYS, DUE_LIMIT, RELATIVE, RANK_OFFSET)
 
 
 def request_features(query: Query) -> Floats:
@@ -46,32 +44,16 @@ def cross_features(query: Query, candidates: Candidates) -> Floats:
     if not len(candidates):
         return np.empty((0, width), np.float32)
     plans = _plans(query)
-    compiled = _compiled(query, candidates, plans, width) if kernel.native() else None
+    compiled = kernel.features(query.catalogue, query.history, query.session, candidates, plans, _TOLD)
     if compiled is not None:
         return compiled
-    affinity, labels = Affinity.of(query), query.catalogue.labels.take(candidates.rows, axis=0)
-    out = np.empty((width, len(candidates)), np.float32)  # whole columns are written
-    _write_own(out[OWN], query, affinity, candidates)
-    write_affinity(out[TASTE], query, affinity, labels)
-    for line, plan in zip(out[PLAN], plans, strict=True):
-        if plan is None:
-            line[:] = 0
-        else:
-            np.not_equal(plan.take(candidates.rows), 0, out=line)
-    _write_session(out[SESSION], query, candidates.rows, labels)
-    _write_sources(out[SESSION.stop :], candidates)
-    return np.ascontiguousarray(out.T)  # (C, Fx)
-
-
-def _compiled(query: Query, pool: Candidates, plans: tuple[Plan, Plan], width: int) -> Floats | None:
-    """The same as one loop."""
-    catalogue, history = query.catalogue, query.history
-    return kernel.features(
-        catalogue.labels, len(catalogue.category_names), len(catalogue.brand_names), catalogue.pairs,
-        history.rows, history.counts, history.age, history.span, np.ascontiguousarray(history.decayed), *query.session,
-        AFFINITY_TAU, RECENT_TAU, NEVER_DAYS, DUE_LIMIT, pool.rows, pool.seen, pool.fused, pool.source_ranks, pool.source_scores, *plans,
-        pool.source_scores.shape[1], RELATIVE, RANK_OFFSET, count=len(pool), width=width,
+    affinity, labels = Affinity.of(query), query.catalogue.labels[candidates.rows]
+    planned = [np.zeros(len(candidates)) if plan is None else plan[candidates.rows] != 0 for plan in plans]
+    parts = (
+        _own_features(query, affinity, candidates), affinity_features(query, affinity, labels), np.column_stack(planned),
+        _session_features(query, candidates.rows, labels), _source_features(candidates),
     )  # fmt: skip
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def _plans(query: Query) -> tuple[Plan, Plan]:
@@ -81,49 +63,42 @@ def _plans(query: Query) -> tuple[Plan, Plan]:
     return (catalogue.plan_display[period, place], catalogue.plan_mailer[period, place]) if period >= 0 and place >= 0 else (None, None)
 
 
-def _write_own(out: Floats, query: Query, affinity: Affinity, candidates: Candidates) -> None:
-    """How often, how lately and how regularly the user had this very item; all zero for one never had."""
-    seen, history = candidates.seen.nonzero()[0], query.history_rows  # (N,) positions of candidates had before
-    at = np.full(len(candidates), len(history))
-    if len(seen) and len(history):
-        rows = candidates.rows.take(seen)
-        found = np.searchsorted(history, rows)  # (N,)
-        at[seen] = np.where(history.take(found, mode="clip") == rows, found, len(history))
-    affinity.own.take(at, axis=1, out=out, mode="clip")
+def _own_features(query: Query, affinity: Affinity, candidates: Candidates) -> Floats:
+    """(C, 10): how often, how lately and how regularly the user had this very item; all zero for one never had."""
+    history, out = query.history_rows, np.zeros((len(candidates), len(OWN_FEATURES)), np.float32)
+    had = np.flatnonzero(candidates.seen & np.isin(candidates.rows, history))
+    out[had] = affinity.own[np.searchsorted(history, candidates.rows[had])]
+    return out
 
 
-def _write_session(out: Floats, query: Query, rows: Rows, labels: NDArray[np.int32]) -> None:
-    """How much of the present session was about this item, its category, its brand: logs of the session's weight on each."""
+def _session_features(query: Query, rows: Rows, labels: NDArray[np.int32]) -> Floats:
+    """(C, 3): how much of the present session was about this item, its type, its brand: logs of the session's weight on each."""
     clicked, weights = query.session
+    catalogue, out = query.catalogue, np.zeros((len(rows), len(SESSION_FEATURES)), np.float32)
     if not len(clicked):
-        out[:] = 0
-        return
-    catalogue = query.catalogue
-    same = rows[:, None] == clicked  # (C, E)
-    _, item = np.unique(clicked, return_inverse=True)  # (E,)
-    lifts = log(np.bincount(item, weights).take(item).astype(np.float32))
-    out[0] = np.where(same.any(axis=1), lifts[same.argmax(axis=1)], 0)
-    touched = catalogue.labels.take(clicked, axis=0)  # (E, 6)
-    for line, column, size in ((out[1], 2, len(catalogue.category_names)), (out[2], 3, len(catalogue.brand_names))):
-        of_session = np.bincount(touched[:, column], weights, minlength=size).astype(np.float32)
-        of_session[0] = 0
-        line[:] = log(of_session.take(labels[:, column]))
+        return out
+    of_clicked = catalogue.labels[clicked]  # (E, 6)
+    for feature, (on, at, size) in enumerate(
+        (
+            (clicked, rows, len(catalogue)),
+            (of_clicked[:, 2], labels[:, 2], len(catalogue.category_names)),
+            (of_clicked[:, 3], labels[:, 3], len(catalogue.brand_names)),
+        )
+    ):
+        of_session = np.bincount(on, weights, size).astype(np.float32)
+        if feature:
+            of_session[0] = 0  # unknown
+        out[:, feature] = log(of_session)[at]
+    return out
 
 
-def _write_sources(out: Floats, candidates: Candidates) -> None:
-    """Fused score, how many sources returned the item; and of each source its score, the score beside its best (both logs), its rank."""
-    scores, ranks = np.ascontiguousarray(candidates.source_scores.T), np.ascontiguousarray(candidates.source_ranks.T)  # (S, C)
-    best = max(float(candidates.fused.max()), 1e-9)
-    np.multiply(candidates.fused, np.float32(RANK_OFFSET), out=out[0])
-    np.divide(candidates.fused, np.float32(best), out=out[1])
-    np.add.reduce(np.isfinite(ranks), axis=0, dtype=np.float32, out=out[2])
-    sizes = out[len(FUSION_FEATURES) : -len(ranks)].reshape(2, *scores.shape)
-    np.abs(scores, out=sizes[0])
-    greatest = np.maximum(sizes[0].max(axis=1, keepdims=True), np.float32(1e-9))  # (S, 1)
-    np.multiply(sizes[0], np.float32(RELATIVE) / greatest, out=sizes[1])
-    sizes += np.float32(1)
-    np.log(sizes, out=sizes)
-    np.copysign(sizes, scores, out=sizes)
-    shares = out[-len(ranks) :]
-    np.add(ranks, np.float32(RANK_OFFSET), out=shares)
-    np.divide(np.float32(RANK_OFFSET), shares, out=shares)  # 0 where the source did not return it
+def _source_features(candidates: Candidates) -> Floats:
+    """(C, 3 + 3 S): fused score, how many sources returned the item; of each source its score, score beside its best, rank."""
+    scores, ranks, fused = candidates.source_scores, candidates.source_ranks, candidates.fused
+    sizes = np.abs(scores)  # (C, S)
+    relative = np.float32(RELATIVE) / np.maximum(sizes.max(axis=0), np.float32(1e-9))  # (S,)
+    whole = np.column_stack((fused * np.float32(RANK_OFFSET), fused / max(fused.max(), np.float32(1e-9)), np.isfinite(ranks).sum(axis=1)))
+    offset = np.float32(RANK_OFFSET)  # a rank of infinity, where the source did not return the item, gives 0
+    return np.concatenate(
+        (whole, np.copysign(log(sizes), scores), np.copysign(log(sizes * relative), scores), offset / (ranks + offset)), axis=1
+    )

@@ -46,7 +46,7 @@ class Layers(ArrayFolder):
 
         `at` (K,): positions of those that are asked about.
         """
-        return kernel.judge(halves, rows, at, user, cross, self.mean, self.scale, self.clip, self.panels, self.sizes)
+        return kernel.rank(self, halves, rows, at, user, cross)
 
     def agree(self, graph: Callable[[Floats, Floats], Floats]) -> bool:
         """Whether `graph` (halves (C, H), cross (C, Fx)) -> logits gives the same bits."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from serving.bundle.arrays import BadFolder, Floats, Rows
 from serving.bundle.content import Content
 from serving.bundle.onnx import open_session
-from serving.native import kernel
 from serving.ranking.layers import Layers
 from serving.ranking.user_side import Standard, UserLayers, of_length_one
 
@@ -57,7 +56,6 @@ class Rankers:
     standard: Standard | None = field(default=None, repr=False)  # what request.onnx's features are brought to
     user_layers: UserLayers | None = field(default=None, repr=False)  # request.onnx, where they give the graph's bits
     layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
-    wide: dict[str, Floats] = field(default_factory=dict, repr=False)  # halves in float32, made where numpy reads them
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -126,24 +124,16 @@ class Rankers:
 
     def _met(self, name: str, user: Floats, rows: Rows) -> Floats:
         """(C, H) what the sides of user (1, H) and items add up to."""
-        table = self.halves[name]
-        known = not len(self.extra.get(name, ())) or not len(rows) or rows.max() < len(table)
-        found = kernel.halves(table, rows, user[0]) if known else None
-        if found is None:
-            found = self.item_halves(name, rows)  # a copy
-            found += user
-        return found
+        return self.item_halves(name, rows) + user
 
     def item_halves(self, name: str, rows: Rows) -> Floats:
         """(C, H) float32 item halves of a ranker."""
-        if not kernel.native() and name not in self.wide:
-            self.wide[name] = self.halves[name].astype(np.float32)
-        table, more = self.wide.get(name, self.halves[name]), self.extra.get(name)
-        if more is None or not len(more) or not len(rows) or rows.max() < len(table):
-            return table.take(rows, axis=0).astype(np.float32, copy=False)
+        table, more = self.halves[name], self.extra.get(name)
         posted = rows >= len(table)
-        found = table.take(np.where(posted, 0, rows), axis=0).astype(np.float32, copy=False)
-        found[posted] = more[rows[posted] - len(table)]
+        found = np.empty((len(rows), table.shape[1]), np.float32)
+        found[~posted] = table[rows[~posted]]
+        if more is not None:
+            found[posted] = more[rows[posted] - len(table)]
         return found
 
     def item(self, features: Floats, codes: NDArray[np.int32], content: Content | None = None) -> ItemSide:

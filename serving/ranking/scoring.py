@@ -38,18 +38,14 @@ def final_scores(
     """
     weights = [float(objectives.get(head, 1.0)) for head in HEADS]
     repeat, discover = (weight / max(*weights, 1e-9) for weight in weights)
-    compiled = kernel.worth(logits, seen, lift, repeat, discover, at)
+    compiled = kernel.final_scores(logits, seen, lift, repeat, discover, at)
     if compiled is not None:
         return compiled
     if at is not None:
         seen, lift = seen[at], None if lift is None else lift[at]
-    own = np.where(seen, logits[:, 0], logits[:, 1])
-    if lift is not None:
-        own += lift
-    chances = np.negative(own, dtype=np.float64)
-    np.exp(chances, out=chances)
-    chances += 1.0
-    return np.divide(np.where(seen, repeat, discover), chances, out=own, casting="same_kind")
+    own = np.where(seen, logits[:, 0], logits[:, 1])  # (C,)
+    own = own if lift is None else own + lift
+    return (np.where(seen, repeat, discover) / (1 + np.exp(-own.astype(np.float64)))).astype(np.float32)
 
 
 class Scores(NamedTuple):
@@ -119,18 +115,13 @@ class Scoring:
     def order(self, pool: Candidates, scores: Scores) -> Ranked:
         """Heavy order, then light order. Scores never rise down the list, so the light ones are cut off at the last heavy one."""
         order = scores.order if scores.order is not None else descending(scores.light)
+        values = scores.light[order]
         if scores.heavy is not None:
-            head = descending(scores.heavy)
-            merged = kernel.merge(scores.light, order, scores.heavy, head, pool.rows, pool.seen)
-            if merged is not None:
-                return Ranked(*merged)
-        values = scores.light.take(order)
-        if scores.heavy is not None:
-            kept = len(head)
-            order = np.concatenate((scores.kept.take(head), order[kept:]))  # those kept are the first of the light order
-            values[:kept] = scores.heavy.take(head)
-            np.minimum(values[kept:], values[kept - 1 : kept], out=values[kept:])
-        return Ranked(pool.rows.take(order), values, pool.seen.take(order))
+            head, kept = descending(scores.heavy), len(scores.heavy)
+            order = np.concatenate((scores.kept[head], order[kept:]))  # those kept are the first of the light order
+            values[:kept] = scores.heavy[head]
+            values[kept:] = np.minimum(values[kept:], values[kept - 1 : kept])
+        return Ranked(pool.rows[order], values, pool.seen[order])
 
     def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None, at: Rows | None = None) -> Floats:
         return final_scores(logits, seen, self._objectives, lift, at)

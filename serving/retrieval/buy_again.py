@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from serving.bundle.arrays import ArrayFolder, Floats
 from serving.bundle.catalogue import Catalogue
-from serving.native import kernel
 from serving.query import Hits, Query
-from serving.retrieval.interest import counts, past
+from serving.retrieval.interest import counts
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import descending
 from serving.system import SourceSpec
@@ -48,22 +47,15 @@ class BuyAgain:
         if query.request.discover or not len(rows):
             return Hits(rows[:0], np.empty(0, np.float32))
         habits = self.habits
-        if kernel.native():
-            found = kernel.again(past(query, habits.tau_days), len(query.catalogue), habits.factor, self.usual, n)
-            if found is not None:
-                return Hits(*found)
-        scores = counts(query, habits.tau_days)  # (H,)
         session_rows, weights = query.session
-        if len(session_rows):
-            at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
-            had = rows[at] == session_rows
-            scores = scores + np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)
-        factors = habits.factor.take(rows, mode="clip")
-        if rows[-1] >= len(habits.factor):
-            factors[rows >= len(habits.factor)] = self.usual
-        scores = scores * factors
+        at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
+        had = rows[at] == session_rows
+        looked_at = np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)  # (H,)
+        known = rows < len(habits.factor)
+        factors = np.where(known, habits.factor[np.where(known, rows, 0)], np.float32(self.usual))
+        scores = (counts(query, habits.tau_days) + looked_at) * factors
         order = descending(scores)[:n]
-        return Hits(rows.take(order), scores.take(order))
+        return Hits(rows[order], scores[order])
 
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """Itself: a posted item comes from a history, and counts by the `usual` factor."""

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.arrays import ArrayFolder, Floats
 from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
@@ -65,10 +65,8 @@ class Kinds:
 
     def lift(self, lifts: Floats) -> Floats:
         """(kinds,) the product of the lifts of a kind's codes."""
-        found = lifts.take(self.codes[0])
-        for codes in self.codes[1:]:
-            found *= lifts.take(codes)
-        return found
+        product: Floats = lifts[self.codes].prod(axis=0)
+        return product
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class CategoryPromotion:
     catalogue: Catalogue = field(repr=False)
     offers: Offers = field(repr=False)
     position_of: NDArray[np.int32] = field(repr=False)  # (I,) of an item among the offers; -1 not on offer
-    kinds: tuple[Kinds, ...] = field(repr=False)
+    kinds: tuple[Kinds, Kinds] = field(repr=False)
     worth: dict[tuple[int, int], Floats] = field(default_factory=dict, repr=False)  # (place, period) -> (A,)
     chain: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)  # period -> (A,), (A,)
 
@@ -114,15 +112,13 @@ class CategoryPromotion:
         barred = positions(excluded, self.position_of)[0] if len(excluded) else excluded
         found = None
         if kernel.native():
-            taste = (past(query, offers.tau_days), offers.shares, offers.share_ends, self.powers, offers.prior_counts)
-            found = kernel.offers(self.codes_of, *taste, worth, offers.rows, first.at, first.codes, second.at, second.codes, barred, n)
+            had = past(query, offers.tau_days)
+            found = kernel.category_promotion(self.codes_of, had, offers, self.powers, worth, self.kinds, barred, n)
         if found is None:
             lifts = self._lifts(query)
-            values = first.lift(lifts).take(first.at)  # (A,)
-            values *= worth
-            values *= second.lift(lifts).take(second.at)
+            values = first.lift(lifts)[first.at] * worth * second.lift(lifts)[second.at]  # (A,)
             best = select(values, n, barred, floor=0.0)
-            found = offers.rows.take(best), values.take(best), values
+            found = offers.rows[best], values[best], values
         rows, scores, values = found
         return Hits(rows, scores, values, self.position_of)
 
@@ -132,25 +128,18 @@ class CategoryPromotion:
 
     def _lifts(self, query: Query) -> Floats:
         """(N,) how much more the user goes for each code than everyone does, to its power; grouping after grouping. 1 without history."""
-        offers, session = self.offers, query.session[1]
-        weights = counts(query, offers.tau_days)
-        if len(session):
-            weights = np.concatenate((weights, session))
-        total = float(weights.sum()) + offers.prior_counts
-        lifts, begin = np.empty(len(offers.shares), np.float32), 0
-        for end, power in zip(offers.share_ends.tolist(), offers.powers, strict=True):
-            lifts[begin:end] = (offers.prior_counts / total) ** power
-            begin = end
-        touched, own = self._tally(query.rows, weights)
-        lifts[touched] = ((own / offers.shares.take(touched) + offers.prior_counts) / total) ** self.power_of.take(touched)
-        return lifts
-
-    def _tally(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
-        """Codes that any of the rows has, and the sum of the weights of each."""
-        codes = self.codes_of.take(rows, axis=0)  # (H + E, G)
-        own = np.bincount(codes.ravel(), np.repeat(weights, codes.shape[1]), minlength=len(self.offers.shares) + 1)[:-1]  # (N,)
-        touched = (own > 0).nonzero()[0]
-        return touched, own.take(touched).astype(np.float64, copy=False)
+        offers, prior, codes = self.offers, self.offers.prior_counts, len(self.offers.shares)
+        weights = np.concatenate((counts(query, offers.tau_days), query.session[1]))  # (H + E,)
+        total = float(weights.sum()) + prior
+        of_items = self.codes_of[query.rows]  # (H + E, G)
+        own = np.bincount(of_items.ravel(), np.repeat(weights, of_items.shape[1]), minlength=codes + 1)[:codes]  # (N,)
+        sizes = np.diff(offers.share_ends, prepend=0)  # (G,)
+        lifts = np.repeat(
+            [(prior / total) ** power for power in offers.powers], sizes
+        )  # of what was never had; Python's power, as the loop's
+        met = own > 0
+        lifts[met] = ((own[met] / offers.shares[met] + prior) / total) ** self.power_of[met]
+        return lifts.astype(np.float32)
 
     def _worth(self, place: int, period: int) -> Floats:
         """(A,) popularity x store x promotion, made once for a store and a planned period."""

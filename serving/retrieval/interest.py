@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.names import TAUS_DAYS
 from serving.bundle.arrays import Floats, Rows
+from serving.native.kernel import Past
 from serving.query import Query
 from serving.retrieval.top_k import descending
 
@@ -43,19 +44,13 @@ def mix_for(tau_days: float) -> tuple[float, ...]:
 def counts(query: Query, tau_days: float) -> Floats:
     """(H,) counts decayed by `tau_days` at the request's time, aligned with `query.history_rows`."""
     decayed = query.history.decayed  # (T, H)
-    if tau_days in TAUS_DAYS:
-        return decayed[TAUS_DAYS.index(tau_days)]
-    first, *more = [(share, t) for t, share in enumerate(mix_for(tau_days)) if share]
-    mixed = decayed[first[1]] * np.float32(first[0])
-    for share, t in more:
-        mixed += decayed[t] * np.float32(share)
-    return mixed
+    return np.sum([decayed[t] * np.float32(share) for t, share in enumerate(mix_for(tau_days)) if share], axis=0, dtype=np.float32)
 
 
-def past(query: Query, tau_days: float) -> tuple[Rows, Floats, Floats, Rows, Floats]:
-    """What `counts` and `interest` are made of, for the compiled loops: rows (H,), decayed (T, H), mix (T,), the session's (E,) (E,)."""
+def past(query: Query, tau_days: float) -> Past:
+    """What `counts` and `interest` are made of, for the compiled loops."""
     history = query.history
-    return history.rows, history.decayed, _mix(tau_days), *query.session
+    return Past(history.rows, history.decayed, _mix(tau_days), *query.session)
 
 
 @lru_cache(maxsize=32)
@@ -68,28 +63,16 @@ def interest(query: Query, tau_days: float, limit: int = 0) -> tuple[Rows, Float
 
     A row may come twice (bought, and clicked now): its weights add up wherever they are summed. `limit` keeps the heaviest of the history.
     """
-    rows, weights = query.history.rows, np.log(counts(query, tau_days) + np.float32(1))
+    rows, weights = query.history.rows, np.log(counts(query, tau_days) + 1)  # not log1p: the loops add 1 in float32
     session_rows, session_weights = query.session
     if limit and len(rows) > limit:
-        kept = _heaviest(weights, limit)
-        rows, weights = rows.take(kept), weights.take(kept)
-        if len(session_rows):
-            rows = np.concatenate((rows, session_rows))
-    else:
-        rows = query.rows
-    return rows, np.concatenate((weights, session_weights)) if len(session_rows) else weights
-
-
-def _heaviest(weights: Floats, limit: int) -> Rows:
-    """Positions of the `limit` greatest of more weights, ascending; of equal ones the first."""
-    kept = (weights >= np.partition(weights, -limit)[-limit]).nonzero()[0]
-    return kept if len(kept) == limit else np.sort(descending(weights)[:limit])
+        kept = np.sort(descending(weights)[:limit])
+        rows, weights = rows[kept], weights[kept]
+    return np.concatenate((rows, session_rows)), np.concatenate((weights, session_weights))
 
 
 def positions(rows: Rows, position_of: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Where each row is in a smaller universe, of those that are in it; and which those are. Rows posted after the fit are not."""
-    if not len(position_of):
-        return np.empty(0, np.int32), np.zeros(len(rows), np.bool_)
-    at = position_of.take(rows, mode="clip")
-    inside = (at >= 0) & (rows < len(position_of))
-    return at.compress(inside), inside
+    inside = rows < len(position_of)
+    inside[inside] = position_of[rows[inside]] >= 0
+    return position_of[rows[inside]], inside

@@ -56,10 +56,7 @@ class Linear:
         barred = positions(excluded, table.position_of)[0] if len(excluded) else excluded
         found = None
         if kernel.native():
-            found = kernel.votes(
-                table.neighbours, table.weights, table.scales, table.position_of, table.rows, past(query, table.tau_days), HISTORY_LIMIT,
-                len(query.catalogue), barred, n,
-            )  # fmt: skip
+            found = kernel.item_item(table, past(query, table.tau_days), HISTORY_LIMIT, len(query.catalogue), barred, n)
         rows, scores, votes = found if found is not None else self._votes(*interest(query, table.tau_days, HISTORY_LIMIT), barred, n)
         return Hits(rows, scores, votes, table.position_of) if len(votes) else Hits(rows, scores)
 
@@ -89,27 +86,24 @@ class Linear:
         target = int(table.position_of[row]) if row < len(table.position_of) else -1
         if target < 0 or not len(found):
             return -1
-        best = kernel.nearest(table.neighbours, table.weights, found, weights, target)
-        if best is None:
-            voter, slot = np.nonzero(table.neighbours[found] == target)
-            parts = table.weights[found[voter], slot] * weights[voter]
-            at = int(np.argmax(parts)) if len(parts) else -1
-            best = int(voter[at]) if at >= 0 and parts[at] > 0 else -1
-        return int(table.rows[found[best]]) if best >= 0 else -1
+        voter, slot = np.nonzero(table.neighbours[found] == target)
+        parts = table.weights[found[voter], slot] * weights[voter]
+        return int(table.rows[found[voter[parts.argmax()]]]) if len(parts) and parts.max() > 0 else -1
 
     def _voters(self, rows: Rows, weights: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights (times the row's scale) of the history items that have neighbours."""
         found, inside = positions(rows, self.table.position_of)
-        return found, weights.compress(inside) * self.table.scales.take(found)
+        return found, weights[inside] * self.table.scales[found]
 
     def _votes(self, rows: Rows, weights: Floats, barred: Rows, n: int) -> tuple[Rows, Floats, Floats]:
         """Rows and scores of the `n` best above 0, and the votes (M,) for all; nothing of any when no row had a vote."""
         table, (found, weights) = self.table, self._voters(rows, weights)
-        parts = table.weights.take(found, axis=0) * weights[:, None]  # (H, K)
-        votes = np.bincount(table.neighbours.take(found, axis=0).ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)
-        votes = votes if len(found) else votes[:0]
-        best = select(votes, n, barred if len(found) else None, floor=0.0)
-        return table.rows.take(best), votes.take(best), votes
+        if not len(found):
+            return np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32)
+        parts = table.weights[found] * weights[:, None]  # (H, K)
+        votes = np.bincount(table.neighbours[found].ravel(), parts.ravel(), minlength=len(table.rows)).astype(np.float32)  # (M,)
+        best = select(votes, n, barred, floor=0.0)
+        return table.rows[best], votes[best], votes
 
 
 def linear(

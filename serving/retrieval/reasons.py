@@ -115,7 +115,7 @@ def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tupl
     """Of each row (k,): the sources that returned it, best rank first (None: not in the pool), its place in the history or -1."""
     if pool is None or not len(pool):
         return [(None, at) for at in _found(history, rows)]
-    compiled = kernel.known(pool.rows, pool.source_ranks, history, rows)
+    compiled = kernel.provenance(pool.rows, pool.source_ranks, history, rows)
     if compiled is not None:
         return compiled
     at = (pool.rows == rows[:, None]).argmax(axis=1)  # (k,)

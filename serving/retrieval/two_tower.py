@@ -19,7 +19,7 @@ from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.cells import Cells, stretch
 from serving.retrieval.int8_scan import products
-from serving.retrieval.interest import interest, past
+from serving.retrieval.interest import interest
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
@@ -58,24 +58,11 @@ class TwoTower:
 
     def history_embedding(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
-        found = kernel.bag(self.table.history, past(query, BAG_TAU_DAYS), len(query.catalogue)) if kernel.native() else None
-        if found is not None:
-            return found
         rows, weights = interest(query, BAG_TAU_DAYS)
         known = rows < len(self.table.history)
-        if not known.all():
-            rows, weights = rows[known], weights[known]
-        if not len(rows):
-            return np.zeros(self.table.history.shape[1], np.float32)
-        parts = self._wide_history.take(rows, axis=0)
-        parts *= weights[:, None]
-        bag = parts.sum(axis=0)
-        return np.asarray(bag / max(float(weights.sum()), 1e-6), np.float32)
-
-    @cached_property
-    def _wide_history(self) -> Floats:
-        """The rows of the bag in float32, made once: numpy widens slowly."""
-        return self.table.history.astype(np.float32)
+        rows, weights = rows[known], weights[known]
+        parts = self.table.history[rows].astype(np.float32) * weights[:, None]  # (H + E, D)
+        return np.asarray(parts.sum(axis=0) / max(float(weights.sum()), 1e-6), np.float32)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items nearest to `vector` (D,); nothing without one."""
@@ -91,7 +78,7 @@ class TwoTower:
             return Hits(rows, scores, values)
         values = products(table.vectors, vector, table.scales, table.prior)  # (I,)
         rows = self._with_fresh(select(values, n, query.excluded), values, n, query.excluded)
-        return Hits(rows, values.take(rows), values)
+        return Hits(rows, values[rows], values)
 
     def _near(self, cells: Cells, vector: Floats, n: int, excluded: Rows) -> Hits:
         """From the nearest cells, and whatever was posted since they were made."""
@@ -141,8 +128,8 @@ class TwoTower:
         slots = np.arange(FRESH_EVERY - 1, n, FRESH_EVERY)
         best = self._best_fresh(scores, len(slots), excluded)
         kept = np.ones(len(rows), np.bool_)
-        kept[self._is_fresh.take(rows).nonzero()[0][: len(best)]] = False  # the same items: both lists are in the order of the scores
-        others = rows.compress(kept)[: n - len(best)]
+        kept[np.flatnonzero(self._is_fresh[rows])[: len(best)]] = False  # the same items: both lists are in the order of the scores
+        others = rows[kept][: n - len(best)]
         slots = np.minimum(slots[: len(best)], len(others) + np.arange(len(best)))
         mixed, given = np.empty(len(others) + len(best), np.int32), np.ones(len(others) + len(best), np.bool_)
         given[slots] = False
@@ -151,7 +138,7 @@ class TwoTower:
 
     def _best_fresh(self, scores: Floats, n: int, excluded: Rows) -> Rows:
         """Of the new items the `n` best, none of `excluded`."""
-        found = self.fresh.take(select(scores.take(self.fresh), n + len(excluded)))
+        found = self.fresh[select(scores[self.fresh], n + len(excluded))]
         return found[np.isin(found, excluded, invert=True)][:n] if len(excluded) else found
 
 

@@ -76,7 +76,9 @@ class Rules:
         without = ranked.seen if (self._not_seen or request.discover) and ranked.seen.any() else None
         floors = self._drawn_floors(request)
         columns = tuple((self._newer_items(days, request), count) for _, days, count in floors)
-        found = kernel.page(ranked.rows, ranked.scores, without, self.flags, self.hard_bits, self._cap_columns, columns, request.k)
+        found = kernel.first_page(
+            ranked.rows, np.ascontiguousarray(ranked.scores), without, self.flags, self.hard_bits, self._cap_columns, columns, request.k
+        )
         if found is None:
             return None
         rows, scores, skipped, met = found

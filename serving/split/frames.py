@@ -23,7 +23,6 @@ from feature_repo.names import TAUS_DAYS
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.bundle import OtherBundle
 from serving.messages import MAX_ID, MAX_K
-from serving.native import kernel
 from serving.query import Candidates, History, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
@@ -172,9 +171,7 @@ class _BodyReader:
         for dtype, count in zip(_KINDS, counts, strict=True):
             found.append(np.ndarray(count, dtype, frame, at))
             at += count * dtype.itemsize
-        fault = kernel.fault(frame, begin, below, *counts, once)
-        if fault is None:
-            fault = _fault(below, once, *found)
+        fault = _fault(below, once, *found)
         if fault:
             told = "{} rows below {}, {} scores, {} ranks and {} flags".format(counts[0], below, *counts[1:])
             raise WireError(f"{FAULTS[fault]}, in a frame of {told}: run one release on both sides")

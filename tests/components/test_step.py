@@ -201,7 +201,7 @@ def test_the_code_version_changes_with_python_and_with_every_package_learning_re
 
 def test_the_loops_sources_belong_to_what_runs_them() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in reached(ROOT / "components" / "evaluation" / "batch.py")}
-    assert {"serving/native/kernel.py", "serving/native/rank.c", "serving/native/kernel.h"} <= files
+    assert {"serving/native/kernel.py", "serving/native/rank.c", "serving/native/_kernel.pyx", "serving/native/kernel.h"} <= files
 
 
 def test_a_users_package_is_followed_wherever_it_lies_and_installed_ones_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

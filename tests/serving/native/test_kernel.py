@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from feature_repo.names import TAUS_DAYS
 from serving.bundle.bundle import Bundle
 from serving.native import kernel
-from serving.query import Candidates, Hits, Query, Request
+from serving.query import Candidates, History, Hits, Query, Request
 from serving.ranking.features import cross_features, request_features
 from serving.ranking.layers import Layers
 from serving.ranking.rankers import UserSide
@@ -206,10 +206,10 @@ def test_a_pool_that_is_refused_leaves_no_trace_in_the_next_ones_features() -> N
     pool = some_pool(np.random.default_rng(8), query(), 40, 3)
     expected = cross_features(query(), pool)
     wrong = replace(pool, rows=np.append(pool.rows[:-1], np.int32(len(CATALOGUE))))
-    with pytest.raises(ValueError, match="expected 40 candidates"):
+    with pytest.raises(ValueError, match="rows of candidates from 0 to"):
         cross_features(query(), wrong)
     fewer = replace(CATALOGUE, brand_names=CATALOGUE.brand_names[:1], category_names=CATALOGUE.category_names[:2])
-    with pytest.raises(ValueError, match="expected 40 candidates"):
+    with pytest.raises(ValueError, match="codes and neighbours within"):
         cross_features(replace(query(), catalogue=fewer), pool)
     assert_same(cross_features(query(), pool), expected)
 
@@ -312,37 +312,77 @@ def test_the_shops_rankers_run_as_loops_where_the_cpu_has_them(shop: tuple[Recom
     assert set(recommender.rankers.layers) == ({"light", "heavy"} if flags >= {"avx2", "fma", "f16c"} else set())
 
 
+def past_of(row: int) -> kernel.Past:
+    nothing = np.empty(0, np.int32)
+    return kernel.Past(np.array([row], np.int32), np.ones((1, 1), np.float32), np.ones(1, np.float32), nothing, nothing.astype(np.float32))
+
+
 def test_what_is_outside_of_a_table_is_refused() -> None:
-    to, weights, one = np.array([[1], [5]], np.int32), np.ones((2, 1), np.int16), np.ones(2, np.float32)
+    weights, one = np.ones((2, 1), np.int16), np.ones(2, np.float32)
     places, nothing = np.arange(2, dtype=np.int32), np.empty(0, np.int32)
-
-    def past(row: int) -> kernel.Past:
-        return np.array([row], np.int32), np.ones((1, 1), np.float32), np.ones(1, np.float32), nothing, nothing.astype(np.float32)
-
-    with pytest.raises(ValueError, match="a neighbour is outside"):
-        kernel.votes(to, weights, one, places, places, past(1), 5, 2, nothing, 2)
-    with pytest.raises(ValueError, match="rows within a table of 2"):
-        kernel.again(past(2), 2, one, 1.0, 1)
-    with pytest.raises(ValueError, match="excluded rows below 2"):
-        kernel.best(one, 1, 0.0, np.array([2], np.int32))
-    with pytest.raises(ValueError, match="rows within a table of 2"):
-        kernel.bag(np.ones((2, 16), np.float16), past(2), 2)
-    with pytest.raises(ValueError, match="expected two logits"):
-        kernel.worth(np.ones((1, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([2], np.int32))
-    with pytest.raises(ValueError, match="within the frame"):
-        kernel.fault(bytes(16), 4, 2, 3, 1, 0, 0, True)
+    table = Neighbours(places, places, np.array([[1], [5]], np.int32), weights, one, 150.0)
+    with pytest.raises(ValueError, match="neighbours within their tables"):
+        kernel.item_item(table, past_of(1), 5, 2, nothing, 2)
+    with pytest.raises(ValueError, match="rows of the history from 0 to 1"):
+        kernel.item_item(table, past_of(2), 5, 2, nothing, 2)
+    with pytest.raises(ValueError, match="excluded rows from 0 to 1"):
+        kernel.item_item(table, past_of(0), 5, 2, np.array([2], np.int32), 2)
+    with pytest.raises(ValueError, match="expected 1 of logits, got 2"):
+        kernel.final_scores(np.ones((2, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([1], np.int32))
+    with pytest.raises(ValueError, match="positions of candidates from 0 to 1"):
+        kernel.final_scores(np.ones((1, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([2], np.int32))
+    with pytest.raises(ValueError, match="stretches of a table of 2 rows, got 1 to 3"):
+        kernel.spans(np.ones((2, 8), np.int8), np.ones(8, np.float32), one, one, np.array([1]), np.array([3]))
     layers = Layers(one, one, np.ones(32, np.float32), np.array([2, 16]), 5.0)
-    table, user_half, cross = np.ones((2, 16), np.float16), np.ones(16, np.float32), np.ones((2, 2), np.float32)
-    if layers.score(table, np.zeros(2, np.int32), user_half, cross) is not None:  # this CPU has a loop for it
+    halves, user_half, cross = np.ones((2, 16), np.float16), np.ones(16, np.float32), np.ones((2, 2), np.float32)
+    if layers.score(halves, np.zeros(2, np.int32), user_half, cross) is not None:  # this CPU has a loop for it
         for rows, at in (([0, 2], None), ([0, 1], [2]), ([0, 1], [-1])):
-            with pytest.raises(ValueError, match="of one ranker"):
-                layers.score(table, np.array(rows, np.int32), user_half, cross, None if at is None else np.array(at, np.int32))
-    assert one.tolist() == [1, 1]
+            with pytest.raises(ValueError, match="of candidates from 0 to 1"):
+                layers.score(halves, np.array(rows, np.int32), user_half, cross, None if at is None else np.array(at, np.int32))
+        with pytest.raises(ValueError, match="expected 16 of each half, got 15"):
+            layers.score(halves, np.zeros(2, np.int32), user_half[:15], cross)
+
+
+def test_an_array_of_another_type_or_layout_is_an_exception() -> None:
+    scores = np.ones((4, 4), np.float32)
+    for wrong in (scores.astype(np.float64)[0], scores[:, 0], scores, scores[0].tolist()):
+        with pytest.raises((ValueError, TypeError)):
+            kernel.descending(wrong)  # type: ignore[arg-type]
+
+
+def test_a_weight_that_is_no_number_is_not_among_the_heaviest() -> None:
+    count, items = 400, 1_000
+    places, nothing = np.arange(items, dtype=np.int32), np.empty(0, np.int32)
+    table = Neighbours(places, places, np.zeros((items, 4), np.uint16), np.ones((items, 4), np.int16), np.ones(items, np.float32), 150.0)
+    kernel.descending(np.arange(100_000, dtype=np.float32))  # leaves positions of a larger array where the heaviest are told
+    decayed = np.full((4, count), -5, np.float32)  # log(1 - 5) is no number
+    decayed[:, 7] = 1
+    past = kernel.Past(places[:count], decayed, np.array([1, 0, 0, 0], np.float32), nothing, nothing.astype(np.float32))
+    rows, scores, _ = kernel.item_item(table, past, 128, items, nothing, 10)  # type: ignore[misc]
+    assert rows.tolist() == [0]
+    assert scores.tolist() == pytest.approx([4 * np.log(2)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS)
+def test_of_an_item_a_state_says_nonsense_of_nothing_is_known(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    state = user(random)
+    spoilt = random.random(len(state.keys)) < 0.3
+    counts = np.where(spoilt, random.choice([np.nan, np.inf, -1], len(spoilt)), state.counts).astype(np.float32)
+    left = replace(
+        state, keys=state.keys[~spoilt], first_day=state.first_day[~spoilt], last_day=state.last_day[~spoilt],
+        counts=state.counts[~spoilt], decayed=state.decayed[~spoilt],
+    )  # fmt: skip
+    for part in ("rows", "counts", "age", "span", "decayed"):
+        found, slow = both(lambda part=part: getattr(History.of(replace(state, counts=counts), CATALOGUE, tiny_bundle.DAY), part))
+        assert_same(found, slow)
+        assert_same(found, getattr(History.of(left, CATALOGUE, tiny_bundle.DAY), part))
 
 
 def test_without_the_kernel_the_callers_are_told_to_use_numpy() -> None:
     with pure():
         assert not kernel.native()
-        assert kernel.best(np.ones(1, np.float32), 1, 0.0, np.empty(0, np.int32)) is None
-        assert kernel.falling(np.ones(1, np.float32)) is None
+        assert kernel.descending(np.ones(1, np.float32)) is None
+        assert kernel.fuse([], [], np.empty(0, np.int32), 0, 0, None, 0) is None
     assert kernel.native()
