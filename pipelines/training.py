@@ -9,7 +9,7 @@ Kubeflow skips a step whose image and inputs it has seen. Not those that look at
 from kfp import dsl
 
 from components.data.component import ingest, validate
-from components.evaluation.component import evaluate, gate
+from components.evaluation.component import evaluate, gate, sanity
 from components.export.component import export, pack
 from components.features.component import features
 from components.ranking.component import ranking
@@ -52,10 +52,14 @@ def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: in
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
     graphs = export(system=system, home=home, features=known.output, retrieval=sources.output, ranking=rankers.output)
     bundle = pack(system=system, home=home, features=known.output, retrieval=sources.output, export=graphs.output)
-    version = adopt(system=system, home=home, tracking=tracking, judged=judged, features=known.output, bundle=bundle.output)
+    sane = sanity(system=system, home=home, judged=judged, bundle=bundle.output, features=known.output)
+    version = adopt(
+        system=system, home=home, tracking=tracking, judged=judged, features=known.output, bundle=bundle.output, gate=sane.output
+    )
     version.set_caching_options(False)
 
 
 STEPS = {
-    step.name: step for step in (ingest, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate, register, adopt)
+    step.name: step
+    for step in (ingest, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate, register, sanity, adopt)
 }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from components.evaluation.metrics import NOTHING, Lists
 from components.evaluation.slices import made_cold
+from components.evaluation.visible import HARD_RULES
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.bundle import Bundle
 from serving.query import Request
@@ -25,7 +26,6 @@ from serving.recommender import Recommender
 from serving.state.user_state import StateTable, UserState
 from serving.system import System
 
-HARD_RULES = ("in_stock", "not_recalled", "allowed")  # serving/rules/specs.py: the class that never gives way
 FILLED = -1  # in place of a source: the popular list filled the list up
 ALONE_BELOW = 400  # fewer questions than this are not worth starting processes
 CHUNK = 40  # users a task

@@ -42,10 +42,13 @@ class Known:
         return cls(buyers, late, np.where(np.isinf(first), np.nan, first), len(states))
 
 
-def popular(known: Known, length: int, without: list[NDArray[np.int32]]) -> Lists:
-    """The baseline: items by users of the last 28 days, the same for everybody but for what each user's `without` takes out. (U, length)"""
-    order = np.argsort(-known.lately, kind="stable").astype(np.int32)[: length + max((len(rows) for rows in without), default=0)]
-    order = order[known.lately[order] > 0]
+def popular(known: Known, length: int, without: list[NDArray[np.int32]], barred: NDArray[np.bool_]) -> Lists:
+    """The baseline: items by users of the last 28 days, the same for everybody but for what each user's `without` takes out. (U, length)
+
+    `barred` (I,) are in nobody's list: what no answer may hold, no rival may score with.
+    """
+    order = np.argsort(-known.lately, kind="stable").astype(np.int32)
+    order = order[(known.lately[order] > 0) & ~barred[order]][: length + max((len(rows) for rows in without), default=0)]
     lists = np.full((len(without), length), metrics.NOTHING, np.int32)
     for user, rows in enumerate(without):
         kept = order[~np.isin(order, rows)][:length]
@@ -75,9 +78,11 @@ def compare(lists: Mapping[str, Lists], target: Target) -> Numbers:
     return {
         "users": len(judged),
         "targets": len(target.users),
-        "recommenders": {name: {metric: _mean(Mean.of(values)) for metric, values in found.items()} for name, found in by_name.items()},
+        "recommenders": {
+            name: {metric: as_numbers(Mean.of(values)) for metric, values in found.items()} for name, found in by_name.items()
+        },
         "against": {
-            name: {metric: _mean(metrics.paired(ours[metric], values)) for metric, values in found.items()}
+            name: {metric: as_numbers(metrics.paired(ours[metric], values)) for metric, values in found.items()}
             for name, found in by_name.items()
             if name != CANDIDATE
         },
@@ -98,11 +103,17 @@ def variety(lists: Lists, catalogue: Catalogue, known: Known, k: int) -> Numbers
     labels = {"category": np.asarray(catalogue.category)[:, 1], "brand": np.asarray(catalogue.brand)}
     return {
         f"coverage@{k}": metrics.coverage(lists, k, len(catalogue)),
-        f"novelty_bits@{k}": _mean(Mean.of(metrics.novelty(lists, k, known.buyers, known.users))),
-        **{f"{name}_diversity@{k}": _mean(Mean.of(metrics.diversity(lists, k, label))) for name, label in labels.items()},
+        **(
+            {
+                f"novelty_bits@{k}": as_numbers(Mean.of(metrics.novelty(lists, k, known.buyers, known.users))),
+                **{f"{name}_diversity@{k}": as_numbers(Mean.of(metrics.diversity(lists, k, label))) for name, label in labels.items()},
+            }
+            if len(lists)
+            else {}
+        ),
     }
 
 
-def _mean(mean: Mean) -> Numbers:
+def as_numbers(mean: Mean) -> Numbers:
     """Rounded to a millionth, so that the last bits of a sum never change a file."""
     return {"value": round(mean.value, 6), "error": round(mean.error, 6) if np.isfinite(mean.error) else None}

@@ -25,3 +25,15 @@ def gate(system: str, home: str, metrics: Input[Artifact], out: Output[Artifact]
     from components.step import run_step
 
     out.metadata.update(run_step("gate", work, {"metrics": metrics.path}, out.path, {"system": system}, home))
+
+
+@component
+def sanity(system: str, home: str, judged: str, bundle: Input[Artifact], features: Input[Artifact], out: Output[Artifact]) -> None:
+    """Whether a bundle learnt again from all rows still answers as its judged twin; the half of the gate that needs no truth."""
+    from pathlib import Path
+
+    from components.evaluation.sanity import sanity as work
+    from components.step import bundle_in, run_step, users_of
+
+    inputs = {"bundle": bundle_in(bundle.path), "twin": Path(home) / "bundles" / judged, "users": users_of(features.path)}
+    out.metadata.update(run_step("sanity", work, inputs, out.path, {"system": system}, home))

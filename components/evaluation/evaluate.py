@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.batch import HARD_RULES, BatchResult, Question, ask, open_recommender
+from components.evaluation.batch import BatchResult, Question, ask, open_recommender
 from components.evaluation.compare import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
+from components.evaluation.impostors import impostors, judged
 from components.evaluation.metrics import NOTHING, Lists, Target
-from components.evaluation.slices import COLD_BASKETS
-from components.evaluation.truth import Truth, new_target, read_truth
+from components.evaluation.slices import COLD_BASKETS, made_cold
+from components.evaluation.truth import Truth, new_target, read_later, read_truth
+from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, protocols, without_barred
 from serving.bundle.arrays import BadFolder
 from serving.bundle.bundle import BadBundle, show
 from serving.bundle.catalogue import Catalogue
@@ -26,7 +28,6 @@ from serving.system import System
 LIST = 1000  # quality.md: lists are cut here
 COLD_USERS = 200  # asked again as if new, spread evenly over all by id
 SHARE_OF_HISTORY = "user_baskets_all"  # log1p of baskets before the cut, feature_repo/names.py
-FLAG_OF_RULE = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
 
 
 def evaluate(
@@ -37,28 +38,32 @@ def evaluate(
     `advance` is told users done and users in all. Raises `ValueError` when the days after the cut hold no events.
     """
     truth = read_truth(features)
+    barred = barred_items(system, truth.catalogue)
     champion, unreadable = _readable(system, champion)
-    questions = _questions(truth, system.answer_size)
+    questions = _questions(system, truth)
     done = _Counter(sum(len(q.users) for q in questions) + (2 * len(truth.users) if champion else 0), advance)
-    told = dict(zip(("all", "new", "answer", *_cold_names()), ask(system, bundle, truth.folder / "users", questions, done), strict=True))
-    lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in ("all", "new")}
+    told = dict(zip((ALL, NEW, "answer", *_cold_names()), ask(system, bundle, truth.folder / "users", questions, done), strict=True))
+    lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in (ALL, NEW)}
     known = Known.of(truth.states, truth.catalogue)
-    lists["all"][POPULARITY] = popular(known, LIST, [rows[:0] for rows in truth.had])
-    lists["new"][POPULARITY] = popular(known, LIST, truth.had)
+    lists[ALL][POPULARITY] = popular(known, LIST, [rows[:0] for rows in truth.had], barred)
+    lists[NEW][POPULARITY] = popular(known, LIST, truth.had, barred)
     if champion:
-        for protocol, answer in zip(("all", "new"), ask(system, champion, truth.folder / "users", questions[:2], done), strict=True):
-            lists[protocol][CHAMPION] = _translated(answer.rows, champion, truth.catalogue)
-    numbers = _numbers(system, truth, known, told, lists)
+        for protocol, answer in zip((ALL, NEW), ask(system, champion, truth.folder / "users", questions[:2], done), strict=True):
+            lists[protocol][CHAMPION] = without_barred(_translated(answer.rows, champion, truth.catalogue), barred)
+    weeks, quiet = read_later(features)
+    numbers = _numbers(system, truth, known, told, lists, barred)
     numbers |= {
+        "weeks": {later.cut: _later_week(system, bundle, champion, later) for later in weeks},
+        "quiet_weeks": quiet,
         "bundle": show(bundle)["digest"],
         "champion": show(champion)["digest"] if champion else None,
         "champion_unreadable": unreadable,
-        "bundle_bytes": _bytes(bundle),
+        "bundle_bytes": bytes_of(bundle),
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-    (out / "latency.json").write_text(json.dumps(_latency(told["answer"]), indent=1, sort_keys=True) + "\n")
-    _write_lists(truth, {protocol: told[protocol].rows for protocol in ("all", "new")}, out / "lists.parquet")
+    (out / "latency.json").write_text(json.dumps(latency(told["answer"]), indent=1, sort_keys=True) + "\n")
+    _write_lists(truth, {protocol: told[protocol].rows for protocol in (ALL, NEW)}, out / "lists.parquet")
 
 
 def _readable(system: System, champion: Path | None) -> tuple[Path | None, str | None]:
@@ -80,64 +85,100 @@ def _cold_users(users: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.unique(np.linspace(0, len(users) - 1, min(COLD_USERS, len(users))).astype(np.intp))
 
 
-def _questions(truth: Truth, answer: int) -> list[Question]:
+def _questions(system: System, truth: Truth) -> list[Question]:
     length = min(LIST, len(truth.catalogue))
-    some = truth.users[_cold_users(truth.users)]
+    some, discover = truth.users[_cold_users(truth.users)], deciding_protocol(system) == NEW
     return [
         Question(truth.users, length),
         Question(truth.users, length, discover=True),
-        Question(truth.users, answer, all_rules=True),
-        *(Question(some, length, baskets=baskets) for baskets in COLD_BASKETS),
+        Question(truth.users, system.answer_size, all_rules=True),
+        *(Question(some, length, discover=discover, baskets=baskets) for baskets in COLD_BASKETS),
     ]
 
 
-def _numbers(system: System, truth: Truth, known: Known, told: dict[str, BatchResult], lists: dict[str, dict[str, Lists]]) -> Numbers:
+def _numbers(
+    system: System,
+    truth: Truth,
+    known: Known,
+    told: dict[str, BatchResult],
+    lists: dict[str, dict[str, Lists]],
+    barred: NDArray[np.bool_],
+) -> Numbers:
     """Everything in metrics.json but the bundles' names."""
-    targets = {"all": truth.target, "new": new_target(truth)}
+    targets, deciding = targets_of(truth, barred), deciding_protocol(system)
     column = truth.states.feature_names.index(SHARE_OF_HISTORY)
     baskets = np.expm1(np.asarray(truth.states.features)[truth.users, column].astype(np.float64))
-    protocols = {protocol: compare(lists[protocol], target) for protocol, target in targets.items()}
     slices: dict[str, dict[str, Numbers]] = {}
-    for protocol, target in targets.items():
-        for name, found in sliced(lists[protocol], target, baskets.round(), known, truth.states.cut_day).items():
+    for protocol in protocols(system):
+        for name, found in sliced(lists[protocol], targets[protocol], baskets.round(), known, truth.states.cut_day).items():
             slices.setdefault(name, {})[protocol] = found
+    asked = impostors(truth, known, barred, new_only=deciding == NEW)
     return {
         "system": system.name,
         "cut": truth.cut,
         "judged_days": system.learning.horizon_days,
-        "users_with_target": len(truth.users),
+        "users_with_target": int(np.count_nonzero(targets[ALL].sizes)),
         "plan_used": "promotions planned up to the judged week, as known at the cut",
-        "protocols": protocols,
+        "deciding": deciding,
+        "barred_items": int(barred.sum()),
+        "protocols": {protocol: compare(lists[protocol], target) for protocol, target in targets.items()},
+        "impostors": judged(told[deciding].rows, asked, targets[deciding]),
         "slices": slices,
-        "cold": _cold(truth, told, lists["all"][POPULARITY]),
+        "cold": _cold(truth, told, known, targets[deciding], barred, deciding),
         "cold_users": f"{len(_cold_users(truth.users))} of {len(truth.users)} users, spread evenly by id",
-        "answer": _answer(system, truth, told["answer"].rows),
-        "variety": {name: variety(rows, truth.catalogue, known, 10) for name, rows in lists["all"].items()},
+        "answer": _answer(system, truth, told["answer"].rows, targets[deciding], barred),
+        "variety": {name: variety(rows, truth.catalogue, known, 10) for name, rows in lists[ALL].items()},
     }
 
 
-def _cold(truth: Truth, told: dict[str, BatchResult], popular_lists: Lists) -> dict[str, Numbers]:
-    """The same users as if only their last baskets were known, judged on everything they had in the judged days."""
+def _later_week(system: System, bundle: Path, champion: Path | None, truth: Truth) -> Numbers:
+    """The guarded protocols of a later week: the same bundles, asked with what was known of the users by then."""
+    barred, known, length = barred_items(system, truth.catalogue), Known.of(truth.states, truth.catalogue), min(LIST, len(truth.catalogue))
+    asked = [Question(truth.users, length, discover=protocol == NEW) for protocol in protocols(system)]
+    ours = ask(system, bundle, truth.folder / "users", asked)
+    theirs = ask(system, champion, truth.folder / "users", asked) if champion else []
+    found = {}
+    for place, protocol in enumerate(protocols(system)):
+        out = truth.had if protocol == NEW else [rows[:0] for rows in truth.had]
+        lists = {CANDIDATE: ours[place].rows, POPULARITY: popular(known, LIST, out, barred)}
+        if champion:
+            lists[CHAMPION] = without_barred(_translated(theirs[place].rows, champion, truth.catalogue), barred)
+        found[protocol] = compare(lists, targets_of(truth, barred)[protocol])
+    return found
+
+
+def targets_of(truth: Truth, barred: NDArray[np.bool_]) -> dict[str, Target]:
+    """What counts under each protocol. An item no answer may hold is nobody's target."""
+    in_catalogue = truth.target.items < len(barred)
+    open_target = truth.target.only(~(in_catalogue & barred[np.where(in_catalogue, truth.target.items, 0)]))
+    return {ALL: open_target, NEW: new_target(truth, open_target)}
+
+
+def _cold(
+    truth: Truth, told: dict[str, BatchResult], known: Known, target: Target, barred: NDArray[np.bool_], protocol: str
+) -> dict[str, Numbers]:
+    """The same users as if only their last baskets were known, judged on everything that counts for them in the judged days."""
     at = _cold_users(truth.users)
-    place = np.full(truth.target.count, -1)
+    place = np.full(target.count, -1)
     place[at] = np.arange(len(at))
-    mine = place[truth.target.users] >= 0
-    target = Target(place[truth.target.users[mine]], truth.target.items[mine], len(at))
-    return {name: {"all": compare({CANDIDATE: told[name].rows, POPULARITY: popular_lists[at]}, target)} for name in _cold_names()}
+    mine = place[target.users] >= 0
+    some = Target(place[target.users[mine]], target.items[mine], len(at))
+    found = {}
+    for baskets, name in zip(COLD_BASKETS, _cold_names(), strict=True):
+        states = [made_cold(truth.states[int(truth.users[user])], baskets) for user in at.tolist()]
+        out = [truth.catalogue.rows_of_keys(state.keys)[: None if protocol == NEW else 0] for state in states]
+        found[name] = {protocol: compare({CANDIDATE: told[name].rows, POPULARITY: popular(known, LIST, out, barred)}, some)}
+    return found
 
 
-def _answer(system: System, truth: Truth, rows: Lists) -> Numbers:
+def _answer(system: System, truth: Truth, rows: Lists, target: Target, barred: NDArray[np.bool_]) -> Numbers:
     """What a user would see: k items under every rule."""
     k = system.answer_size
-    found = compare({CANDIDATE: rows}, truth.target)["recommenders"][CANDIDATE]
+    found = compare({CANDIDATE: rows}, target)["recommenders"].get(CANDIDATE, {})
     there = rows != NOTHING
-    barred = np.zeros(len(truth.catalogue), bool)
-    for rule in system.rules:
-        if rule.kind in HARD_RULES:
-            barred |= truth.catalogue.flagged(FLAG_OF_RULE.get(rule.kind) or str(rule.settings["flag"]))
     return {
         "k": k,
-        "metrics": {metric: found[metric] for metric in ("ndcg@10", "recall@10", "hit_rate@10", "mrr")},
+        "metrics": {metric: found[metric] for metric in ("ndcg@10", "recall@10", "hit_rate@10", "mrr") if metric in found},
         "empty": int((~there.any(axis=1)).sum()),
         "short": int((there.sum(axis=1) < k).sum()),
         "forbidden": int((barred[np.maximum(rows, 0)] & there).sum()),
@@ -152,7 +193,7 @@ def _translated(rows: Lists, bundle: Path, catalogue: Catalogue) -> Lists:
     return np.where(rows == NOTHING, NOTHING, mine[np.maximum(rows, 0)])
 
 
-def _latency(told: BatchResult) -> dict[str, Any]:
+def latency(told: BatchResult) -> dict[str, Any]:
     """Milliseconds of an answer, without the server and the online read. From one process a core: noisy, never part of a digest."""
     return {
         "requests": len(told.rows),
@@ -164,7 +205,7 @@ def _latency(told: BatchResult) -> dict[str, Any]:
     }
 
 
-def _bytes(folder: Path) -> int:
+def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

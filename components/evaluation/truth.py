@@ -32,7 +32,17 @@ class Truth:
 def read_truth(features: Path) -> Truth:
     """The last cut's item table, states and labels. Raises `ValueError` when the labels are empty."""
     cut = json.loads((features / "features.json").read_text())["cuts"][-1]["cut"]
-    folder = features / "cuts" / cut
+    return _read(features / "cuts" / cut, cut)
+
+
+def read_later(features: Path) -> tuple[list[Truth], list[str]]:
+    """The later weeks to judge by, and the cuts of those left out because nothing happened in them."""
+    made = json.loads((features / "features.json").read_text()).get("judged", [])
+    filled = [cut["cut"] for cut in made if cut["labels"]]
+    return [_read(features / "judged" / cut, cut) for cut in filled], [cut["cut"] for cut in made if not cut["labels"]]
+
+
+def _read(folder: Path, cut: str) -> Truth:
     catalogue, states = Catalogue.load(folder / "item_table"), StateTable.load(folder / "users")
     names, items = read_labels(folder)
     if not names:
@@ -55,10 +65,11 @@ def _positions(ids: NDArray[np.bytes_], wanted: list[str]) -> NDArray[np.int64]:
     return np.where(ids[at] == sought, at, -1)
 
 
-def new_target(truth: Truth) -> Target:
-    """Only what the user had not had before the cut."""
-    old = np.zeros(len(truth.target.users), bool)
+def new_target(truth: Truth, target: Target | None = None) -> Target:
+    """Only what the user had not had before the cut; of `target`, if it is given, instead of the truth's own."""
+    target = truth.target if target is None else target
+    old = np.zeros(len(target.users), bool)
     for user, rows in enumerate(truth.had):
-        mine = truth.target.users == user
-        old[mine] = np.isin(truth.target.items[mine], rows)
-    return truth.target.only(~old)
+        mine = target.users == user
+        old[mine] = np.isin(target.items[mine], rows)
+    return target.only(~old)

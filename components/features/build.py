@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.features.item_table import ItemBase, build_item_table, open_shelf
-from components.features.moments import cut_day, cut_name, parse_moment, weekly_cuts
+from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, parse_moment, weekly_cuts
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
 from components.features.store import apply, features_at
@@ -14,9 +14,12 @@ from components.features.tables import Tables, open_tables
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.system import System
 
+JUDGED = "judged"  # folder of the later weeks a bundle is judged on; read by nobody but evaluation
+
 
 def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: int, engine: str = "duckdb") -> None:
-    """Write what was known at `until` and at `cuts` weekly cuts before it, as the design's section 9 says.
+    """Write what was known at `until` and at `cuts` weekly cuts before it, as the design's section 9 says; and under `judged/` what was
+    known a target's length later, where the rows reach on for another: a second week to judge by.
 
     `tables`: the accepted four tables. `engine`: who computes the snapshots, `duckdb` or `spark`; the rest is DuckDB's either way.
     Raises `ValueError` when nothing lies before `until`.
@@ -24,20 +27,25 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
     moment = parse_moment(until)
     learning = system.learning
     out.mkdir(parents=True, exist_ok=True)
-    with open_tables(tables, learning.positives, cut_day(moment), learning.horizon_days) as opened:
+    with open_tables(tables, learning.positives, cut_day(moment), JUDGED_WEEKS * learning.horizon_days) as opened:
         moments = [cut for cut in weekly_cuts(moment, cuts, learning.horizon_days) if cut_day(cut) > opened.first_day]
+        later = later_cuts(moment, learning.horizon_days, opened.last_day)
         if moment not in moments:
             raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
-        rows = write_snapshots(opened, tables, learning.positives, moments, out, engine)
+        rows = write_snapshots(opened, tables, learning.positives, [*moments, *later], out, engine)
         store = apply(system, out, moment)
         shelf = open_shelf(opened, ITEM_FEATURES)
-        made = [_build_cut(opened, store, shelf, cut, learning.horizon_days, out / "cuts" / cut_name(cut)) for cut in moments]
+        made, judged = (
+            [_build_cut(opened, store, shelf, cut, learning.horizon_days, out / place / cut_name(cut)) for cut in chosen]
+            for place, chosen in (("cuts", moments), (JUDGED, later))
+        )
     report = {
         "until": moment.isoformat(),
         "engine": engine,
         "rows": {"positives": opened.positives, **rows},
         "cuts_asked": cuts,
         "cuts": made,
+        "judged": judged,
         "user_features": list(USER_FEATURES),
         "item_features": list(ITEM_FEATURES),
     }

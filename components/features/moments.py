@@ -36,6 +36,15 @@ def weekly_cuts(until: datetime, count: int, horizon_days: int) -> list[datetime
     return [latest - timedelta(days=7 * back) for back in reversed(range(count))] + [until]
 
 
+JUDGED_WEEKS = 2  # target lengths after the cut that are judged, where the rows reach so far
+
+
+def later_cuts(until: datetime, horizon_days: int, last_day: float) -> list[datetime]:
+    """Cuts after `until`, a target's length apart, whose whole target lies before the last event's day ends."""
+    cuts = [until + timedelta(days=horizon_days * step) for step in range(1, JUDGED_WEEKS)]
+    return [cut for cut in cuts if cut_day(cut) + horizon_days <= last_day // 1 + 1]
+
+
 FAST_CUTS = 2  # weekly cuts a `--fast` run learns its rankers from
 
 

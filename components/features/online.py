@@ -5,6 +5,7 @@ The server reads one packed value a user and never imports Feast (seconds and hu
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ def materialize(system: System, features: Path, out: Path, views: tuple[str, ...
     fresh = final.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     store = apply(system, out, until, online=fresh)
-    written = {view: _write_view(store, view, features / f"{view}.parquet") for view in views}
+    written = {view: _write_view(store, view, features / f"{view}.parquet", until) for view in views}
     fresh.replace(final)  # a reader of the old file keeps it; SQLite is never read while it is written
     return written
 
 
-def _write_view(store: Any, view: str, snapshots: Path) -> int:
-    """Write the newest snapshot of one view; how many rows. Feast skips an empty frame without a word, so that is not asked of it."""
+def _write_view(store: Any, view: str, snapshots: Path, until: datetime) -> int:
+    """Write one view's newest snapshot that is not after `until`; how many rows. Feast skips an empty frame without a word: not asked."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(snapshots)
+    table = table.filter(pc.less_equal(table["event_timestamp"], until))  # later weeks are there to judge by
     newest = table.filter(pc.equal(table["event_timestamp"], pc.max(table["event_timestamp"]))) if table.num_rows else table
     if newest.num_rows:
         store.write_to_online_store(view, newest.to_pandas())

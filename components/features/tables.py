@@ -26,6 +26,7 @@ class Tables:
     keys: NDArray[np.uint64]  # (I,) item_key of each
     positives: int  # rows of the history
     first_day: float  # of the earliest; infinite when there are none
+    last_day: float  # of the latest that was read
 
     def arrow(self, query: str) -> Any:
         """The query's rows as an Arrow table."""
@@ -48,7 +49,8 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
         backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
         past = history(backend.table("events"), backend.table("items"), named["context"], positives)
         backend.create_table("history", past)
-        ((count, first),) = backend.con.execute('SELECT count(*), min(epoch_us("timestamp")) / 86400e6 FROM history').fetchall()
+        day = 'epoch_us("timestamp") / 86400e6'
+        ((count, first, last),) = backend.con.execute(f"SELECT count(*), min({day}), max({day}) FROM history").fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()
         yield Tables(
             backend=backend,
@@ -59,6 +61,7 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
             keys=np.array([item_key(item) for item in ids], dtype=np.uint64),
             positives=int(count),
             first_day=float("inf") if first is None else float(first),
+            last_day=float("-inf") if last is None else float(last),
         )
     finally:
         backend.disconnect()

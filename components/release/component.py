@@ -36,12 +36,19 @@ def register(
 
 @component
 def adopt(
-    system: str, home: str, tracking: str, judged: str, features: Input[Artifact], bundle: Input[Artifact], out: Output[Artifact]
+    system: str,
+    home: str,
+    tracking: str,
+    judged: str,
+    features: Input[Artifact],
+    bundle: Input[Artifact],
+    gate: Input[Artifact],
+    out: Output[Artifact],
 ) -> None:
     """The bundle learnt again from all rows, in the place of the one that was judged."""
     from components.release.refit import adopt as work
     from components.step import bundle_in, run_step, users_of
 
-    inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path)}
+    inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "gate": gate.path}
     config = {"system": system, "judged": judged, "home": home, "tracking": tracking}
     out.metadata.update(run_step("adopt", work, inputs, out.path, config, home=None))

@@ -1,6 +1,7 @@
 """A bundle learnt again from all rows takes the place of the one that was judged: same settings and seed, the judged week included.
 
-It cannot be judged itself: it has seen the week. Its version points at the judged one, which is what later candidates are compared with.
+Its accuracy cannot be judged: it has seen the week. It goes through the half of the gate that needs no truth
+(`components/evaluation/sanity.py`), and its version points at the judged one, which is what later candidates are compared with.
 """
 
 import json
@@ -12,11 +13,21 @@ from components.release.register import UnknownBundle, model_name, new_version, 
 from serving.system import System
 
 
-def adopt(system: System, bundle: Path, users: Path, out: Path, judged: str, home: str = "", tracking: str = "") -> dict[str, Any]:
+class RefitRefused(ValueError):
+    """The bundle learnt from all rows does not answer as its judged twin; the twin stays."""
+
+
+def adopt(
+    system: System, bundle: Path, users: Path, gate: Path, out: Path, judged: str, home: str = "", tracking: str = ""
+) -> dict[str, Any]:
     """Register `bundle` under the judgement of the bundle with digest `judged` and move that one's aliases to it.
 
-    Writes `out/version.json` and returns it. Raises `UnknownBundle` when the registry has no version of the judged bundle.
+    `gate`: the sanity step's folder. Writes `out/version.json` and returns it. Raises `UnknownBundle` when the registry has no version of
+    the judged bundle, `RefitRefused` when the sanity check said no.
     """
+    verdict = json.loads((gate / "gate.json").read_text())
+    if not verdict["passed"]:
+        raise RefitRefused(f"the bundle learnt again from all rows is not adopted: {verdict['sentence']} The judged bundle {judged} stays")
     where = Path(home) if home else None
     name = model_name(system)
     with open_registry(where, tracking) as client:

@@ -28,11 +28,11 @@ def test_the_steps_come_in_the_order_of_the_design() -> None:
     tasks = training.pipeline_spec.root.dag.tasks
     order = list(TopologicalSorter({name: sorted(task.dependent_tasks) for name, task in tasks.items()}).static_order())
     assert order == ORDER
-    assert list(STEPS) == [*ORDER, "adopt"]
+    assert list(STEPS) == [*ORDER, "sanity", "adopt"]
 
 
-def test_learning_again_skips_the_judgement_and_ends_in_adopting() -> None:
-    assert set(refit.pipeline_spec.root.dag.tasks) == {*BEFORE_JUDGING, "adopt"}
+def test_learning_again_goes_through_the_sanity_half_and_ends_in_adopting() -> None:
+    assert set(refit.pipeline_spec.root.dag.tasks) == {*BEFORE_JUDGING, "sanity", "adopt"}
 
 
 def test_every_step_runs_in_our_image_and_installs_nothing(compiled: dict) -> None:

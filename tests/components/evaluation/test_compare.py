@@ -13,7 +13,13 @@ KNOWN = Known(
 
 def test_popularity_ranks_by_users_of_late_leaves_out_what_is_asked_and_never_lists_the_unsold():
     none, some = np.empty(0, np.int32), np.array([1], np.int32)
-    assert popular(KNOWN, 4, [none, some]).tolist() == [[1, 2, 0, NOTHING], [2, 0, NOTHING, NOTHING]]
+    nothing = np.zeros(5, bool)
+    assert popular(KNOWN, 4, [none, some], nothing).tolist() == [[1, 2, 0, NOTHING], [2, 0, NOTHING, NOTHING]]
+
+
+def test_what_no_answer_may_hold_is_in_no_rivals_list():
+    none, barred = np.empty(0, np.int32), np.array([False, True, False, False, False])
+    assert popular(KNOWN, 2, [none], barred).tolist() == [[2, 0]]
 
 
 def test_users_without_a_target_are_not_judged_and_differences_are_of_the_same_users():

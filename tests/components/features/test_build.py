@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -234,3 +235,22 @@ def test_a_moment_without_an_offset_is_refused_unless_it_is_a_day():
 def test_nothing_is_written_into_the_repo(world_system):
     repo = Path(__file__).parents[3] / world_system.feature_repo
     assert sorted(path.name for path in repo.iterdir() if path.name != "__pycache__") == ["feature_store.yaml", "features.py"]
+
+
+def test_where_the_rows_reach_on_a_second_week_is_made_to_judge_by_and_changes_nothing_before_it(world, world_system, tmp_path):
+    earlier = world.until - timedelta(days=7)
+    build(world_system, world.folder, tmp_path / "two", earlier, 1)
+    week = tmp_path / "two" / "judged" / cut_name(world.until)
+    assert StateTable.load(week / "users").cut_day == pytest.approx(world.until.timestamp() / 86400)
+    told = json.loads((tmp_path / "two" / "features.json").read_text())["judged"]
+    assert [cut["cut"] for cut in told] == [cut_name(world.until)]
+    assert told[0]["labels"] == pq.read_metadata(week / "labels.parquet").num_rows > 0
+
+    data = tmp_path / "data"  # the same rows without the second week: the cuts are the same to the byte
+    shutil.copytree(world.folder, data)
+    events = pq.read_table(data / "events.parquet")
+    pq.write_table(events.filter(pc.less(events["timestamp"], world.until)), data / "events.parquet")
+    build(world_system, data, tmp_path / "one", earlier, 1)
+    assert not (tmp_path / "one" / "judged").exists()
+    for file in sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one" / "cuts").rglob("*") if path.is_file()):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file

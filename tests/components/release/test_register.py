@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.release import releases as releases
-from components.release.refit import adopt
+from components.release.refit import RefitRefused, adopt
 from components.release.register import UnknownBundle, champion, open_registry, register
 from serving.system import load_system
 
@@ -100,12 +100,20 @@ def test_a_person_moving_the_alias_decides_what_a_candidate_must_beat(tmp_path: 
 def test_a_bundle_learnt_again_answers_but_its_judged_twin_is_what_must_be_beaten(tmp_path: Path, home: Path) -> None:
     registered(tmp_path, home, "aaa", 0.2)
     again = learnt(tmp_path / "again", "all", 0.0)
-    record = adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="aaa", home=str(home))
+    record = adopt(SYSTEM, again["bundle"], again["users"], again["gate"], tmp_path / "out", judged="aaa", home=str(home))
     assert (record["version"], record["aliases"]) == ("2", ["challenger", "champion"])
     assert releases.released("shop", home).bundle == home / "bundles" / "all"
     assert champion(SYSTEM, str(home)) == home / "bundles" / "aaa"
     with pytest.raises(UnknownBundle, match="no version of bundle xyz"):
-        adopt(SYSTEM, again["bundle"], again["users"], tmp_path / "out", judged="xyz", home=str(home))
+        adopt(SYSTEM, again["bundle"], again["users"], again["gate"], tmp_path / "out", judged="xyz", home=str(home))
+
+
+def test_a_bundle_learnt_again_that_answers_otherwise_than_its_twin_is_not_adopted(tmp_path: Path, home: Path) -> None:
+    registered(tmp_path, home, "aaa", 0.2)
+    again = learnt(tmp_path / "again", "all", 0.0, passed=False)
+    with pytest.raises(RefitRefused, match=r"not adopted: Refused: .* The judged bundle aaa stays"):
+        adopt(SYSTEM, again["bundle"], again["users"], again["gate"], tmp_path / "out", judged="aaa", home=str(home))
+    assert releases.released("shop", home).bundle == home / "bundles" / "aaa"
 
 
 def test_a_champion_whose_folder_is_gone_is_named(tmp_path: Path, home: Path) -> None:

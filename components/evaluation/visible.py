@@ -1,0 +1,43 @@
+"""What users may see under a system's rules: which items no answer ever holds, and which question its answers are to.
+
+Shapes: I items, U users, L list length.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluation.metrics import NOTHING, Lists
+from serving.bundle.catalogue import Catalogue
+from serving.system import System
+
+HARD_RULES = ("in_stock", "not_recalled", "allowed")  # serving/rules/specs.py: the class that never gives way
+FLAG_OF_RULE = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
+ALL, NEW = "all", "new"  # protocols: everything may be answered; only what a user has not had
+
+
+def deciding_protocol(system: System) -> str:
+    """The protocol a release is decided by: of a system that never repeats (`not_seen`) only what is new to a user counts."""
+    return NEW if any(rule.kind == "not_seen" for rule in system.rules) else ALL
+
+
+def protocols(system: System) -> tuple[str, ...]:
+    """Every protocol a candidate may do no harm in, the deciding one first."""
+    return (NEW,) if deciding_protocol(system) == NEW else (ALL, NEW)
+
+
+def barred_items(system: System, catalogue: Catalogue) -> NDArray[np.bool_]:
+    """(I,) items that a hard rule of the system keeps out of every answer."""
+    barred = np.zeros(len(catalogue), bool)
+    for rule in system.rules:
+        if rule.kind in HARD_RULES:
+            barred |= catalogue.flagged(FLAG_OF_RULE.get(rule.kind) or str(rule.settings["flag"]))
+    return barred
+
+
+def without_barred(lists: Lists, barred: NDArray[np.bool_]) -> Lists:
+    """The lists with barred items taken out and the rest moved up. Rows past the end of `barred` are of items it does not know. (U, L)"""
+    known = (lists != NOTHING) & (lists < len(barred))
+    out = known & barred[np.where(known, lists, 0)]
+    kept = np.where(out, NOTHING, lists)
+    order = np.argsort(kept == NOTHING, axis=1, kind="stable")
+    return np.take_along_axis(kept, order, axis=1)

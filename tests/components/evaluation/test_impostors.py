@@ -1,0 +1,78 @@
+"""Impostors list what they say they list, and none of them gets through the gate on the tiny catalogue's own made-up week."""
+
+import json
+
+import numpy as np
+import pytest
+
+from components.evaluation.compare import Known
+from components.evaluation.impostors import IN_CATEGORY, LESS_HAD, RANDOM, impostors, judged
+from components.evaluation.metrics import NOTHING
+from components.evaluation.truth import read_truth
+from components.evaluation.visible import barred_items
+from tests.components.evaluation.test_truth import features
+from tests.serving import tiny_bundle
+
+WEEK = [(f"u{user:02}", f"i{(user * 7 + step) % 240:03}") for user in range(12) for step in (0, 12, 40)]
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    return read_truth(features(tmp_path_factory.mktemp("week"), WEEK))
+
+
+@pytest.fixture(scope="module")
+def asked(truth):
+    barred = barred_items(tiny_bundle.system(), truth.catalogue)
+    return {new: impostors(truth, Known.of(truth.states, truth.catalogue), barred, new_only=new) for new in (False, True)}
+
+
+def listed(lists, user):
+    return [row for row in lists[user].tolist() if row != NOTHING]
+
+
+def test_popular_less_had_lists_what_was_had_of_late_by_others(asked, truth):
+    # of late (28 days) each of the first 12 items was had by one user: item n by user n
+    for user in range(12):
+        assert listed(asked[False]["popularity"], user) == list(range(10))
+        assert listed(asked[False][LESS_HAD], user) == [item for item in range(12) if item != user][:10]
+
+
+def test_popular_in_category_begins_with_the_users_own_category(asked):
+    # user n had items n, n + 12, n + 24, all of category n, of which item n alone was had of late
+    for user in range(12):
+        assert listed(asked[False][IN_CATEGORY[1]], user)[0] == user
+
+
+def test_where_only_new_items_count_nobody_is_offered_what_they_had(asked, truth):
+    for name, lists in asked[True].items():
+        for user, had in enumerate(truth.had):
+            assert not set(had.tolist()) & set(listed(lists, user)), name
+
+
+def test_random_draws_from_what_may_be_shown_for_each_user_anew(asked):
+    lists = asked[False][RANDOM]
+    assert (lists < tiny_bundle.ITEMS - 3).all()
+    assert len({tuple(row) for row in lists.tolist()}) == 12
+    assert all(len(set(row)) == 10 for row in lists.tolist())
+
+
+def test_the_numbers_are_those_of_a_slow_count(asked, truth):
+    ours = np.array([[row for who, row in zip(truth.target.users, truth.target.items, strict=True) if who == user] for user in range(12)])
+    found = judged(ours.astype(np.int32), asked[False], truth.target)
+    assert found["candidate"]["value"] == 1.0  # the candidate lists exactly what was had
+    gains = []
+    for user in range(12):
+        hits = [1 / np.log2(place + 2) for place, row in enumerate(listed(asked[False]["popularity"], user)) if row in ours[user]]
+        gains.append(sum(hits) / sum(1 / np.log2(place + 2) for place in range(3)))
+    assert found["values"]["popularity"]["value"] == pytest.approx(np.mean(gains), abs=1e-6)
+    assert found["candidate_against"]["popularity"]["value"] == pytest.approx(1 - np.mean(gains), abs=1e-6)
+    assert RANDOM not in found["candidate_against"]  # what it draws is no bar
+    assert set(found["asked"]) == {*found["candidate_against"], RANDOM}
+    assert found["asked"]["popularity"]["popularity"] == {"value": 0.0, "error": 0.0}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_one_user_gives_no_numbers(asked, truth):
+    one = truth.target.only(truth.target.users == 3)
+    assert judged(asked[False]["popularity"], asked[False], one) == {"users": 1}
