@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.code_digest import ROOT, SourceNotFound, code_digest
-from serving.system import load_system
+from components.code_digest import ROOT, SourceNotFound, code_digest, module_file
+from serving.system import System, load_system
 
 IMAGE = "dev.local/shortlist-python:0.1.0"  # made by `make images`; holds this package, so a step installs nothing
 Record = dict[str, Any]
@@ -126,15 +126,23 @@ def _work(name: str, function: Callable[..., object], inputs: Mapping[str, Path 
 
 
 def code_version(function: Callable[..., object], system: str) -> str:
-    """Digest of the code this step runs for this system: reached sources, the system's own file and Feast repo.
+    """Digest of the code this step runs for this system: reached sources, the system's own file, Feast repo, sources and rules.
 
-    Raises `components.code_digest.SourceNotFound` when the Feast repo is not there.
+    Raises `components.code_digest.SourceNotFound` when one of them is not there.
     """
-    repo = ROOT / load_system(system).feature_repo
+    found = load_system(system)
+    repo = ROOT / found.feature_repo
     if not repo.is_dir():
         raise SourceNotFound(f"the system {system} names the feature repo {repo}, which is no folder: correct feature_repo in its file")
     file = Path(system).resolve() if system.endswith(".py") else ROOT / "serving" / "systems" / f"{system}.py"
-    return code_digest(function, file, repo)
+    return code_digest(function, file, repo, *_own_code(found))
+
+
+def _own_code(system: System) -> Iterator[Path]:
+    """The files of the sources and rules that a system file names by module."""
+    for kind in (*system.kinds, *(rule.kind for rule in system.rules)):
+        if ":" in kind:
+            yield module_file(kind.partition(":")[0], f"the system {system.name} names {kind!r}")
 
 
 def digest_of(path: Path) -> str:

@@ -3,10 +3,11 @@
 Shapes: C candidates, S sources (in the order of the system file), H history items, I items.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import exp
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from serving.native import kernel
 from serving.state.user_state import SESSION_TYPES, UserState
 from serving.system import Learning
 
+T = TypeVar("T")
 _TAUS = np.asarray(TAUS_DAYS)
 
 _NOBODY = UserState("")
@@ -48,6 +50,7 @@ class Query:
     state: UserState
     catalogue: Catalogue
     learning: Learning
+    verb: str = "chose"  # what a positive event is called in a sentence, past tense
 
     @classmethod
     def told(
@@ -98,6 +101,18 @@ class Query:
         """Index of the store in the catalogue's places, or -1."""
         return self.catalogue.place_index.get(self.request.place or self.state.place, -1)
 
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once a question: what a source reads of the history once to explain many items by it."""
+        made = self._made
+        if key not in made:
+            made[key] = make()
+        found: T = made[key]
+        return found
+
     @property
     def excluded(self) -> Rows:
         """Rows no source may return: what the user has had, when discovering; else none."""
@@ -114,6 +129,11 @@ class History:
     age: Floats  # (H,) days since the last
     span: Floats  # (H,) days from the first to the last
     decayed: Floats  # (T, H) counts decayed to this moment
+
+    def position_of(self, row: int) -> int:
+        """Where an item is in the history, or -1."""
+        at = int(np.searchsorted(self.rows, row))
+        return at if at < len(self.rows) and self.rows[at] == row else -1
 
     @classmethod
     def of(cls, state: UserState, catalogue: Catalogue, day: float) -> "History":

@@ -7,7 +7,7 @@ Shapes: C candidates, K kept by the light ranker, k answer length.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,12 +17,13 @@ from serving.bundle.arrays import Rows
 from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.catalogue import Catalogue
 from serving.query import Answer, Answered, Candidates, Query, Request
+from serving.ranking.attribution import moved
 from serving.ranking.features import request_features
 from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
 from serving.retrieval.fusion import RANK_OFFSET, retrieve
-from serving.retrieval.reasons import Reasons
-from serving.retrieval.source import Embeds, Source
+from serving.retrieval.reasons import CACHED, FILLED_UP, Origin, Parts, Reasons
+from serving.retrieval.source import Embeds, Explained, Source
 from serving.retrieval.sources import load_sources
 from serving.rules.arrange import Rules
 from serving.rules.slate import Arranged, Move, Ranked
@@ -41,6 +42,7 @@ class Trace(NamedTuple):
     pool_day: float = 0.0  # the moment the pool was made for; earlier than the request's when it came from the cache
     side_day: float = 0.0  # the same of the user's side
     base: Rows | None = None  # the list a lower rung started from
+    side: UserSide | None = None  # what the scores were made with
 
 
 class Recommender:
@@ -68,18 +70,20 @@ class Recommender:
         self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder)
         self.scoring = Scoring(self.rankers, system.objectives, system.light_size)
         self.rules = Rules(system.rules, self.catalogue, system.answer_size)
-        self.reasons = Reasons(system, self.sources)
+        self._embeds = next((source for source in self.sources if isinstance(source, Embeds)), None)
+        self.explained = tuple(source for source in self.sources if isinstance(source, Explained))
+        self.reasons = Reasons(self.sources, bundle.fallback)
         self._user_schema = schema_key(bundle.user_features)
 
     def query(self, request: Request, state: UserState) -> Query:
         """The question on this bundle's rows. User features made under other names than the bundle's are not read."""
         if len(state.features) and state.schema_key != self._user_schema:
             state = replace(state, features=state.features[:0], schema_key=0)
-        return Query(request, state, self.catalogue, self.system.learning)
+        return Query(request, state, self.catalogue, self.system.learning, self.system.verb)
 
     def user_side(self, query: Query) -> UserSide:
         """The user's side of all models, made once a request."""
-        bag = next((source.history_embedding(query) for source in self.sources if isinstance(source, Embeds)), None)
+        bag = None if self._embeds is None else self._embeds.history_embedding(query)
         return self.rankers.user_side(request_features(query), bag)
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
@@ -104,6 +108,14 @@ class Recommender:
                 break
         return arranged
 
+    def barred_only(self, query: Query, ranked: Ranked) -> Arranged:
+        """The first k that no bar holds back, filled up from the catalogue: what is left where the other rules or the lists fail."""
+        arranged = self.rules.barred_only(ranked, query.request)
+        if len(arranged.rows) < query.request.k:
+            rest = np.arange(len(self.catalogue), dtype=np.int32)
+            arranged = self.rules.barred_only(_extended(ranked, rest, query), query.request)
+        return arranged
+
     def recommend(self, request: Request, state: UserState) -> Answer:
         """The full rung, without a clock over it. What goes wrong is raised."""
         began = self.clock()
@@ -115,7 +127,7 @@ class Recommender:
         scores = self.scoring.rank(query, side, pool)
         at_rank = self.clock()
         arranged = self.arrange(query, self.scoring.order(pool, scores))
-        trace = Trace(query, pool, scores, arranged.moves, pool_day=request.at_day, side_day=request.at_day)
+        trace = Trace(query, pool, scores, arranged.moves, pool_day=request.at_day, side_day=request.at_day, side=side)
         answer = self.answer(trace, arranged)
         ended = self.clock()
         stages = {"user_side": at_side - began, "retrieve": at_pool - at_side, "rank": at_rank - at_pool, "arrange": ended - at_rank}
@@ -124,11 +136,31 @@ class Recommender:
 
     def answer(self, trace: Trace, arranged: Arranged, degraded: dict[str, str] | None = None) -> Answer:
         """The arranged rows with their sources and a sentence each."""
-        told = self.reasons.tell(trace.query, trace.candidates, arranged.rows)
+        told = self.reasons.tell(trace.query, trace.candidates, arranged.rows, self._moved(trace, arranged.rows), self._origin(trace))
         ids = self.catalogue.item_ids[arranged.rows].tolist()
         entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), told, strict=True)
         items = tuple([Answered(row, item_id.decode(), score, sources, reason) for item_id, row, score, (sources, reason) in entries])
         return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
+
+    def wordless(self, trace: Trace, arranged: Arranged, degraded: dict[str, str] | None = None) -> Answer:
+        """The arranged rows without sources and sentences, for when those cannot be told."""
+        ids = [self.catalogue.item_id(row) for row in arranged.rows.tolist()]
+        entries = zip(ids, arranged.rows.tolist(), arranged.scores.tolist(), strict=True)
+        items = tuple([Answered(row, item_id, score, (), "") for item_id, row, score in entries])
+        return Answer(trace.query.request.request_id, self.bundle.digest, items, degraded, trace=trace)
+
+    def _moved(self, trace: Trace, rows: Rows) -> Mapping[int, Parts]:
+        """What moved each of the rows, where a session may have; else the history and the sources' shares of the fused rank say it."""
+        if trace.candidates is None or trace.scores is None or trace.side is None or not len(trace.query.session[0]):
+            return {}
+        return moved(self.rankers, trace.query, trace.side, trace.candidates, trace.scores, rows)
+
+    def _origin(self, trace: Trace) -> Origin | None:
+        """Where the list of a lower rung came from."""
+        if trace.base is None:
+            return None
+        names = {"cached": CACHED, "linear": self.explained[0].spec.kind if self.explained else FILLED_UP}
+        return Origin(names.get(trace.rung, FILLED_UP), trace.base)
 
     def _batched(self, query: Query, rows: Rows) -> Candidates:
         """The batch list as a pool: its order is the fused rank, no source is asked, so the rankers read none of their scores."""

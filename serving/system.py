@@ -3,11 +3,12 @@
 `load_system("shop")` reads `serving/systems/shop.py`; `load_system("path/to/file.py")` any other. The file holds exactly one `System`.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 Value = float | int | str | bool
 
@@ -16,7 +17,7 @@ Value = float | int | str | bool
 class SourceSpec:
     """One candidate source: which kind, its share of the pool, and its settings."""
 
-    kind: str  # module of serving/retrieval/ and of components/retrieval/
+    kind: str  # of `serving.retrieval.sources.SOURCES` and its twins, or "module:Class" of one's own
     share: float  # of the pool, guaranteed before fused ranks fill the rest; all shares sum to 1
     settings: Mapping[str, Value] = field(default_factory=dict)
 
@@ -29,13 +30,21 @@ class SourceSpec:
         """
         return cls(kind, share, {"weight": weight, "discover_weight": discover_weight, "offset": offset, **settings})
 
+    @property
+    def folder(self) -> str:
+        """Where its arrays lie, beside those of the other sources."""
+        return self.kind.replace(":", ".")
+
 
 @dataclass(frozen=True)
-class RuleSpec:
-    """One rule as data: its kind in `serving/rules/specs.py` and its settings. Rules run in the order of the file."""
+class Rule:
+    """One rule: a frozen dataclass of a class in `serving/rules/rule.py`, its fields the settings. Rules run in the order of the file."""
 
-    kind: str
-    settings: Mapping[str, Value] = field(default_factory=dict)
+    kind: ClassVar[str] = ""  # of `serving.rules.specs.RULES`, or "module:Class" of one's own
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.kind = f"{cls.__module__}:{cls.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class System:
     light_size: int  # candidates the light ranker keeps for the heavy one
     sources: tuple[SourceSpec, ...]
     objectives: Mapping[str, float]  # weight of each head: repeat (had it before), discover (never had it)
-    rules: tuple[RuleSpec, ...]
+    rules: tuple[Rule, ...]
     budget: Budget
     learning: Learning
     feature_repo: str  # folder of its Feast repo, relative to this project or absolute
@@ -95,6 +104,24 @@ class System:
                 f"system {self.name}: expected answer_size <= light_size <= pool_size, "
                 f"got {self.answer_size}, {self.light_size}, {self.pool_size}: correct its stages"
             )
+
+
+class UnknownName(ValueError):
+    """A "module:name" of a system file names nothing that can be imported here."""
+
+
+def named(path: str) -> Any:
+    """What a "module:name" of a system file names. Raises `UnknownName` saying what is missing."""
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise UnknownName(
+            f"{path!r} cannot be imported ({error}): install its package here, or put the folder that holds it on PYTHONPATH"
+        ) from error
+    if not hasattr(found, name):
+        raise UnknownName(f"module {module} ({found.__file__}) has no {name!r}: correct the name in the system file")
+    return getattr(found, name)
 
 
 class UnknownSystem(ValueError):

@@ -1,6 +1,6 @@
 """Asking the recommender for many users at once: the very code that serves, over a table of states, in a process a core.
 
-`ranked` lists are the rankers' order under the hard rules alone (stock, recalls): what the protocol of quality.md judges and what
+`ranked` lists are the rankers' order under the hard rules alone (stock, recalls): what `evaluate` judges and what
 `shortlist batch` writes. `answers` are what a user would see, under every rule.
 Shapes: U users asked for, L list length, S sources.
 """
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from components.evaluation.metrics import NOTHING, Lists
 from components.evaluation.slices import made_cold
-from components.evaluation.visible import HARD_RULES
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.bundle import Bundle
 from serving.query import Request
 from serving.recommender import Recommender
+from serving.rules.rule import Bar
 from serving.state.user_state import StateTable, UserState
 from serving.system import System
 
@@ -58,7 +58,7 @@ class BatchWorker:
 
     def __init__(self, system: System, bundle: Path, states: Path) -> None:
         self.full = open_recommender(system, bundle)
-        hard = tuple(rule for rule in system.rules if rule.kind in HARD_RULES)
+        hard = tuple(rule for rule in system.rules if isinstance(rule, Bar))
         self.ranked = Recommender(self.full.bundle, replace(system, rules=hard), rankers=self.full.rankers, sources=self.full.sources)
         self.states = StateTable.load(states)
 

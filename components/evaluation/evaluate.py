@@ -25,7 +25,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.ranking.rankers import BadModels
 from serving.system import System
 
-LIST = 1000  # quality.md: lists are cut here
+LIST = 1000  # lists are cut here: a pool, the depth of recall@1000
 COLD_USERS = 200  # asked again as if new, spread evenly over all by id
 SHARE_OF_HISTORY = "user_baskets_all"  # log1p of baskets before the cut, feature_repo/names.py
 

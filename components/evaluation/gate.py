@@ -18,7 +18,7 @@ from components.evaluation.compare import CHAMPION, POPULARITY
 from components.evaluation.evidence import ALPHA, MARGIN, Difference, holm
 from serving.system import System
 
-ERRORS = 2.0  # standard errors of a paired difference that count as real (quality.md)
+ERRORS = 2.0  # standard errors of a paired difference that count as real: one in twenty by chance
 SLICE_USERS = 30  # fewer users than this decide nothing
 DECIDING = "ndcg@10"
 GUARDED = ("ndcg@10", "recall@100", "recall@1000")

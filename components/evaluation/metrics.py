@@ -1,6 +1,6 @@
 """How good lists are: one number a user for each metric, means with their errors, and differences between two recommenders.
 
-A user without a list counts as all misses, as `quality.md` asks: an empty row of `lists` scores zero, it is not left out.
+A user without a list counts as all misses: an empty row of `lists` scores zero, it is not left out.
 Shapes: U users who are judged, L longest list, K list cut, I items of the catalogue, N (user, item) pairs of the target.
 """
 

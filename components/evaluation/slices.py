@@ -16,7 +16,7 @@ NEW_ITEM_DAYS = 14
 
 
 def by_baskets(baskets: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:
-    """Users by baskets before the cut (U,), as masks (U,); quality.md's bounds. A user nobody knows has none."""
+    """Users by baskets before the cut (U,), as masks (U,). A user nobody knows has none."""
     known = np.nan_to_num(baskets, nan=0.0)
     return {name: (known >= low) & (known < high) for name, (low, high) in BASKETS.items()}
 

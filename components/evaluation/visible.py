@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from components.evaluation.metrics import NOTHING, Lists
 from serving.bundle.catalogue import Catalogue
+from serving.rules.rule import Bar
+from serving.rules.specs import NotSeen
 from serving.system import System
 
-HARD_RULES = ("in_stock", "not_recalled", "allowed")  # serving/rules/specs.py: the class that never gives way
-FLAG_OF_RULE = {"in_stock": "out_of_stock", "not_recalled": "recalled"}
 ALL, NEW = "all", "new"  # protocols: everything may be answered; only what a user has not had
 
 
 def deciding_protocol(system: System) -> str:
     """The protocol a release is decided by: of a system that never repeats (`not_seen`) only what is new to a user counts."""
-    return NEW if any(rule.kind == "not_seen" for rule in system.rules) else ALL
+    return NEW if any(isinstance(rule, NotSeen) for rule in system.rules) else ALL
 
 
 def protocols(system: System) -> tuple[str, ...]:
@@ -29,8 +29,8 @@ def barred_items(system: System, catalogue: Catalogue) -> NDArray[np.bool_]:
     """(I,) items that a hard rule of the system keeps out of every answer."""
     barred = np.zeros(len(catalogue), bool)
     for rule in system.rules:
-        if rule.kind in HARD_RULES:
-            barred |= catalogue.flagged(FLAG_OF_RULE.get(rule.kind) or str(rule.settings["flag"]))
+        if isinstance(rule, Bar):
+            barred |= rule.bars(catalogue)
     return barred
 
 

@@ -25,6 +25,7 @@ from components.ranking.examples import candidates_of, chosen_users, padded, que
 from components.ranking.fitted import FittedCut, item_codes, load_cut
 from components.ranking.model import Ranker, load
 from components.retrieval.tower_model import Towers
+from components.retrieval.twins import LEARNERS
 from serving.bundle.catalogue import Catalogue
 from serving.ranking.features import cross_features, request_features
 from serving.ranking.scoring import final_scores
@@ -57,7 +58,7 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
         layers_of(model).save(out / "layers" / name)
         if name == "light":
             requests = shortened(model, requests, system)
-    towers, length = last_towers(retrieval, cut_folders(features)[-1].name)
+    towers, length = last_towers(system, retrieval, cut_folders(features)[-1].name)
     write_request(models["light"], models["heavy"], towers, out)
     (out / "item.onnx").write_bytes(item_graph(models["light"], models["heavy"], towers, length))
     write_halves(models, catalogue, types, out / "halves")
@@ -123,12 +124,12 @@ def shortened(light: Ranker, requests: list[ParityCase], system: System) -> list
     return short
 
 
-def last_towers(retrieval: Path, cut: str) -> tuple[Towers | None, float]:
+def last_towers(system: System, retrieval: Path, cut: str) -> tuple[Towers | None, float]:
     """The towers of a cut and the usual length of a row of its history bag; none when the system has no such source."""
-    file = retrieval / "towers" / f"{cut}.pt"
-    if not file.is_file():
+    file, learnt = retrieval / "towers" / f"{cut}.pt", next((spec for spec in system.sources if spec.kind in LEARNERS), None)
+    if learnt is None or not file.is_file():
         return None, 1.0
-    history = TowerTable.load(retrieval / "cuts" / cut / "sources" / "two_tower").history
+    history = TowerTable.load(retrieval / "cuts" / cut / "sources" / learnt.folder).history
     return Towers.load(file), float(np.linalg.norm(np.asarray(history, np.float32), axis=1).mean())
 
 

@@ -57,7 +57,7 @@ def pack(
     with tempfile.TemporaryDirectory(dir=out, prefix=".fallback-") as work:
         fallback(catalogue, users, lists).save(Path(work))
         parts = {"item_table": cut / "item_table", "fallback": Path(work)}
-        parts |= {f"sources/{source.kind}": sources / source.kind for source in system.sources}
+        parts |= {f"sources/{source.folder}": sources / source.folder for source in system.sources}
         parts |= {name: export / name for name in (*_MODELS, *(name for name in _AIDS if (export / name).exists()))}
         return write_bundle(parts, manifest, out)
 

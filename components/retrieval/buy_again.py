@@ -12,7 +12,7 @@ POWER = 0.3  # on the choosing week: all N@10 .319 -> .323, R@100 .352 -> .361
 _PRIOR_AGAIN, _PRIOR_BUYERS = 1.0, 10.0
 
 
-def fit(cut: Cut, spec: SourceSpec, folder: Path) -> None:
+def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
     """rebuy(i) = (1 + users who had it on two days or more) / (10 + users who had it), to a power."""
     history = cut.history
     again = np.floor(history.last_day) > np.floor(history.first_day)

@@ -24,7 +24,7 @@ _STORE_PRIOR = 2000.0  # counts of everyone's taste mixed into a store's
 _LEAST_SHARE = 1e-5
 
 
-def fit(cut: Cut, spec: SourceSpec, folder: Path) -> None:
+def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
     """Offers: what was sold in the last `DAYS`, or is planned for any place at any known time."""
     history, catalogue = cut.history, cut.catalogue
     popularity = history.users_since(cut.users.cut_day - DAYS)  # (I,)

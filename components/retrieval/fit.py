@@ -8,20 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.cut import Cut
-from components.retrieval import buy_again, category_promotion, linear, trending, two_tower
 from components.retrieval.report import measure
+from components.retrieval.twins import LEARNERS, Learner, fit_of
 from serving.retrieval.sources import load_sources
 from serving.system import SourceSpec, System
 
-COUNTED = {"buy_again": buy_again.fit, "category_promotion": category_promotion.fit, "trending": trending.fit}
-
-
-class UnfittableSource(ValueError):
-    """A system names a source that nothing here fits."""
-
 
 def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int = 0) -> None:
-    """Write `cuts/<cut>/sources/<kind>/`, `towers/<cut>.pt` and `retrieval.json` for every cut under `features/cuts`, oldest first.
+    """Write `cuts/<cut>/sources/<source>/`, `towers/<cut>.pt` and `retrieval.json` for every cut under `features/cuts`, oldest first.
 
     With a tower also `cuts/<cut>/user_vectors.npy` (U, D). `fast` learns less. Measured on the last cut that has labels.
     """
@@ -32,14 +26,15 @@ def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int
     torch.set_num_threads(1)  # two kinds of work side by side, a core each; threads that spin cost more than they bring
     vectors: NDArray[np.float32] | None = None
     with ThreadPoolExecutor(max_workers=1) as beside:
-        linear_fits = [beside.submit(_counted, system, cut, _sources(out, cut), fast) for cut in cuts.values()]
-        towers = _towers(system, fast, seed)
+        counted = [beside.submit(_counted, system, cut, _sources(out, cut), fast) for cut in cuts.values()]
+        learner = _learner(system, fast, seed)
         for name, cut in cuts.items():
-            if towers is None:
+            if learner is None:
                 break
-            vectors = towers.advance(cut, _sources(out, cut) / "two_tower", out / "towers" / f"{name}.pt")
+            spec, learning = learner
+            vectors = learning.advance(cut, _sources(out, cut) / spec.folder, out / "towers" / f"{name}.pt")
             np.save(out / "cuts" / name / "user_vectors.npy", vectors, allow_pickle=False)
-        for fitted in linear_fits:
+        for fitted in counted:
             fitted.result()
     measured = _measured(system, list(cuts.values()), out)
     (out / "retrieval.json").write_text(json.dumps({"fast": fast, "seed": seed, "cuts": names, "recall": measured}, indent=1) + "\n")
@@ -61,19 +56,11 @@ def _measured(system: System, cuts: list[Cut], out: Path) -> dict[str, object]:
 
 def _counted(system: System, cut: Cut, folder: Path, fast: bool) -> None:
     for spec in system.sources:
-        _fit(spec, cut, folder / spec.kind, fast)
+        if spec.kind not in LEARNERS:
+            fit_of(spec.kind)(cut, spec, folder / spec.folder, fast)
 
 
-def _fit(spec: SourceSpec, cut: Cut, folder: Path, fast: bool) -> None:
-    if spec.kind == "linear":
-        linear.fit(cut, spec, folder, linear.FAST if fast else linear.FULL)
-    elif spec.kind in COUNTED:
-        COUNTED[spec.kind](cut, spec, folder)
-    elif spec.kind != "two_tower":
-        known = ", ".join(sorted([*COUNTED, "linear", "two_tower"]))
-        raise UnfittableSource(f"source {spec.kind!r} has no fit: known are {known}; add components/retrieval/{spec.kind}.py")
-
-
-def _towers(system: System, fast: bool, seed: int) -> "two_tower.Advancing | None":
-    spec = next((spec for spec in system.sources if spec.kind == "two_tower"), None)
-    return None if spec is None else two_tower.Advancing(spec, fast, seed)
+def _learner(system: System, fast: bool, seed: int) -> tuple[SourceSpec, Learner] | None:
+    """The source that learns along the cuts, if the system has one."""
+    spec = next((spec for spec in system.sources if spec.kind in LEARNERS), None)
+    return None if spec is None else (spec, LEARNERS[spec.kind](spec, fast, seed))

@@ -31,7 +31,12 @@ class Effort:
 FULL, FAST = Effort(5, 200), Effort(20, 80)  # 27 and 6 seconds of one core at 92 K items; new R@1000 on the choosing week .265 and .26
 
 
-def fit(cut: Cut, spec: SourceSpec, folder: Path, effort: Effort = FULL) -> None:
+def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
+    """The neighbours, with less effort where a rough table will do."""
+    write(cut, spec, folder, FAST if fast else FULL)
+
+
+def write(cut: Cut, spec: SourceSpec, folder: Path, effort: Effort) -> None:
     """The neighbours of every item that `effort.least_users` had."""
     least = min(effort.least_users, 1 + cut.history.shape[0] // 100)  # a small world has few users of anything
     rows, history, gain = factor(cut.history, least)

@@ -18,7 +18,7 @@ _LEAST_USERS = 20  # active users below which a region or store has no list of i
 _SMOOTHING = 200.0  # users' worth of everyone's taste mixed into a group's
 
 
-def fit(cut: Cut, spec: SourceSpec, folder: Path) -> None:
+def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
     """Lists of distinct users in the last `days`; a group's list is its own counts smoothed by everyone's."""
     history, users = cut.history, cut.users
     recent = history.last_day >= users.cut_day - float(spec.settings["days"])

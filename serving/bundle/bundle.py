@@ -46,9 +46,10 @@ class OtherBundle(ValueError):
 
 
 def settings_of(system: System) -> dict[str, Any]:
-    """The system file as plain values, as bundle.json keeps it."""
+    """The system file as plain values, as bundle.json keeps it; a rule is its kind and its settings."""
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
-    return json.loads(json.dumps({sizes.get(name, name): value for name, value in asdict(system).items()}, default=dict))
+    values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
+    return json.loads(json.dumps({sizes.get(name, name): value for name, value in values.items()}, default=dict))
 
 
 def write_bundle(parts: Mapping[str, Path], manifest: Mapping[str, Any], out: Path) -> Path:

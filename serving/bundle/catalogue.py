@@ -20,6 +20,11 @@ def item_key(item_id: str) -> int:
     return int.from_bytes(blake2b(item_id.encode(), digest_size=8).digest(), "little")
 
 
+def readable(text: str) -> str:
+    """Text that is all in capitals as a person would write it."""
+    return text.capitalize() if text.isupper() else text
+
+
 @dataclass(frozen=True)
 class Catalogue(ArrayFolder):
     """What is known of every item at a cut. Row r of every array is one item."""
@@ -106,6 +111,14 @@ class Catalogue(ArrayFolder):
     def category_name(self, row: int, level: int = 1) -> str:
         """The last part of the item's category path at `level` (0 widest)."""
         return self.category_names[self.category[row, level]].rsplit(" > ", 1)[-1]
+
+    def readable_title(self, row: int) -> str:
+        """The item's title, or its category's name, as a person would write it."""
+        return readable(self.title(row) or self.category_name(row))
+
+    def readable_category(self, row: int) -> str:
+        """The item's category (level 1) as a person would write it; empty where it is unknown."""
+        return readable(self.category_name(row)) if self.category[row, 1] else ""
 
     def flagged(self, flag: str) -> NDArray[np.bool_]:
         """(I,) which items carry a policy flag."""

@@ -1,6 +1,6 @@
 """Why an answer was what it was, and the same answer again: both from the exposure log's record and the bundle it names.
 
-Contributions are exact for linear sources (the parts sum to the score) and by ablation for the heavy ranker (`Rankers.attribute`).
+Contributions are exact for the sources that are `Explained` (the parts sum to the score) and by ablation for the rankers (`attribution`).
 """
 
 from dataclasses import replace
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from feature_repo.names import AFFINITY_FEATURES, OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES, cross_names
 from serving.bundle.bundle import OtherBundle
 from serving.exposures.record import Record
 from serving.query import Answer, Answered, Candidates, Query
+from serving.ranking.attribution import moved
 from serving.ranking.rankers import UserSide
-from serving.ranking.scoring import Scores, session_lift
+from serving.ranking.scoring import Scores
 from serving.recommender import Recommender, Trace, listed
+from serving.retrieval.source import Explained
+from serving.rules.rule import Floor
 from serving.state.user_state import UserState
 
 _PARTS = 5  # contributions named of each item
-GROUPS = {"had before": OWN_FEATURES, "taste": AFFINITY_FEATURES, "promotion": PLAN_FEATURES, "session": SESSION_FEATURES}
 
 
 def replay(recommender: Recommender, record: Record) -> Answer:
@@ -29,7 +30,8 @@ def replay(recommender: Recommender, record: Record) -> Answer:
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         ranked = recommender.scoring.order(pool, scores)
-        trace = Trace(query, pool, scores, (), record.rung, record.pool_day, record.side_day)
+        side = _side(recommender, record, query)
+        trace = Trace(query, pool, scores, (), record.rung, record.pool_day, record.side_day, side=side)
     else:
         base = np.frombuffer(record.base, "<i4").astype(np.int32)
         ranked = listed(base, query)
@@ -88,10 +90,9 @@ def _propensity(recommender: Recommender, record: Record) -> float:
     """How likely this arrangement was under the drawn rules; 1 where nothing is drawn."""
     propensity = 1.0
     met = {move.rule for move in record.moves if move.what == "added"}
-    for spec in recommender.system.rules:
-        if spec.kind == "exposure_floor":
-            share = 1 / max(int(spec.settings["every"]), 1)
-            propensity *= share if spec.kind in met else 1 - share if share < 1 else 1
+    for rule in recommender.system.rules:
+        if isinstance(rule, Floor) and rule.chance < 1:
+            propensity *= rule.chance if rule.kind in met else 1 - rule.chance
     return propensity
 
 
@@ -118,20 +119,22 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     catalogue, pool, groups = recommender.catalogue, None, {}
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
-        groups = _attributed(recommender, record, query, pool, scores)
+        side, rows = _side(recommender, record, query), np.array([entry.row for entry in record.items], np.int32)
+        groups = moved(recommender.rankers, query, side, pool, scores, rows, item=True)
     told = []
     for position, entry in enumerate(record.items):
+        said = {source.spec.kind: _contributions(source, query, entry.row) for source in recommender.explained}
         told.append(
             _shown(position, entry)
             | {
                 "title": catalogue.title(entry.row),
                 "retrieved": _retrieved(recommender, pool, entry.row),
-                "linear": _linear(recommender, query, entry.row),
+                "contributions": said,
                 "ranker": groups.get(entry.row, {}),
                 "rules": sorted({move.rule for move in record.moves if entry.row in move.rows}),
             }
         )
-        told[-1]["nearest"] = told[-1]["linear"][0] if told[-1]["linear"] else None
+        told[-1]["nearest"] = next((parts[0] for parts in said.values() if parts), None)
     return told
 
 
@@ -148,30 +151,9 @@ def _retrieved(recommender: Recommender, pool: Candidates | None, row: int) -> l
     return sorted(found, key=lambda entry: entry["rank"])
 
 
-def _linear(recommender: Recommender, query: Query, row: int) -> list[dict[str, Any]]:
-    """The history items that say most for this one by the linear source, with their exact parts of its score."""
-    source = next((source for source in recommender.sources if hasattr(source, "contributions")), None)
-    if source is None:
-        return []
+def _contributions(source: Explained, query: Query, row: int) -> list[dict[str, Any]]:
+    """The user's items that say most for this one by a source, with their exact parts of its score."""
     rows, parts = source.contributions(query, row)
-    catalogue = recommender.catalogue
+    catalogue = query.catalogue
     pairs = zip(rows[:_PARTS].tolist(), parts[:_PARTS].tolist(), strict=True)
     return [{"item_id": catalogue.item_id(other), "title": catalogue.title(other), "part": part} for other, part in pairs]
-
-
-def _attributed(recommender: Recommender, record: Record, query: Query, pool: Candidates, scores: Scores) -> dict[int, dict[str, float]]:
-    """Of each shown item the heavy ranker scored: group of features -> what it added to the logit, against the mean of those scored."""
-    if scores.heavy is None or scores.cross is None:
-        return {}
-    names = cross_names(recommender.system.kinds)
-    columns = {group: np.array([names.index(name) for name in of]) for group, of in GROUPS.items()}
-    others = np.setdiff1d(np.arange(len(names)), np.concatenate(list(columns.values())))
-    kept = pool.take(scores.kept)
-    cross = scores.cross[scores.kept]
-    side = _side(recommender, record, query)
-    added = recommender.rankers.attribute(side, kept.rows, cross, kept.seen, columns | {"sources": others})
-    lift = session_lift(cross)  # stands outside the network, so it is exact
-    added["session"] = added["session"] + lift - lift.mean()
-    at = {row: position for position, row in enumerate(kept.rows.tolist())}
-    shown = [entry.row for entry in record.items if entry.row in at]
-    return {row: {group: float(parts[at[row]]) for group, parts in added.items()} for row in shown}

@@ -75,7 +75,7 @@ def grown(base: Recommender, items: Sequence[NewItem]) -> Recommender:
         sources = tuple([source.with_new_items(larger, sides) for source in sources])
     made = Recommender(base.bundle, base.system, sources=sources, rankers=rankers, catalogue=larger)
     for row, item in known.items():
-        made.rules.flags[row] = _flags(item)
+        made.rules.set_policy_flags(row, _flags(item))
     return made
 
 

@@ -15,8 +15,8 @@ from serving.bundle.arrays import Floats, Rows
 from serving.native import kernel
 from serving.query import Candidates, Query
 from serving.ranking.affinity import AFFINITY_TAU, DUE_LIMIT, NEVER_DAYS, RECENT_TAU, Affinity, affinity_features, log
+from serving.retrieval.fusion import RANK_OFFSET
 
-RANK_OFFSET = 60.0  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher 2009)
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
 
 Plan = NDArray[np.uint8] | None  # (I,) what is planned for each item; None: nothing for any

@@ -157,24 +157,6 @@ class Rankers:
         }
         return replace(self, extra=grown)
 
-    def attribute(
-        self, user: UserSide, rows: Rows, cross: Floats, seen: NDArray[np.bool_], groups: Mapping[str, NDArray[np.intp]]
-    ) -> dict[str, Floats]:
-        """What each group of cross features, and the item itself, added to each candidate's heavy logit: group -> (C,).
-
-        By ablation: the logit less the logit with the group set to its mean over these candidates, so "more than the others here".
-        """
-        met, session = self._met("heavy", user.heavy, rows), self.sessions["heavy"]
-        head = (~seen).astype(np.intp)
-        at = np.arange(len(rows))
-        base = score(session, met, cross)[at, head]
-        added = {"item": base - score(session, np.repeat(met.mean(axis=0)[None], len(rows), 0), cross)[at, head]}
-        for name, columns in groups.items():
-            without = cross.copy()
-            without[:, columns] = cross[:, columns].mean(axis=0)
-            added[name] = base - score(session, met, without)[at, head]
-        return added
-
 
 def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:
     """Those rankers' layers that answer like their graphs, to the bit."""

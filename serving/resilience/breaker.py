@@ -17,14 +17,6 @@ class Unavailable(RuntimeError):
     """A dependency did not answer, or is not asked because it lately did not; the message names it and the reason."""
 
 
-def attempt(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The function's result. Raises `Unavailable` when it fails, whatever the error, which is its cause."""
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:
-        raise Unavailable(f"{name}: {type(error).__name__}: {error}") from error
-
-
 class Breaker:
     """`call` runs a function; `failures` errors in a row open the circuit for `pause_seconds`. Safe between threads."""
 

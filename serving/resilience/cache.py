@@ -93,13 +93,6 @@ class Caches:
         """An event of the user came: what was made from the old state is forgotten; the list stays, the last rung may need it."""
         self.pools.drop(user_id)
 
-    def bundle_changed(self, digest: str) -> None:
-        """Rows mean other items now."""
-        if digest != self.digest:
-            self.digest = digest
-            self.pools.clear()
-            self.lists.clear()
-
     def counters(self) -> dict[str, dict[str, int]]:
         """{"pools": {"hits", "misses", "evictions", "entries"}, "lists": …}."""
         named: dict[str, TtlCache[Any]] = {"pools": self.pools, "lists": self.lists}

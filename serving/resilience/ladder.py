@@ -3,11 +3,13 @@
     full -> light only -> the user's cached list -> linear from the history -> popular in the region -> static
 
 A stage begins only while the time left covers what it (and the rules after it) lately took; a dependency that failed is asked again
-through its breaker. Whatever the rung, the rules arrange its list and fill it up to k.
+through its breaker. Whatever the rung, the rules arrange its list and fill it up to k. What stands around the rungs (arranging, sentences,
+caches, the exposure record) has a plain form where it fails (`plain`): a list without a sentence is a list, and the bars hold in any case.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +24,8 @@ from serving.recommender import Recommender, Trace, listed
 from serving.resilience.breaker import Unavailable
 from serving.resilience.budget import Countdown, Stages, timeout_seconds
 from serving.resilience.cache import Caches
-from serving.rules.slate import Ranked
+from serving.resilience.plain import Plain
+from serving.rules.slate import Arranged, Ranked
 from serving.state.user_state import UserState
 
 COSTS = {
@@ -33,6 +36,7 @@ COSTS = {
     "popular": "popular in the region, not personal",
     "static": "the same list for everybody",
 }
+UNARRANGED, BARS_ONLY = "the list could not be arranged", "nothing that is barred, but no cap, floor or order rule holds"
 T = TypeVar("T")
 _LIST_LENGTH = 200  # rows kept of a good answer for the cached rung
 
@@ -52,7 +56,7 @@ class RemoteRanker(Protocol):
 class _Run:
     """One request on its way down."""
 
-    __slots__ = ("base", "pool", "pool_day", "query", "reasons", "recommender", "scores", "side_day", "time")
+    __slots__ = ("base", "pool", "pool_day", "query", "reasons", "recommender", "scores", "side", "side_day", "time")
 
     def __init__(self, recommender: Recommender, query: Query, time: Countdown) -> None:
         self.recommender, self.query, self.time = recommender, query, time
@@ -60,7 +64,13 @@ class _Run:
         self.pool: Candidates | None = None
         self.scores: Scores | None = None
         self.base: Rows | None = None
+        self.side: UserSide | None = None
         self.pool_day = self.side_day = query.request.at_day
+
+    def unarranged(self, ranked: Ranked) -> Arranged:
+        """The list under the bars alone, since arranging it failed."""
+        self.reasons.append(UNARRANGED)
+        return self.recommender.barred_only(self.query, ranked)
 
 
 class Ladder:
@@ -69,7 +79,9 @@ class Ladder:
     def __init__(
         self, recommender: Recommender, *, caches: Caches | None = None, exposures: ExposureLog | None = None,
         retriever: RemoteRetriever | None = None, ranker: RemoteRanker | None = None, clock: Callable[[], float] = time.monotonic,
+        plain: Plain | None = None,
     ) -> None:  # fmt: skip
+        self.plain = plain or Plain()
         self.recommender, self.caches, self.exposures = recommender, caches, exposures
         self.system, self.digest, self.clock = recommender.system, recommender.bundle.digest, clock
         self._retriever, self._ranker = retriever, ranker
@@ -86,23 +98,26 @@ class Ladder:
         left_ms = self.system.budget.total_ms if budget_ms is None else min(budget_ms, self.system.budget.total_ms)
         recommender = self.recommender  # one for the whole request: posted items may put another in its place meanwhile
         query = recommender.query(request, state)
-        run = _Run(recommender, query, Countdown(began, left_ms / 1e3))
+        run = _Run(recommender, self._readable(query), Countdown(began, left_ms / 1e3))
+        query = run.query
         rung, ranked = "full", await self._ranked(run)
         if ranked is None:
-            rung, ranked = next((name, found) for name, step in self._lower() if (found := step(run)) is not None)
+            rung, ranked = next((name, found) for name, step in self._lower() if (found := self._stepped(step, run)) is not None)
         elif run.scores is not None and run.scores.heavy is None:
             rung = "light"
         arranging = self.clock()
-        arranged = recommender.arrange(query, ranked)
+        arranged = self.plain.run("arrange", recommender.arrange, query, ranked, otherwise=lambda: run.unarranged(ranked))
         degraded = self._degraded(rung, run.reasons, reason)
-        trace = Trace(query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base)
-        answer = recommender.answer(trace, arranged, degraded)
+        trace = Trace(query, run.pool, run.scores, arranged.moves, rung, run.pool_day, run.side_day, run.base, run.side)
+        answer = self.plain.run(
+            "reasons", recommender.answer, trace, arranged, degraded, otherwise=lambda: recommender.wordless(trace, arranged, degraded)
+        )
         self.stages.measured(run.time, "arrange", arranging)
         answer.took_ms, answer.stage_ms = (run.time.now - began) * 1e3, run.time.stage_ms
         if self.caches is not None and rung in ("full", "light"):
-            self.caches.lists.put(request.user_id, ranked.rows[:_LIST_LENGTH].copy())
+            self.plain.run("cache", self.caches.lists.put, request.user_id, ranked.rows[:_LIST_LENGTH].copy(), otherwise=lambda: None)
         if self.exposures is not None:
-            self.exposures.keep(answer)
+            self.plain.run("exposure", self.exposures.keep, answer, otherwise=lambda: None)
         return answer
 
     def why(self, request_id: str) -> dict[str, Any] | None:
@@ -115,13 +130,26 @@ class Ladder:
         if self.caches is not None:
             self.caches.user_changed(user_id)
 
+    def _readable(self, query: Query) -> Query:
+        """The question, of a user nothing is known of where the state cannot be read as a history."""
+
+        def stranger() -> Query:
+            return replace(query, state=UserState(query.request.user_id))
+
+        return self.plain.run("history", lambda: (query.history, query.session, query)[2], otherwise=stranger)
+
+    def _stepped(self, step: Callable[[_Run], Ranked | None], run: _Run) -> Ranked | None:
+        """A lower rung's list; none where it fails, of the last an empty one: the catalogue fills it up."""
+        last = step == self._static
+        return self.plain.run("rung", step, run, otherwise=lambda: listed(np.empty(0, np.int32), run.query) if last else None)
+
     def _lower(self) -> tuple[tuple[str, Callable[[_Run], Ranked | None]], ...]:
         return ("cached", self._cached), ("linear", self._linear), ("popular", self._popular), ("static", self._static)
 
     async def _ranked(self, run: _Run) -> Ranked | None:
         """The models' order: heavy where time allows, else light; None when not even light could be had."""
         try:
-            side = await self._retrieved(run)
+            side = run.side = await self._retrieved(run)
             pool = run.pool
             assert pool is not None
             if self._ranker is not None:
@@ -129,7 +157,7 @@ class Ladder:
                 run.scores = await self.stages.ask(run.time, "ranking", self._ranker, run.query, side, pool, timeout)
                 if run.scores.heavy is None:
                     run.reasons.append("ranking answered with the light ranker alone")
-                return run.recommender.scoring.order(pool, run.scores)
+                return self._ordered(run, pool)
             run.scores = self.stages.run(run.time, "light", run.recommender.scoring.light, run.query, side, pool)
         except Unavailable as error:
             run.reasons.append(str(error))
@@ -139,11 +167,18 @@ class Ladder:
                 run.scores = self.stages.run(run.time, "heavy", run.recommender.scoring.heavy, side, pool, run.scores)
             except Unavailable as error:
                 run.reasons.append(str(error))
-        return run.recommender.scoring.order(pool, run.scores)
+        return self._ordered(run, pool)
+
+    def _ordered(self, run: _Run, pool: Candidates) -> Ranked | None:
+        """The pool in the order of its scores."""
+        ranked = self.plain.run("order", run.recommender.scoring.order, pool, run.scores, otherwise=lambda: None)
+        if ranked is None:
+            run.reasons.append("the scores could not be put in order")
+        return ranked
 
     async def _retrieved(self, run: _Run) -> UserSide:
         """Put the pool into `run`; the user's side it was found with."""
-        kept = self.caches.pool(run.query) if self.caches is not None else None
+        kept = self.plain.run("cache", self.caches.pool, run.query, otherwise=lambda: None) if self.caches is not None else None
         if kept is not None:
             run.pool, run.pool_day, run.side_day = kept.pool, kept.day, kept.day
             return kept.side
@@ -154,7 +189,7 @@ class Ladder:
         else:
             run.pool = self.stages.run(run.time, "retrieve", run.recommender.retrieve, run.query, side)
         if self.caches is not None:
-            self.caches.keep_pool(run.query, run.pool, side)
+            self.plain.run("cache", self.caches.keep_pool, run.query, run.pool, side, otherwise=lambda: None)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:
@@ -170,7 +205,7 @@ class Ladder:
         return listed(rows, run.query) if len(rows) else None
 
     def _linear(self, run: _Run) -> Ranked | None:
-        source = next((source for source in run.recommender.sources if hasattr(source, "contributions")), None)
+        source = next(iter(run.recommender.explained), None)
         if source is None or run.query.state.is_unknown:
             return None
         try:
@@ -194,7 +229,8 @@ class Ladder:
         told = [reason, *reasons] if reason else reasons
         if rung == "full" and not told:
             return None
-        return {"rung": rung, "reason": "; ".join(told) or "nothing better is known of this user", "cost": COSTS[rung]}
+        cost = BARS_ONLY if UNARRANGED in told else COSTS[rung]
+        return {"rung": rung, "reason": "; ".join(told) or "nothing better is known of this user", "cost": cost}
 
 
 def _fault(rows: Rows, items: int) -> str:

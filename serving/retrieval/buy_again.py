@@ -12,6 +12,7 @@ from serving.bundle.arrays import ArrayFolder, Floats
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts
+from serving.retrieval.sentences import had
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import descending
 from serving.system import SourceSpec
@@ -56,6 +57,10 @@ class BuyAgain:
         scores = (counts(query, habits.tau_days) + looked_at) * factors
         order = descending(scores)[:n]
         return Hits(rows[order], scores[order])
+
+    def reason(self, query: Query, row: int) -> str:
+        """How often the user had it, and when last."""
+        return had(query, row)
 
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """Itself: a posted item comes from a history, and counts by the `usual` factor."""

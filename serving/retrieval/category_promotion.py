@@ -21,6 +21,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts, past, positions
+from serving.retrieval.sentences import like_usual, planned
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
@@ -121,6 +122,27 @@ class CategoryPromotion:
             found = offers.rows[best], values[best], values
         rows, scores, values = found
         return Hits(rows, scores, values, self.position_of)
+
+    def reason(self, query: Query, row: int) -> str:
+        """The greater of what made it worth offering: the plan of the user's store, or the user's way with its category."""
+        plan, usual = planned(query, row), like_usual(query, row)
+        if plan and usual:
+            return plan if self._promotion_of(query, row) >= self._lift_of(query, row) else usual
+        category = query.catalogue.readable_category(row)
+        return plan or usual or (f"Popular in {category}" if category else "")
+
+    def _promotion_of(self, query: Query, row: int) -> float:
+        """The factor of what the user's own store plans for an item."""
+        catalogue, offers = query.catalogue, self.offers
+        at = catalogue.plan_at(query.request.at_day), query.place, row
+        return float(
+            (1 + offers.display_lift * (catalogue.plan_display[at] > 0)) * (1 + offers.mailer_lift * (catalogue.plan_mailer[at] > 0))
+        )
+
+    def _lift_of(self, query: Query, row: int) -> float:
+        """The product of the lifts of an item's category, type and brand."""
+        codes, lifts = self.codes_of[row], query.once(("lifts", self.spec.kind), lambda: self._lifts(query))
+        return float(lifts[codes[codes < len(lifts)]].prod())
 
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """The same offers: a posted item is not on offer, but one that was bought or clicked since says what its user goes for."""

@@ -18,7 +18,7 @@ from serving.retrieval.source import Source
 from serving.system import SourceSpec
 
 Barred = tuple[NDArray[np.uint8] | None, int]  # (I,) flags of each item, and those of them that keep an item out
-RANK_OFFSET = 60.0  # of the paper; a source may set its own
+RANK_OFFSET = 60.0  # of reciprocal-rank fusion in the paper; a source may set its own
 
 
 def retrieve(query: Query, sources: Sequence[Source], pool: int, vector: Floats | None = None, barred: Barred = (None, 0)) -> Candidates:
@@ -36,7 +36,7 @@ def fuse(hits: Sequence[Hits], specs: Sequence[SourceSpec], pool: int, query: Qu
     Equal fused scores stay in the order in which the lists name their items first.
     """
     discover = query.request.discover
-    terms = [(weight(spec, discover), float(spec.settings.get("offset", RANK_OFFSET)), int(spec.share * pool)) for spec in specs]
+    terms = [(weight(spec, discover), _offset(spec), int(spec.share * pool)) for spec in specs]
     compiled = kernel.fuse(hits, terms, query.history_rows, len(query.catalogue), pool, *barred)
     if compiled is not None:
         rows, fused, ranks, scores, seen = compiled
@@ -48,6 +48,15 @@ def weight(spec: SourceSpec, discover: bool) -> float:
     """A source's weight in the fused rank; where only new items are asked for, its `discover_weight` if it has one."""
     usual = spec.settings.get("weight", 1.0)
     return float(spec.settings.get("discover_weight", usual) if discover else usual)
+
+
+def share(spec: SourceSpec, discover: bool, rank: float) -> float:
+    """What a source adds to the fused rank of an item that stands at a 0-based rank of its list; 0 for an infinite one."""
+    return weight(spec, discover) / (_offset(spec) + rank)
+
+
+def _offset(spec: SourceSpec) -> float:
+    return float(spec.settings.get("offset", RANK_OFFSET))
 
 
 def _fuse(

@@ -60,6 +60,14 @@ class Linear:
         rows, scores, votes = found if found is not None else self._votes(*interest(query, table.tau_days, HISTORY_LIMIT), barred, n)
         return Hits(rows, scores, votes, table.position_of) if len(votes) else Hits(rows, scores)
 
+    def reason(self, query: Query, row: int) -> str:
+        """The item of history or session that says most for it."""
+        nearest = self.nearest(query, row)
+        if nearest < 0:
+            return ""
+        verb = query.verb if query.history.position_of(nearest) >= 0 else "looked at"
+        return f"Often {query.verb} with {query.catalogue.readable_title(nearest)}, which you {verb}"
+
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """Itself: nobody has had a posted item, so nothing votes for it."""
         return self
@@ -77,12 +85,12 @@ class Linear:
         return table.rows[found[voter[order]]], parts[order].astype(np.float32)
 
     def voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
-        """Positions in the table and weights of what speaks for this user's items, for `nearest`."""
+        """Positions in the table and weights of what speaks for this user's items."""
         return self._voters(*interest(query, self.table.tau_days, HISTORY_LIMIT))
 
-    def nearest(self, voters: tuple[NDArray[np.int32], Floats], row: int) -> int:
+    def nearest(self, query: Query, row: int) -> int:
         """The row that says most for item `row`, the first of `contributions`; -1 where none says anything for it."""
-        table, (found, weights) = self.table, voters
+        table, (found, weights) = self.table, query.once(("voters", self.spec.kind), lambda: self.voters(query))
         target = int(table.position_of[row]) if row < len(table.position_of) else -1
         if target < 0 or not len(found):
             return -1

@@ -1,114 +1,102 @@
-"""Why an item is in the list: one plain sentence a user may read, made from the source that ranked it best.
+"""Why an item is in the list: one plain sentence a user may read, of what moved it most.
 
+What moved an item is told in parts: what each group of features added to its score (`serving/ranking/attribution.py`), and of the
+sources each one's share of its fused rank. The words are the sources' own (`Source.reason`) and those of `serving/retrieval/sentences.py`.
 Shapes: k answer length, C candidates, S sources.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.bundle.arrays import Rows
+from serving.bundle.fallback import Fallback
 from serving.native import kernel
 from serving.query import Candidates, Query
-from serving.retrieval.source import Source
-from serving.system import System
+from serving.retrieval.fusion import share
+from serving.retrieval.sentences import had, like_usual, looked, planned
+from serving.retrieval.source import Explained, Source
 
-_NAMED = 50  # items of a list whose nearest item of the history is looked for and named
+HAD, TASTE, PROMOTION, SESSION, SOURCES = PARTS = ("had before", "taste", "promotion", "session", "sources")
+FILLED_UP, BATCH, CACHED = "popular", "batch", "cached"  # where an item came from that no source returned
+POPULAR, EARLIER = "Popular right now", "Picked for you earlier"
+Parts = Mapping[str, float]  # of `PARTS` -> what it added to the item's score, against the others'
 Told = tuple[tuple[str, ...], str]  # sources, best rank first; the sentence
 
 
+class Origin(NamedTuple):
+    """Where a list came from that the rankers did not order: what its items are said to come from, and its rows."""
+
+    name: str
+    rows: Rows
+
+
 class Reasons:
-    """Sentences in the words of one system (its noun and verb)."""
+    """Sentences in the words of one system (its verb stands in the query)."""
 
-    def __init__(self, system: System, sources: Sequence[Source]) -> None:
-        self.system = system
+    def __init__(self, sources: Sequence[Source], fallback: Fallback) -> None:
         self.kinds = tuple(source.spec.kind for source in sources)
-        self._sources = {source.spec.kind: source for source in sources}
-        self._ordered: dict[tuple[int, ...], tuple[str, ...]] = {}  # numbers of sources -> their kinds
-        self._voters: tuple[Query, Any] | None = None  # what speaks for the items of the query last told of
-        self._sentences = {
-            "linear": self._linear,
-            "two_tower": self._two_tower,
-            "category_promotion": self._category_promotion,
-        }
+        self._sources, self._fallback = tuple(sources), fallback
 
-    def tell(self, query: Query, pool: Candidates | None, rows: Rows) -> list[Told]:
-        """Sources and sentence of each row, in order: (k,). A row outside the pool was filled up from a popular list."""
-        entries = zip(rows.tolist(), known(pool, query.history_rows, rows), strict=True)
-        return [self._told(query, row, order, had, position < _NAMED) for position, (row, (order, had)) in enumerate(entries)]
+    def tell(
+        self, query: Query, pool: Candidates | None, rows: Rows, parts: Mapping[int, Parts] | None = None, origin: Origin | None = None
+    ) -> list[Told]:
+        """Sources and sentence of each row, in order: (k,). `parts`: of a row what moved it, where that is known.
 
-    def sentence(self, query: Query, row: int, kinds: tuple[str, ...]) -> str:
-        """What a user may read. What they had before is said first, whatever source brought it."""
-        had = _position(query.history_rows, row)
-        return self._had(query, had) if had >= 0 else self._of_new(query, row, kinds, True)
+        A row in neither the pool nor the `origin` was filled up from a popular list.
+        """
+        of_origin = frozenset(origin.rows.tolist()) if origin is not None else frozenset()
+        told, moved = [], parts or {}
+        for row, (order, _) in zip(rows.tolist(), known(pool, query.history_rows, rows), strict=True):
+            names = tuple([self.kinds[s] for s in order]) if order else ()
+            if not order:
+                names = (BATCH,) if order == () else (origin.name,) if origin is not None and row in of_origin else (FILLED_UP,)
+            told.append((names, self.sentence(query, row, order or (), names, moved.get(row), pool)))
+        return told
 
-    def _told(self, query: Query, row: int, order: tuple[int, ...] | None, had: int, named: bool) -> Told:
-        kinds = self._kinds_in(order or ())
-        sentence = self._had(query, had) if had >= 0 else self._of_new(query, row, kinds, named)
-        return kinds or (("popular",) if order is None else ("batch",)), sentence
+    def sentence(
+        self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts | None = None, pool: Candidates | None = None
+    ) -> str:
+        """What a user may read. `order`: the sources that returned it, best rank first; without any `names` says where it is from."""
+        return next((told for told in self._ways(query, row, order, names, parts or {}, pool) if told), POPULAR)
 
-    def _kinds_in(self, order: tuple[int, ...]) -> tuple[str, ...]:
-        kinds = self._ordered.get(order)
-        if kinds is None:
-            kinds = self._ordered[order] = tuple(self.kinds[s] for s in order)
-        return kinds
+    def _ways(
+        self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts, pool: Candidates | None
+    ) -> Iterator[str]:
+        """What may be said of an item, of what moved it most first; of one had before that it was had, unless something else moved it."""
+        own = had(query, row)
+        for part in sorted((part for part, added in parts.items() if added > 0), key=parts.__getitem__, reverse=True):
+            if part == SESSION:
+                yield looked(query, row)
+            elif part == PROMOTION:
+                yield planned(query, row)
+            elif own:
+                yield own
+            elif part == TASTE:
+                yield like_usual(query, row)
+            elif part == SOURCES:
+                yield from self._by_source(query, row, order, pool)
+        yield own
+        yield from self._by_source(query, row, order, pool)
+        if not order and names[0] in (BATCH, CACHED, *self.kinds):  # what follows is known of the user, whichever list the item is from
+            yield from (source.reason(query, row) for source in self._sources if isinstance(source, Explained))
+            yield EARLIER
+        yield self._popular(query, row)
 
-    def _of_new(self, query: Query, row: int, kinds: tuple[str, ...], named: bool) -> str:
-        """What is said of an item the user has not had. `named`: look for the nearest item of the history."""
-        for kind in kinds:
-            if kind == "linear" and not named:
-                return f"Often {self.system.verb} with what you {self.system.verb}"
-            told = self._sentences[kind](query, row) if kind in self._sentences else ""
-            if told:
-                return told
-        return "Popular near you" if query.request.region or query.state.region else "Popular right now"
+    def _by_source(self, query: Query, row: int, order: Sequence[int], pool: Candidates | None) -> Iterator[str]:
+        """What the sources that returned an item say of it, the one that gave it most of its fused rank first."""
+        if pool is not None and len(order) > 1:
+            ranks, discover = pool.source_ranks[int(np.argmax(pool.rows == row))].tolist(), query.request.discover
+            order = sorted(order, key=lambda s: (-share(self._sources[s].spec, discover, ranks[s]), ranks[s]))
+        yield from (self._sources[s].reason(query, row) for s in order)
 
-    def _had(self, query: Query, at: int) -> str:
-        """What is said of the history's item at a position."""
-        history, verb = query.history, self.system.verb
-        count, days = round(history.counts.item(at)), int(history.age.item(at))
-        when = "today" if days < 1 else "yesterday" if days < 2 else f"{days} days ago"
-        return f"You {verb} it {when}" if count <= 1 else f"You {verb} it {count} times, last {when}"
-
-    def _linear(self, query: Query, row: int) -> str:
-        nearest = self._nearest(query, row)
-        if nearest < 0:
-            return ""
-        verb = self.system.verb if _position(query.history_rows, nearest) >= 0 else "looked at"
-        return f"Often {self.system.verb} with {_name(query, nearest)}, which you {verb}"
-
-    def _nearest(self, query: Query, row: int) -> int:
-        """The item of the history that the linear source says most for this one; -1 where it says nothing."""
-        source: Any = self._sources.get("linear")
-        if source is None or not hasattr(source, "nearest"):
-            return -1
-        last = self._voters
-        if last is None or last[0] is not query:
-            last = self._voters = (query, source.voters(query))
-        nearest: int = source.nearest(last[1], row)
-        return nearest
-
-    def _two_tower(self, query: Query, row: int) -> str:
-        category = query.catalogue.category_name(row)
-        return (
-            f"Like what you usually {_present(self.system.verb)} in {_readable(category)}"
-            if category != "unknown" and len(query.history_rows)
-            else ""
-        )
-
-    def _category_promotion(self, query: Query, row: int) -> str:
-        catalogue, place = query.catalogue, query.place
-        period = catalogue.plan_at(query.request.at_day)
-        if period >= 0 and place >= 0:
-            if catalogue.plan_mailer[period, place, row]:
-                return "In the mailer at your store this week"
-            if catalogue.plan_display[period, place, row]:
-                return "On display at your store this week"
-        category = catalogue.category_name(row)
-        return f"Popular in {_readable(category)}" if category != "unknown" else ""
+    def _popular(self, query: Query, row: int) -> str:
+        """Whose popular list an item is on, if on any."""
+        if (self._fallback.popular(query.request.region or query.state.region) == row).any():
+            return "Popular near you"
+        return POPULAR if (self._fallback.static() == row).any() else "From the whole range"
 
 
 def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tuple[int, ...] | None, int]]:
@@ -136,23 +124,3 @@ def _found(rows: Rows, asked: Rows) -> list[int]:
     at = np.searchsorted(rows, asked)
     found: list[int] = np.where(rows.take(at, mode="clip") == asked, at, -1).tolist()
     return found
-
-
-def _position(rows: NDArray[np.int32], row: int) -> int:
-    """Where `row` is in ascending `rows`, or -1."""
-    at = int(np.searchsorted(rows, row))
-    return at if at < len(rows) and rows[at] == row else -1
-
-
-def _name(query: Query, row: int) -> str:
-    return _readable(query.catalogue.title(row) or query.catalogue.category_name(row))
-
-
-def _readable(text: str) -> str:
-    """Catalogue text in capitals as a person would write it."""
-    return text.capitalize() if text.isupper() else text
-
-
-def _present(verb: str) -> str:
-    """bought -> buy; a verb not in the list stays as it is."""
-    return {"bought": "buy", "watched": "watch", "chose": "choose", "read": "read", "played": "play"}.get(verb, verb)

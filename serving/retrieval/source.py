@@ -44,6 +44,10 @@ class Source(Protocol):
         """The best `n` items, none of `query.excluded`. `vector` (D,): the user tower's output, for the sources that search by it."""
         ...
 
+    def reason(self, query: Query, row: int) -> str:
+        """One plain sentence on why it would bring item `row`; empty where it has nothing to say that a user could read."""
+        ...
+
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """The same source that also knows the posted items: the last n of the rows of `catalogue`, in the order of `sides`.
 
@@ -53,7 +57,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Explained(Protocol):
+class Explained(Source, Protocol):
     """A source whose score of an item is a sum over the user's own items, so that it can name them."""
 
     def contributions(self, query: Query, row: int) -> tuple[Rows, Floats]:
@@ -66,7 +70,7 @@ class Explained(Protocol):
 
 
 @runtime_checkable
-class Embeds(Protocol):
+class Embeds(Source, Protocol):
     """A source whose tower reads the user's history as one vector, made before any source is asked."""
 
     def history_embedding(self, query: Query) -> Floats:

@@ -1,4 +1,7 @@
-"""Candidate sources: where the pool comes from. One module a kind; its twin in `components/retrieval/` fits what it loads."""
+"""Candidate sources: where the pool comes from. One module a kind; its twin (`components/retrieval/twins.py`) fits what it loads.
+
+A system file may also name a class of one's own, "mypackage.sources:Session", that fills in `serving.retrieval.source.Source`.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +13,7 @@ from serving.retrieval.linear import Linear
 from serving.retrieval.source import Source
 from serving.retrieval.trending import Trending
 from serving.retrieval.two_tower import TwoTower
-from serving.system import SourceSpec
+from serving.system import SourceSpec, named
 
 SOURCES: Mapping[str, type[Source]] = {
     "buy_again": BuyAgain,
@@ -19,22 +22,30 @@ SOURCES: Mapping[str, type[Source]] = {
     "category_promotion": CategoryPromotion,
     "trending": Trending,
 }
+PARTS = ("load", "retrieve", "reason", "with_new_items")  # of the interface, beside `spec`
 
 
 class UnknownSource(ValueError):
-    """A system file names a source that has no module here."""
+    """A system file names a source that has no module here, or one that lacks a part of the interface."""
 
 
 def load_sources(specs: Iterable[SourceSpec], folder: Path, catalogue: Catalogue) -> tuple[Source, ...]:
-    """The sources of a system, in its order, each from `folder/<kind>/`.
+    """The sources of a system, in its order, each from `folder/<spec.folder>/`.
 
-    Raises `UnknownSource` for a kind without a module, `serving.bundle.arrays.BadFolder` for a folder that was not fitted.
+    Raises `UnknownSource` for a kind without a module or with half an interface, `UnknownName` for a path that names nothing,
+    `serving.bundle.arrays.BadFolder` for a folder that was not fitted.
     """
-    return tuple(_load(spec, folder / spec.kind, catalogue) for spec in specs)
+    return tuple(source_class(spec.kind).load(folder / spec.folder, spec, catalogue) for spec in specs)
 
 
-def _load(spec: SourceSpec, folder: Path, catalogue: Catalogue) -> Source:
-    kind = SOURCES.get(spec.kind)
-    if kind is None:
-        raise UnknownSource(f"no source {spec.kind!r}: add serving/retrieval/{spec.kind}.py to SOURCES, or correct the system file")
-    return kind.load(folder, spec, catalogue)
+def source_class(kind: str) -> type[Source]:
+    """The class of a kind, or of the "module:Class" that names one."""
+    if ":" not in kind:
+        if kind not in SOURCES:
+            raise UnknownSource(f'no source {kind!r}: known are {", ".join(SOURCES)}; name one of your own as "module:Class"')
+        return SOURCES[kind]
+    own: type[Source] = named(kind)
+    lacking = [part for part in PARTS if not callable(getattr(own, part, None))]
+    if lacking:
+        raise UnknownSource(f"source {kind!r} lacks {', '.join(lacking)}: fill in all of serving.retrieval.source.Source")
+    return own

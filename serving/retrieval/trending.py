@@ -54,10 +54,23 @@ class Trending:
             rows, scores = rows[kept], scores[kept]
         return Hits(rows[:n], scores[:n], self.lists.popularity)
 
+    def reason(self, query: Query, row: int) -> str:
+        """Whose list it is on."""
+        request, state = query.request, query.state
+        group = self._group(request.region or state.region, request.place or state.place)
+        if not (self.lists.rows[group] == row).any():
+            return ""
+        kind = self.lists.groups[group].partition(":")[0]
+        return {PLACE: "Popular at your store", REGION: "Popular near you"}.get(kind, "Popular right now")
+
+    def _group(self, region: str, place: str) -> int:
+        """The narrowest group with a list of its own."""
+        names = (f"{PLACE}:{place}", f"{REGION}:{region}")
+        return next((self._index[name] for name in names if name in self._index), 0)
+
     def prior(self, region: str = "", place: str = "") -> tuple[Rows, Floats]:
         """Rows and scores of the best list for a region or store, best first."""
-        names = (f"{PLACE}:{place}", f"{REGION}:{region}")
-        group = next((self._index[name] for name in names if name in self._index), 0)
+        group = self._group(region, place)
         length = int(np.searchsorted(-self.lists.rows[group], 1)) if self.lists.rows[group, -1] < 0 else self.lists.rows.shape[1]
         return self.lists.rows[group, :length], self.lists.scores[group, :length]
 

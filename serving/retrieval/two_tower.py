@@ -20,6 +20,7 @@ from serving.query import Hits, Query
 from serving.retrieval.cells import Cells, stretch
 from serving.retrieval.int8_scan import products
 from serving.retrieval.interest import interest
+from serving.retrieval.sentences import like_usual, present
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
@@ -94,6 +95,10 @@ class TwoTower:
         best = select(scores, n + len(excluded))
         best = best[np.isin(rows[best], excluded, invert=True)][:n] if len(excluded) else best
         return Hits(rows[best], scores[best])
+
+    def reason(self, query: Query, row: int) -> str:
+        """The user's vector is made of their history: what of it is of the item's category, else the history as a whole."""
+        return like_usual(query, row) or (f"Similar to what you usually {present(query.verb)}" if len(query.history_rows) else "")
 
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """The table with a row for each posted item; itself where the release has no item tower."""

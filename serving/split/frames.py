@@ -84,7 +84,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Question:
+class SentQuestion:
     """A question, what its user has had on this bundle's rows, and what the models know of them."""
 
     request: Request  # place and region are the user's own where the client named none
@@ -116,11 +116,11 @@ def scores_frame(digest: str, scores: Scores) -> Frame:
     return _frame(SCORES, digest, _SCORED.pack(len(scores.light), len(scores.kept), scores.heavy is not None), [order], told)
 
 
-def read_retrieve(frame: Buffer, digest: str, shape: Shape) -> Question:
+def read_retrieve(frame: Buffer, digest: str, shape: Shape) -> SentQuestion:
     return _read_asked(frame, RETRIEVE, digest, shape)[0]
 
 
-def read_rank(frame: Buffer, digest: str, shape: Shape) -> tuple[Question, Candidates]:
+def read_rank(frame: Buffer, digest: str, shape: Shape) -> tuple[SentQuestion, Candidates]:
     return _read_asked(frame, RANK, digest, shape)
 
 
@@ -188,7 +188,7 @@ class _BodyReader:
         return texts
 
 
-def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Question, Candidates]:
+def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[SentQuestion, Candidates]:
     """The question and its candidates, of whom a question to retrieval has none."""
     body, sources = _BodyReader(frame, kind, digest, _ASKED), shape.sources
     day, k, had, events, count, *lengths, discover, few_visits = body.head
@@ -206,7 +206,7 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Qu
     user_id, place, region = body.texts(lengths)
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
     history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
-    return Question(request, history, (clicked, weights), bool(few_visits), UserSide(vector, light[None], heavy[None])), pool
+    return SentQuestion(request, history, (clicked, weights), bool(few_visits), UserSide(vector, light[None], heavy[None])), pool
 
 
 def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:

@@ -20,9 +20,6 @@ class StateEvent:
     day: float  # days since 1970
 
 
-Stored = tuple[bytes | None, bytes | None]  # state value, recent events
-
-
 Change = Callable[[str, bytes | None, bytes | None], tuple[bytes, bytes]]
 
 

@@ -62,11 +62,6 @@ class UserState:
     def is_unknown(self) -> bool:
         return not len(self.keys) and not len(self.session_keys)
 
-    def decayed_at(self, day: float) -> NDArray[np.float32]:
-        """Decayed counts as of `day`: (H, T). Events after `day` are not in a state asked for it."""
-        age = np.maximum(day - self.last_day, 0.0)[:, None]  # (H, 1)
-        return (self.decayed * np.exp(-age / np.asarray(TAUS_DAYS))).astype(np.float32)  # (H, T)
-
     def with_positive(self, key: int, day: float) -> "UserState":
         """The state after one positive event (a purchase). O(H); order of events does not matter."""
         at = int(np.searchsorted(self.keys, np.uint64(key)))

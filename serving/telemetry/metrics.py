@@ -95,6 +95,8 @@ class Metrics:
         empty = Counter("empty_lists", "answers without an item", ["bundle"], **more)
         shed = Counter("shed", "requests sent to a lower rung because too many waited", ["bundle"], **more)
         self._empty, self.shed = self._counted(empty.labels(label)), self._counted(shed.labels(label))
+        plain = Counter("plain", "parts of answers (reasons, arrange, exposure...) that failed and were plain", ["bundle", "part"], **more)
+        self._plain = _Children(plain, label, self._counted)
         self._caches = _Children(
             Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="livesum", **more), label
         )
@@ -146,6 +148,10 @@ class Metrics:
 
     def responded(self, route: str, status: int) -> None:
         self._requests[route, status].inc()
+
+    def plain(self, part: str) -> None:
+        """A part of an answer failed and was plain instead."""
+        self._plain[part,].inc()
 
     def events(self, outcome: str, count: int) -> None:
         if count:

@@ -23,6 +23,7 @@ from serving.query import Request
 from serving.recommender import Recommender
 from serving.resilience.cache import Caches
 from serving.resilience.ladder import Ladder
+from serving.resilience.plain import Plain
 from serving.service import Clock, Service
 from serving.split.client import Peer, RemoteRanking, RemoteRetrieval
 from serving.split.frames import Shape
@@ -75,7 +76,8 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     exposures = ExposureLog(options.exposures or options.home / "exposures")
     caches = Caches(bundle.digest, time.monotonic)
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
-    ladder = Ladder(recommender, caches=caches, exposures=exposures, **_elsewhere(recommender, *peers))
+    plain = Plain(metrics.plain, log)
+    ladder = Ladder(recommender, caches=caches, exposures=exposures, plain=plain, **_elsewhere(recommender, *peers))
     table = StateTable.load(options.users) if options.users is not None else None
 
     def states() -> States:

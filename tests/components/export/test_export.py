@@ -86,7 +86,7 @@ def test_the_served_models_are_those_that_were_learnt(trained):
 
 def test_the_users_side_is_what_the_networks_make_of_the_same_features(trained):
     rankers, rng = Rankers.load(trained.bundle), np.random.default_rng(0)
-    towers, _ = last_towers(trained.retrieval, cut_folders(trained.features)[-1].name)
+    towers, _ = last_towers(trained.system, trained.retrieval, cut_folders(trained.features)[-1].name)
     assert towers is not None
     assert rankers.user_layers is not None or not kernel.native()
     for known in (rankers.request_width, rankers.request_width - 3):  # the last ones are missing

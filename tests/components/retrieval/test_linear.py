@@ -56,7 +56,7 @@ def test_kept_neighbours_are_the_greatest_in_size_of_every_row() -> None:
 @pytest.fixture
 def fitted(tmp_path: Path):
     def fit(world, effort: Effort = EVERYTHING) -> Linear:
-        linear.fit(world, linear_spec(share=1.0, neighbours=1000), tmp_path / "linear", effort)
+        linear.write(world, linear_spec(share=1.0, neighbours=1000), tmp_path / "linear", effort)
         return Linear.load(tmp_path / "linear", linear_spec(share=1.0), world.catalogue)
 
     return fit
@@ -111,6 +111,6 @@ def test_contributions_sum_to_the_score_and_name_the_greatest_first(fitted) -> N
 def test_fitting_twice_writes_the_same_bytes(tmp_path: Path) -> None:
     world = random_world()
     for name in ("one", "two"):
-        linear.fit(world, linear_spec(share=1.0), tmp_path / name, EVERYTHING)
+        linear.write(world, linear_spec(share=1.0), tmp_path / name, EVERYTHING)
     for file in sorted((tmp_path / "one").iterdir()):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name

@@ -184,7 +184,7 @@ def test_the_story_names_sources_history_features_and_rules(recommender: Recomme
     assert (story["user_id"], story["rung"], story["bundle"]) == ("u03", "full", recommender.bundle.digest)
     first = story["items"][0]
     assert {entry["source"] for entry in first["retrieved"]} == set(first["sources"])
-    by_linear = next(item for item in story["items"] if item["linear"])
+    by_linear = next(item for item in story["items"] if item["contributions"]["linear"])
     query = recommender.query(Request("u03", 10, DAY + 0.3), STATES[3])
     row = recommender.catalogue.row_of(by_linear["item_id"])
     _, parts = recommender.sources[1].contributions(query, row)  # type: ignore[attr-defined]

@@ -117,7 +117,7 @@ def test_votes_add_up_as_bincount_adds_them(seed: int, items: int, neighbours: i
     assert_same(found.rows, expected.rows)
     assert_same(found.scores, expected.scores)
     for row in random.permutation(len(CATALOGUE))[:20].tolist():
-        spoken, slow = both(lambda row=row: source.nearest(source.voters(query()), row))
+        spoken, slow = both(lambda row=row: source.nearest(query(), row))
         rows, parts = source.contributions(query(), row)
         assert spoken == slow == (int(rows[0]) if len(rows) and parts[0] > 0 else -1)
 

@@ -73,13 +73,3 @@ def test_too_many_request_features_are_refused(rankers: Rankers):
 def test_a_missing_graph_is_named(tmp_path):
     with pytest.raises(BadModels, match=r"request\.onnx is missing"):
         Rankers.load(tmp_path)
-
-
-def test_a_group_that_alone_moves_the_score_gets_all_of_it(rankers: Rankers):
-    rows, features, seen = np.zeros(4, np.int32), cross(rankers, 4), np.zeros(4, bool)
-    everything = {"all": np.arange(features.shape[1])}
-    added = rankers.attribute(user(rankers), rows, features, seen, everything)
-    logits = rankers.heavy(user(rankers), rows, features)[:, 1]
-    mean = rankers.heavy(user(rankers), rows[:1], features.mean(axis=0, keepdims=True))[0, 1]
-    assert added["all"] == pytest.approx(logits - mean, abs=1e-5)
-    assert added["item"] == pytest.approx(np.zeros(4), abs=1e-6)  # one item four times: none differs from the mean

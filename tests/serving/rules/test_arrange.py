@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from feature_repo.schema import POLICY_FLAGS
 from serving.native import kernel
 from serving.query import Request
-from serving.rules.arrange import BadRule, Rules, drawn
+from serving.rules.arrange import Rules
+from serving.rules.rule import BadRule, drawn
 from serving.rules.slate import Arranged, Ranked
 from serving.rules.specs import allowed, at_least, at_most, boost, diverse, exposure_floor, in_stock, not_recalled, not_seen, pin
-from serving.system import RuleSpec
+from serving.system import Rule
 from tests.serving.tiny_bundle import DAY, ITEMS, catalogue
 
 TABLE = catalogue()
@@ -29,7 +30,7 @@ def ranked_lists(draw: st.DrawFn, most: int = 40) -> Ranked:
     return Ranked(np.array(rows, np.int32), scores, np.array(seen, bool))
 
 
-def arrange(ranked: Ranked, *rules: RuleSpec, k: int = PAGE, **asked: object) -> Arranged:
+def arrange(ranked: Ranked, *rules: Rule, k: int = PAGE, **asked: object) -> Arranged:
     return Rules(rules, TABLE, PAGE).arrange(ranked, Request("", k, DAY, **asked))  # type: ignore[arg-type]
 
 
@@ -209,12 +210,12 @@ def test_a_long_list_obeys_the_caps_page_by_page() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (RuleSpec("in_stok"), "no rule 'in_stok'"),
+        (Rule(), "no rule"),
         (allowed(flag="rude"), "no policy flag 'rude'"),
         (boost(2.0, brand="nobody"), "the catalogue has no 'nobody'"),
     ],
 )
-def test_a_rule_that_cannot_be_followed_is_refused_by_name(spec: RuleSpec, message: str) -> None:
+def test_a_rule_that_cannot_be_followed_is_refused_by_name(spec: Rule, message: str) -> None:
     with pytest.raises(BadRule, match=message):
         Rules((spec,), TABLE, PAGE)
 

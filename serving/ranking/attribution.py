@@ -1,0 +1,98 @@
+"""What moved each shown item most: what every group of features added to its score, told by leaving it out.
+
+A part is the item's logit less its logit with the group set to its mean over the candidates the light ranker kept, so "more than the best
+others". The session's lift stands outside the networks and is added exactly. Of newcomers, whom the fused rank orders, the parts are those
+of its logarithm. Shapes: C candidates, K kept by the light ranker, N shown, G groups, Fx cross features.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.names import AFFINITY_FEATURES, CROSS_FEATURES, OWN_FEATURES, PLAN_FEATURES, SESSION_FEATURES
+from serving.bundle.arrays import Floats, Mask, Rows
+from serving.query import Candidates, Query
+from serving.ranking.features import cross_features
+from serving.ranking.rankers import Rankers, UserSide, score
+from serving.ranking.scoring import Scores, session_lift
+from serving.retrieval.reasons import HAD, PROMOTION, SESSION, SOURCES, TASTE
+
+ITEM = "item"  # the item's own half
+WEIGHED = 50  # entries of a list that are told of: a reader looks at a page, and a part costs a pass through the ranker
+_OF = {HAD: OWN_FEATURES, TASTE: AFFINITY_FEATURES, PROMOTION: PLAN_FEATURES, SESSION: SESSION_FEATURES}
+_COLUMNS = {part: slice(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index(names[-1]) + 1) for part, names in _OF.items()}
+_COLUMNS[SOURCES] = slice(_COLUMNS[SESSION].stop, None)
+
+
+def moved(
+    rankers: Rankers, query: Query, side: UserSide, pool: Candidates, scores: Scores, rows: Rows, item: bool = False
+) -> dict[int, dict[str, float]]:
+    """Of the first `WEIGHED` shown `rows` (N,), if in the pool: part -> what it added. `item`: also what the item's own half did."""
+    at, inside = _places(pool.rows, rows[:WEIGHED])
+    if not len(at):
+        return {}
+    cross = scores.cross if scores.cross is not None else cross_features(query, pool)
+    if scores.by_fusion:
+        lift = session_lift(cross)
+        parts = {SESSION: _above(lift, at), SOURCES: _above(np.log(np.maximum(pool.fused, 1e-9)), at)}
+        return _by_row(rows[:WEIGHED][inside], parts)
+    found: dict[int, dict[str, float]] = {}
+    heavy = np.zeros(len(pool), np.bool_)
+    if scores.heavy is not None:
+        heavy[scores.kept] = True
+    usual = cross[scores.kept].mean(axis=0)  # (Fx,)
+    for name, chosen in (("heavy", at[heavy[at]]), ("light", at[~heavy[at]])):
+        if len(chosen):
+            parts = _added(rankers, name, side, pool.rows[chosen], cross[chosen], usual, pool.seen[chosen])
+            parts[SESSION] = parts[SESSION] + session_lift(cross[chosen]) - session_lift(usual[None])
+            if item:
+                parts[ITEM] = _of_item(rankers, name, side, pool.rows[chosen], pool.rows[scores.kept], cross[chosen], pool.seen[chosen])
+            found |= _by_row(pool.rows[chosen], parts)
+    return found
+
+
+def _added(
+    rankers: Rankers, name: str, side: UserSide, rows: Rows, cross: Floats, mean: Floats, seen: Mask
+) -> dict[str, Floats]:  # fmt: skip
+    """Each part (N,) by one pass over the items as they are, and once more for each group left out."""
+    forms = np.repeat(cross[None], 1 + len(_COLUMNS), axis=0)  # (1 + G, N, Fx)
+    for form, columns in zip(forms[1:], _COLUMNS.values(), strict=True):
+        form[:, columns] = mean[columns]
+    ranker = rankers.heavy if name == "heavy" else rankers.light
+    logits = ranker(side, np.tile(rows, len(forms)), forms.reshape(-1, cross.shape[1]))
+    own = _own_head(logits, np.tile(seen, len(forms))).reshape(len(forms), -1)  # (1 + G, N)
+    return dict(zip(_COLUMNS, own[0] - own[1:], strict=True))
+
+
+def _of_item(
+    rankers: Rankers, name: str, side: UserSide, rows: Rows, among: Rows, cross: Floats, seen: Mask
+) -> Floats:  # fmt: skip
+    """(N,) what an item's half added, against the mean half of those kept."""
+    user, session = getattr(side, name), rankers.sessions[name]
+    usual = rankers.item_halves(name, among).mean(axis=0, keepdims=True)
+    halves = rankers.item_halves(name, rows), np.repeat(usual, len(rows), axis=0)
+    as_is, without = (score(session, half + user, cross) for half in halves)
+    return _own_head(as_is, seen) - _own_head(without, seen)
+
+
+def _own_head(logits: Floats, seen: Mask) -> Floats:
+    """(N,) of logits (N, 2) those of the head that judges the item: repeat where the user had it, else discover."""
+    return np.where(seen, logits[:, 0], logits[:, 1])
+
+
+def _above(values: Floats, at: NDArray[np.intp]) -> Floats:
+    return np.asarray(values[at] - values.mean())
+
+
+def _by_row(rows: Rows, parts: Mapping[str, Sequence[float] | Floats]) -> dict[int, dict[str, float]]:
+    return {row: {part: float(values[n]) for part, values in parts.items()} for n, row in enumerate(rows.tolist())}
+
+
+def _places(pool: Rows, rows: Rows) -> tuple[NDArray[np.intp], Mask]:
+    """Positions in the pool of those rows that are in it, and which those are."""
+    if not len(pool):
+        return np.empty(0, np.intp), np.zeros(len(rows), np.bool_)
+    at = (pool == rows[:, None]).argmax(axis=1)
+    inside = pool[at] == rows
+    return at[inside], inside
