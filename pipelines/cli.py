@@ -34,6 +34,11 @@ Data = Annotated[Path | None, typer.Option(help="folder with your own events, it
 Until = Annotated[str, typer.Option(help="learn from rows before this, judge on the week after; default: a week before the last row")]
 Fast = Annotated[bool, typer.Option("--fast", help="fewer cuts, smaller models")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
+WithServed = Annotated[
+    bool | None,
+    typer.Option("--with-served/--without-served", help="learn from served events, too; default: where a server's log is under home"),
+]
+Events = Annotated[str, typer.Option(help="the server's log, dir:PATH or kafka://HOST:PORT/TOPIC; default: the one under home")]
 Bundle = Annotated[Path | None, typer.Option(help="a bundle's folder instead of the champion", show_default=False)]
 
 
@@ -46,11 +51,13 @@ def train(
     seed: Seed = 0,
     home: Home = HOME,
     refit: Annotated[bool, typer.Option("--refit", help="once judged, learn again from all rows and release that")] = False,
+    with_served: WithServed = None,
+    events: Events = "",
 ) -> None:
     """Run the whole loop in this process and register the bundle. What is already done is not done again."""
     from pipelines.loop import run_loop
 
-    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process")
+    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events)
 
 
 @pipeline.command("run")
@@ -165,6 +172,48 @@ def why(
     from pipelines.why import why as work
 
     work(request_id, home=home, bundle=bundle, system=system)
+
+
+@app.command()
+def drift(
+    system: System,
+    since: Annotated[str, typer.Option(help="first moment of the window; default: a target's length before its end")] = "",
+    until: Annotated[str, typer.Option(help="first moment after it; default: the end of the last day with rows")] = "",
+    events: Events = "",
+    home: Home = HOME,
+) -> None:
+    """Say whether the world drifted from what the champion was judged on. Exit 0: no, 2: yes, 3: cannot judge."""
+    from pipelines.drift import run_drift
+
+    run_drift(system, since, until, home, events)
+
+
+@app.command()
+def watch(
+    system: System,
+    data: Data = None,
+    fast: Fast = False,
+    seed: Seed = 0,
+    home: Home = HOME,
+    once: Annotated[bool, typer.Option("--once", help="one cycle, for a scheduler; default: for ever")] = False,
+    every_hours: Annotated[float, typer.Option(min=0.01, help="between two looks")] = 24.0,
+    cooldown_hours: Annotated[float, typer.Option(min=0.0, help="no retraining so soon after one ended")] = 24.0,
+    most_a_week: Annotated[int, typer.Option(min=1, help="retrainings")] = 3,
+    promote: Annotated[str, typer.Option(help="passed: what passed the gate answers at once; by-hand: a person promotes it")] = "by-hand",
+    resume: Annotated[bool, typer.Option("--resume", help="go on after the watch stopped")] = False,
+) -> None:
+    """Look for drift and answer it: train with what was served, judge, and promote by policy. Killed anywhere, it goes on where it was."""
+    from datetime import timedelta
+
+    from pipelines.retraining import watch as work
+    from pipelines.watch import Policy
+
+    if promote not in ("passed", "by-hand"):
+        raise typer.BadParameter(f"{promote!r} is no policy: choose passed or by-hand", param_hint="--promote")
+    policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
+    work(
+        system, data, fast, seed, home, once=once, every_hours=every_hours, policy=policy, promote_passed=promote == "passed", go_on=resume
+    )
 
 
 @app.command()

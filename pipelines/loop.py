@@ -10,8 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from components.data.served import log_of
 from pipelines.runner import Arguments, Run, Runner, run_pipeline
 from serving.system import load_system
+
+
+class NoServedLog(ValueError):
+    """There is no log of a server to learn from."""
 
 
 class NoData(ValueError):
@@ -19,9 +24,22 @@ class NoData(ValueError):
 
 
 def run_loop(
-    system: str, data: Path | None, until: str, fast: bool, seed: int, home: Path, *, refit: bool = False, runner: Runner = "process"
+    system: str,
+    data: Path | None,
+    until: str,
+    fast: bool,
+    seed: int,
+    home: Path,
+    *,
+    refit: bool = False,
+    runner: Runner = "process",
+    with_served: bool | None = None,
+    events: str = "",
 ) -> Run:
-    """Run the training pipeline, print the steps and the verdict. Exits 1 when the gate refused the bundle."""
+    """Run the training pipeline, print the steps and the verdict. Exits 1 when the gate refused the bundle.
+
+    `with_served`: learn from what was served, too; None: where a server's log is under `home`. `events`: that log, if it is elsewhere.
+    """
     from pipelines.training import training
 
     if data is not None and not data.is_dir():
@@ -33,6 +51,7 @@ def run_loop(
         "until": until,
         "fast": fast,
         "seed": seed,
+        "events": served_log(system, home, with_served, events),
     }
     run = _watched(training, arguments, runner, home)
     _print_steps(run)
@@ -45,6 +64,16 @@ def run_loop(
     if refit:
         _refit({**arguments, "judged": version["bundle"]}, runner, home)
     return run
+
+
+def served_log(system: str, home: Path, with_served: bool | None, events: str = "") -> str:
+    """The address of the server's log to learn from; empty: none. Raises `NoServedLog` when one is asked for and there is none."""
+    if with_served is False:
+        return ""
+    found = events or log_of(system, home)
+    if with_served and not found:
+        raise NoServedLog(f"nothing was served of {system} under {home}: start `shortlist serve {system}`, or give --events dir:PATH")
+    return found
 
 
 def _refit(arguments: Arguments, runner: Runner, home: Path) -> None:

@@ -8,7 +8,7 @@ Kubeflow skips a step whose image and inputs it has seen. Not those that look at
 
 from kfp import dsl
 
-from components.data.component import ingest, validate
+from components.data.component import ingest, served, validate
 from components.evaluation.component import evaluate, gate, sanity
 from components.export.component import export, pack
 from components.features.component import features
@@ -18,14 +18,27 @@ from components.retrieval.component import retrieval
 
 
 @dsl.pipeline(name="shortlist-training", description="From raw tables to a judged and registered bundle.")  # type: ignore[untyped-decorator]
-def training(system: str, data: str = "", until: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
+def training(
+    system: str,
+    data: str = "",
+    until: str = "",
+    fast: bool = False,
+    seed: int = 0,
+    home: str = "",
+    tracking: str = "",
+    events: str = "",
+    cause: str = "",
+) -> None:
     """`data`: folder of four tables, empty: the system's own. `until`: the cut, empty: a target's length before the last row.
 
     `home`: where step results are kept and found again, empty: nowhere (a cluster caches). `tracking`: MLflow's address, empty: under home.
+    `events`: a server's log, `dir:PATH` or `kafka://…`, learnt from with the tables. `cause`: why this run was begun, for the registry.
     """
     raw = ingest(system=system, data=data, home=home)
     raw.set_caching_options(False)
-    tables = validate(system=system, home=home, tables=raw.output)
+    both = served(system=system, home=home, events=events, tables=raw.output)
+    both.set_caching_options(False)
+    tables = validate(system=system, home=home, tables=both.output)
     known = features(system=system, until=until, fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
@@ -36,17 +49,39 @@ def training(system: str, data: str = "", until: str = "", fast: bool = False, s
     judged = evaluate(system=system, home=home, bundle=bundle.output, features=known.output, champion=rival.output)
     verdict = gate(system=system, home=home, metrics=judged.output)
     version = register(
-        system=system, home=home, tracking=tracking, features=known.output, bundle=bundle.output, metrics=judged.output, gate=verdict.output
+        system=system,
+        home=home,
+        tracking=tracking,
+        cause=cause,
+        features=known.output,
+        bundle=bundle.output,
+        metrics=judged.output,
+        gate=verdict.output,
     )
     version.set_caching_options(False)
 
 
 @dsl.pipeline(name="shortlist-refit", description="The judged loop once more, from all rows.")  # type: ignore[untyped-decorator]
-def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: int = 0, home: str = "", tracking: str = "") -> None:
-    """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry."""
+def refit(
+    system: str,
+    judged: str,
+    data: str = "",
+    fast: bool = False,
+    seed: int = 0,
+    home: str = "",
+    tracking: str = "",
+    events: str = "",
+    cause: str = "",
+) -> None:
+    """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry.
+
+    The other parameters are those of `training`; `cause` stands in the judged version already.
+    """
     raw = ingest(system=system, data=data, home=home)
     raw.set_caching_options(False)
-    tables = validate(system=system, home=home, tables=raw.output)
+    both = served(system=system, home=home, events=events, tables=raw.output)
+    both.set_caching_options(False)
+    tables = validate(system=system, home=home, tables=both.output)
     known = features(system=system, until="end", fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
@@ -61,5 +96,5 @@ def refit(system: str, judged: str, data: str = "", fast: bool = False, seed: in
 
 STEPS = {
     step.name: step
-    for step in (ingest, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate, register, sanity, adopt)
+    for step in (ingest, served, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate, register, sanity, adopt)
 }

@@ -1,4 +1,4 @@
-"""The steps `ingest` and `validate`, as Kubeflow sees them."""
+"""The steps `ingest`, `served` and `validate`, as Kubeflow sees them."""
 
 from kfp.dsl import Artifact, Input, Output
 
@@ -14,6 +14,19 @@ def ingest(system: str, data: str, home: str, out: Output[Artifact]) -> None:
 
     version = source_version(system, data)
     out.metadata.update(run_step("ingest", work, {"data": data or None}, out.path, {"system": system}, home, version))
+
+
+@component
+def served(system: str, home: str, events: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
+    """The tables with what a server's log at `events` holds beyond them; empty: as they are. Never skipped where there is a log."""
+    from pathlib import Path
+
+    from components.data.served import append as work
+    from components.data.served import collect
+    from components.step import run_step
+
+    copy = collect(events, Path(f"{out.path}.served")) if events else None
+    out.metadata.update(run_step("served", work, {"tables": tables.path, "served": copy}, out.path, {"system": system}, home))
 
 
 @component

@@ -19,19 +19,22 @@ def register(
     system: str,
     home: str,
     tracking: str,
+    cause: str,
     features: Input[Artifact],
     bundle: Input[Artifact],
     metrics: Input[Artifact],
     gate: Input[Artifact],
     out: Output[Artifact],
 ) -> None:
-    """The run and, when the gate passed, a version of the model in the registry."""
+    """The run and, when the gate passed, a version of the model in the registry. `cause`: why the run was begun, as a tag of it."""
+    from components.release.cause import note_cause
     from components.release.register import register as work
     from components.step import bundle_in, run_step, users_of
 
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
     config = {"system": system, "home": home, "tracking": tracking}
     out.metadata.update(run_step("register", work, inputs, out.path, config, home=None))
+    note_cause(cause, out.path, home, tracking)
 
 
 @component

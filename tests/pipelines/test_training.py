@@ -11,8 +11,8 @@ from components.step import IMAGE
 from pipelines.cli import app
 from pipelines.training import STEPS, refit, training
 
-ORDER = ["ingest", "validate", "features", "retrieval", "ranking", "export", "pack", "champion", "evaluate", "gate", "register"]
-BEFORE_JUDGING = ORDER[:7]
+ORDER = ["ingest", "served", "validate", "features", "retrieval", "ranking", "export", "pack", "champion", "evaluate", "gate", "register"]
+BEFORE_JUDGING = ORDER[:8]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,168 @@
+"""What was known, asked and chosen at users' visits, made again by the code that serves: one row a user, what drift is measured on.
+
+A visit is a day on which a user had something. The state just before it is folded from the tables' events and those served since, as the
+server folds it, and the champion answers from it: its request features, the user's vector, its scores, and how much of what was then
+chosen it had listed. Shapes: U visits, H events of one user before the visit.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.duck import connect
+from components.evaluation.batch import open_recommender
+from feature_repo.names import TAUS_DAYS, request_names
+from feature_repo.schema import SECONDS_A_DAY
+from serving.bundle.catalogue import item_key
+from serving.query import Request
+from serving.ranking.features import request_features
+from serving.recommender import Recommender
+from serving.state.user_state import SESSION_LENGTH, SESSION_TYPES, StateTable, UserState
+from serving.system import System
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VISITS = 2_000  # of a window: users drawn by hash
+BEFORE_DAYS = 1e-6  # a state is that of the moment before its visit
+MEMORY = "2GB"
+TEXTS = ("event_type", "device_type", "context_store", "context_region")
+GROWING = ("log_account_days", "log_history_items", "log_history_events")  # with time alone: shown, not tested
+_DAY = 'epoch_us("timestamp") / 86400e6'
+
+
+@dataclass(frozen=True)
+class Past:
+    """One user's events before a visit, oldest first."""
+
+    items: list[str]
+    kinds: list[str]
+    days: NDArray[np.float64]
+
+
+class Visits:
+    """Users' visits in the accepted tables with what was served since. Close after use."""
+
+    def __init__(self, system: System, tables: Path, served: Path | None) -> None:
+        self.system, self._db = system, connect(MEMORY)
+        self._db.execute("SET preserve_insertion_order = false")
+        source = f"SELECT * FROM read_parquet({_text(tables / 'events.parquet')})"
+        if served is not None:
+            fresh = f"SELECT * FROM read_parquet({_text(served / 'events.parquet')}) ANTI JOIN ({source}) USING (event_id)"
+            source += f" UNION ALL BY NAME {fresh}"
+        self._db.execute(f"CREATE VIEW events AS {source}")
+        self._positive = f"event_type IN ({_texts(system.learning.positives)})"
+
+    def close(self) -> None:
+        self._db.close()
+
+    def last(self) -> datetime | None:
+        """When anything was had last."""
+        ((day,),) = self._db.execute(f"SELECT max({_DAY}) FROM events WHERE {self._positive}").fetchall()
+        return None if day is None else datetime.fromtimestamp(day * SECONDS_A_DAY, UTC)
+
+    def draw(self, since: datetime, until: datetime, most: int = VISITS) -> list[tuple[Any, ...]]:
+        """(user, first moment in days, items chosen, texts of one event, value, price) of one visit a user, at most so many users."""
+        inside = f"{_DAY} >= {_days(since)!r} AND {_DAY} < {_days(until)!r} AND {self._positive}"
+        one = ", ".join(f"arg_min({name}, hash(event_id))" for name in (*TEXTS, "value", "price"))
+        return self._db.execute(
+            f"""WITH here AS (SELECT *, {_DAY} AS day FROM events WHERE {inside}),
+            users AS (SELECT user_id, arg_min(floor(day), hash(floor(day), user_id)) AS date FROM here GROUP BY user_id
+                ORDER BY hash(user_id) LIMIT {most})
+            SELECT here.user_id, min(day), list(DISTINCT item_id ORDER BY item_id), {one}
+            FROM here JOIN users ON here.user_id = users.user_id AND floor(day) = date GROUP BY here.user_id ORDER BY here.user_id"""
+        ).fetchall()
+
+    def pasts(self, visits: list[tuple[str, float]]) -> dict[str, Past]:
+        """What each user did before their visit."""
+        import pyarrow as pa
+
+        asked = pa.table({"user_id": [user for user, _ in visits], "visited": [at for _, at in visits]})
+        self._db.register("asked", asked)
+        kinds = _texts((*self.system.learning.positives, *SESSION_TYPES))
+        lists = ", ".join(f"list({name} ORDER BY day, event_id)" for name in ("item_id", "event_type", "day"))
+        rows = self._db.execute(
+            f"""SELECT user_id, {lists} FROM (SELECT *, {_DAY} AS day FROM events WHERE event_type IN ({kinds}))
+            JOIN asked USING (user_id) WHERE day < visited GROUP BY user_id"""
+        ).fetchall()
+        self._db.unregister("asked")
+        return {user: Past(items, types, np.asarray(days, np.float64)) for user, items, types, days in rows}
+
+
+def frame(system: System, bundle: Path, users: Path, visits: Visits, since: datetime, until: datetime) -> "pd.DataFrame":
+    """The window's visits as the champion would have answered them: a row a user."""
+    import pandas as pd
+
+    recommender, table = open_recommender(system, bundle), StateTable.load(users)
+    drawn = visits.draw(since, until)
+    pasts = visits.pasts([(user, at) for user, at, *_ in drawn])
+    nothing = Past([], [], np.empty(0))
+    return pd.DataFrame([_row(system, recommender, table, visit, pasts.get(visit[0], nothing)) for visit in drawn])
+
+
+def _row(system: System, recommender: Recommender, table: StateTable, visit: tuple[Any, ...], past: Past) -> dict[str, Any]:
+    user, day, chosen, *said = visit
+    state = state_before(system, table, user, past)
+    query = recommender.query(Request(user, system.answer_size, day - BEFORE_DAYS), state)
+    side = recommender.user_side(query)
+    names = request_names(recommender.bundle.user_features)
+    features = request_features(query)
+    pool = recommender.retrieve(query, side)
+    arranged = recommender.arrange(query, recommender.scoring.order(pool, recommender.scoring.rank(query, side, pool)))
+    listed = {recommender.catalogue.item_id(row) for row in arranged.rows.tolist()}
+    row = recommender.catalogue.row_of(chosen[0])
+    return {
+        "user_id": user,
+        "timestamp": datetime.fromtimestamp(day * SECONDS_A_DAY, UTC),
+        **dict(zip(names, np.pad(features, (0, len(names) - len(features)), constant_values=np.nan).tolist(), strict=True)),
+        "prediction": float(arranged.scores.mean()) if len(arranged.scores) else np.nan,
+        "answer_hits": len(listed & set(chosen)) / min(len(chosen), system.answer_size),
+        "chosen_items": len(chosen),
+        "chosen_category": recommender.catalogue.category_name(row) if row >= 0 else None,
+        **dict(zip((*TEXTS, "value", "price"), said, strict=True)),
+        **({"vector": side.vector.astype(np.float32)} if len(side.vector) else {}),
+    }
+
+
+def state_before(system: System, table: StateTable, user: str, past: Past) -> UserState:
+    """The user's state from the events before a moment: what folding them one by one makes (`UserState.with_positive`), all at once."""
+    index = table.index(user)
+    state = table[index] if index >= 0 else UserState(user)
+    positive = np.array([kind in system.learning.positives for kind in past.kinds], bool)
+    keys = np.array([item_key(item) for item in past.items], np.uint64)
+    known, place = np.unique(keys[positive], return_inverse=True)  # (K,), (H,)
+    days, taus = past.days[positive], np.asarray(TAUS_DAYS)
+    first, last = np.full(len(known), np.inf), np.full(len(known), -np.inf)
+    np.minimum.at(first, place, days)
+    np.maximum.at(last, place, days)
+    decayed = np.zeros((len(known), len(taus)))
+    np.add.at(decayed, place, np.exp(-(last[place] - days)[:, None] / taus))
+    recent = np.flatnonzero(~positive)[-SESSION_LENGTH:]
+    return replace(
+        state,
+        keys=known,
+        first_day=first,
+        last_day=last,
+        counts=np.bincount(place, minlength=len(known)).astype(np.float32),
+        decayed=decayed.astype(np.float32),
+        session_keys=keys[recent],
+        session_days=past.days[recent],
+        session_types=np.array([SESSION_TYPES.index(past.kinds[at]) for at in recent.tolist()], np.uint8),
+        updated_day=float(past.days[-1]) if len(past.days) else float("nan"),
+    )
+
+
+def _days(moment: datetime) -> float:
+    return moment.timestamp() / SECONDS_A_DAY
+
+
+def _texts(words: tuple[str, ...]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
