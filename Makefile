@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
 
-.PHONY: help demo test lint bench faults images locks
+.PHONY: help demo test lint mutants bench faults images locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
 
@@ -26,11 +26,15 @@ demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list
 
 test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --each 2 --jobs 2 --seconds 60
 
 lint: $(STAMP) ## style, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: $(STAMP) ## small faults put into the modules that decide: which do their tests not notice? A few are tried by `make test`
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m tests.mutants --jobs 2
 
 bench: $(STAMP) ## the server under a constant arrival rate, beside the naive build
 	$(BIN)/python -m tests.bench

@@ -182,7 +182,7 @@ class CategoryPromotion:
         return offers.popularity * factor
 
     def _planned(self, place: int, period: int) -> Floats:
-        """(A,) factor of the plan: of the whole chain, and of the place."""
+        """(A,) factor of the plan: of the whole chain, and of the place, or of any of them where it is not known."""
         offers, catalogue = self.offers, self.catalogue
         if period < 0 or not catalogue.places:
             return np.ones(len(offers.rows), np.float32)

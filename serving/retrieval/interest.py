@@ -28,8 +28,7 @@ def mix_for(tau_days: float) -> tuple[float, ...]:
     ages = np.arange(_SPAN_DAYS)
     basis = np.exp(-ages[:, None] / np.asarray(TAUS_DAYS))  # (365, T)
     target = np.exp(-ages / tau_days)
-    left, right = 0, 1  # the pair of neighbouring decays (or the two outermost) that fits best
-    best, weights = np.inf, np.zeros(len(TAUS_DAYS))
+    best, weights = np.inf, np.zeros(len(TAUS_DAYS))  # of the pair of decays that fits best
     for left in range(len(TAUS_DAYS)):
         for right in range(left + 1, len(TAUS_DAYS)):
             pair, *_ = np.linalg.lstsq(basis[:, [left, right]], target, rcond=None)

@@ -105,6 +105,8 @@ def _load_libraries(module: Module, folder: Path) -> float:
 def verdicts(module: Module, texts: Sequence[str], ends: float) -> list[bool]:
     """Whether each text was noticed in the module's place, of those begun before the moment `ends` of the monotonic clock."""
     found: list[bool] = []
+    if monotonic() > ends:
+        return found
     with TemporaryDirectory(prefix="mutants-") as place:
         folder = Path(place)
         limit = _LEAST_CPU_SECONDS + int(_TIMES_SLOWER * _load_libraries(module, folder))

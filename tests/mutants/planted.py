@@ -11,7 +11,6 @@ PLANTED = (
     ("serving/state/user_state.py", "first[at] = min(first[at], day)", "first[at] = first[at]"),
     # reasons taken from the worst source instead of the best
     ("serving/retrieval/reasons.py", "key=ranks.__getitem__)", "key=ranks.__getitem__, reverse=True)"),
-    ("serving/retrieval/reasons.py", "for kind in kinds:", "for kind in reversed(kinds):"),
     # debuts counted among old items
     ("components/retrieval/two_tower.py", "fresh = first >= since", "fresh = first >= -np.inf"),
     ("components/retrieval/two_tower.py", "history.users_since(since) * fresh", "history.users_since(since)"),

@@ -1,0 +1,71 @@
+"""From logits to the order of an answer, worked out by hand."""
+
+import numpy as np
+import pytest
+
+from feature_repo.names import CROSS_FEATURES
+from serving.query import Candidates
+from serving.ranking.scoring import Scores, Scoring, final_scores, session_lift
+
+FRESH_CLICK = np.log1p(0.6)
+LOGITS = np.array([[0.0, 3.0], [2.0, -1.0], [1.0, 1.0]], np.float32)  # repeat, discover
+SEEN = np.array([True, False, False])
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + np.exp(-x))
+
+
+def test_each_candidate_is_judged_by_its_own_head() -> None:
+    assert final_scores(LOGITS, SEEN, {}) == pytest.approx([sigmoid(0), sigmoid(-1), sigmoid(1)], rel=1e-6)
+
+
+def test_the_greatest_weight_counts_as_one_and_the_other_beside_it() -> None:
+    found = final_scores(LOGITS, SEEN, {"repeat": 0.7, "discover": 0.35})
+    assert found == pytest.approx([sigmoid(0), 0.5 * sigmoid(-1), 0.5 * sigmoid(1)], rel=1e-6)
+    found = final_scores(LOGITS, SEEN, {"repeat": 1.0, "discover": 4.0})
+    assert found == pytest.approx([0.25 * sigmoid(0), sigmoid(-1), sigmoid(1)], rel=1e-6)
+    assert final_scores(LOGITS, SEEN, {"repeat": 0.0, "discover": 0.0}).tolist() == [0, 0, 0]
+
+
+def test_a_lift_is_added_to_the_logit_and_those_asked_for_keep_their_own() -> None:
+    lift = np.array([0.5, 0.0, -2.0], np.float32)
+    assert final_scores(LOGITS, SEEN, {}, lift) == pytest.approx([sigmoid(0.5), sigmoid(-1), sigmoid(-1)], rel=1e-6)
+    at = np.array([2, 0], np.int32)
+    assert final_scores(LOGITS[at], SEEN, {}, lift, at) == pytest.approx([sigmoid(-1), sigmoid(0.5)], rel=1e-6)
+    assert final_scores(LOGITS[at], SEEN, {}, None, at) == pytest.approx([sigmoid(1), sigmoid(0)], rel=1e-6)
+
+
+def test_a_fresh_click_makes_the_odds_of_the_item_tenfold_its_types_1_8_its_brands_1_15() -> None:
+    cross = np.zeros((3, len(CROSS_FEATURES)), np.float32)
+    for row, name in enumerate(("session_item", "session_category_2", "session_brand")):
+        cross[row, CROSS_FEATURES.index(name)] = FRESH_CLICK
+    assert np.exp(session_lift(cross)) == pytest.approx([10.5, 1.76, 1.15], rel=0.01)
+
+
+def pool(size: int) -> Candidates:
+    rows = np.arange(100, 100 + size, dtype=np.int32)
+    return Candidates(rows, np.zeros((size, 1), np.float32), np.zeros((size, 1), np.float32), np.zeros(size, np.float32), rows % 2 == 0)
+
+
+def scoring() -> Scoring:
+    return Scoring(None, {}, 3)  # type: ignore[arg-type]  # no model is asked
+
+
+LIGHT = np.array([0.2, 0.9, 0.5, 0.8, 0.9], np.float32)  # best first: 1, 4, 3, 2, 0
+
+
+@pytest.mark.parametrize("order", [np.array([1, 4, 3, 2, 0], np.int32), None], ids=["told", "not told"])
+def test_the_heavy_order_comes_first_and_no_score_rises_after_it(order: np.ndarray | None) -> None:
+    kept = np.array([1, 4, 3], np.int32)
+    found = scoring().order(pool(5), Scores(LIGHT, kept, np.array([0.3, 0.7, 0.4], np.float32), order=order))
+    assert found.rows.tolist() == [104, 103, 101, 102, 100]
+    assert found.scores == pytest.approx([0.7, 0.4, 0.3, 0.3, 0.2])  # .5 is cut off at the last heavy score
+    assert found.seen.tolist() == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("order", [np.array([1, 4, 3, 2, 0], np.int32), None], ids=["told", "not told"])
+def test_without_the_heavy_ranker_the_light_order_answers(order: np.ndarray | None) -> None:
+    found = scoring().order(pool(5), Scores(LIGHT, np.array([1, 4, 3], np.int32), None, order=order))
+    assert found.rows.tolist() == [101, 104, 103, 102, 100]
+    assert found.scores == pytest.approx([0.9, 0.9, 0.8, 0.5, 0.2])
