@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from serving.state.store import StoreUnavailable
 from serving.state.user_state import UserState
 from serving.system import System
 
+_LOOK_SECONDS, _HALVED_SECONDS = 1.0, 3600.0  # how often the wall clock is looked at; what a difference to it takes to halve
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
 
 
@@ -38,23 +40,40 @@ class Engine(Protocol):
 
 
 class Clock:
-    """Days since 1970 of the wall clock as read at start, moved on by the monotonic one: a jump of the wall clock changes no answer.
+    """Days since 1970: the wall clock as read at start, moved on by the monotonic one, so that a jump of the wall clock changes no answer.
 
-    `start_day`: begin there instead, for a replay of past events; the clock then also moves on to the newest event it has seen.
+    What it differs from the wall clock is made good by half every hour: a machine that starts with the wrong time gets to the right one.
+    `start_day`: begin there instead, for a replay of past events; the clock then moves on to the newest event it has seen, by at most
+    `step_days` an event, and knows nothing of the wall clock.
     """
 
-    def __init__(self, start_day: float | None = None) -> None:
+    def __init__(
+        self,
+        start_day: float | None = None,
+        step_days: float = float("inf"),
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.replaying = start_day is not None
-        self._start = start_day if start_day is not None else time.time() / SECONDS_A_DAY
-        self._anchor = time.monotonic()
+        self._step, self._wall, self._steady = step_days, wall, steady
+        self._start = start_day if start_day is not None else wall() / SECONDS_A_DAY
+        self._anchor = self._looked = steady()
 
     def day(self) -> float:
-        return self._start + (time.monotonic() - self._anchor) / SECONDS_A_DAY
+        now = self._steady()
+        if not self.replaying and now - self._looked >= _LOOK_SECONDS:
+            self._slew(now)
+        return self._start + (now - self._anchor) / SECONDS_A_DAY
 
     def saw(self, day: float) -> None:
         """An event of that day was taken."""
         if self.replaying:
-            self._start += max(day - self.day(), 0.0)
+            self._start += min(max(day - self.day(), 0.0), self._step)
+
+    def _slew(self, now: float) -> None:
+        since, self._looked = now - self._looked, now
+        ahead = self._start + (now - self._anchor) / SECONDS_A_DAY - self._wall() / SECONDS_A_DAY
+        self._start -= ahead * (1.0 - 0.5 ** (since / _HALVED_SECONDS))
 
 
 @dataclass
@@ -68,6 +87,7 @@ class Service:
     inbox: Inbox | None = None
     new_items: NewItems | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
+    readers: Executor | None = None  # for a store that is elsewhere: what may wait, a name's resolver too, waits there
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
@@ -83,15 +103,22 @@ class Service:
             page=asked.context.page,
             discover=asked.discover,
         )
-        state, reason = self._state(asked.user_id)
+        state, reason = await self._state(asked.user_id)
         lost_ms = waited_ms + (time.perf_counter() - began) * 1e3
         return await self.engine.answered(request, state, reason, system.budget.total_ms - lost_ms)
 
-    def _state(self, user_id: str) -> tuple[UserState, str | None]:
+    async def _state(self, user_id: str) -> tuple[UserState, str | None]:
         try:
-            return self.breaker.call(self.states.read, user_id), None
+            return await self.breaker.awaited(self._read, user_id), None
         except Unavailable as error:
             return self.states.known(user_id), str(error)
+
+    def _read(self, user_id: str) -> UserState | Awaitable[UserState]:
+        return self.states.read(user_id) if self.readers is None else self._elsewhere(self.readers, user_id)
+
+    async def _elsewhere(self, readers: Executor, user_id: str) -> UserState:
+        async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
+            return await asyncio.get_running_loop().run_in_executor(readers, self.states.read, user_id)
 
     async def accept(self, events: dict[int, Event], refused: list[Refusal]) -> EventsResponse:
         """Acknowledge events: when this returns they are in the log, and the next answer knows them."""
@@ -125,9 +152,9 @@ class Service:
             raise WireProblem(503, "items_unavailable", str(error), retry_after=1) from None
         return ItemsResponse(new, len(items) - new, [], version)
 
-    def why(self, request_id: str) -> dict[str, Any]:
+    async def why(self, request_id: str) -> dict[str, Any]:
         """Raises `WireProblem` 404 when the request is not in the exposure log."""
-        found = self.engine.why(request_id)
+        found = await asyncio.to_thread(self.engine.why, request_id)
         if found is None:
             raise WireProblem(
                 404, "unknown_request", f"no answer {request_id[:64]!r} in the exposure log: check the id, or its age", "request_id"

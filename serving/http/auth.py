@@ -8,18 +8,28 @@ The file is JSON:
      "jwt": {"key": "<secret or PEM public key>", "algorithms": ["RS256"], "audience": "shortlist", "issuer": "…"},
      "user_rate": "20/second"}
 
+`storage`, where it is told, is the Redis in which many machines count together: "storage": "redis://HOST:PORT/DB". The workers of one
+machine count together in any case. A list costs 1, and 1 more for every further `LIST_ITEMS` items asked for; a batch of events or items
+1 for each `BATCH_ENTRIES` it has. A call that costs more than its rate allows at a time is always refused.
+
 A key comes as `X-API-Key: <key>`, a token as `Authorization: Bearer <jwt>` whose `scope` claim lists scopes separated by spaces.
 """
 
 import hashlib
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from limits import RateLimitItem, parse
+from limits.errors import ConfigurationError
 from msgspec import Meta, Struct, field
 
+from serving.http.counters import Counters, RedisCounters
 from serving.messages import WireProblem
+
+LIST_ITEMS, BATCH_ENTRIES = 200, 50  # that cost as much as one short list
+_SECRET_BYTES = 32  # of a secret that tokens are signed with: a shorter one can be guessed
 
 ScopeName = Literal["recommend", "events", "items", "why", "admin"]
 
@@ -49,7 +59,7 @@ class Keys(Struct, forbid_unknown_fields=True, frozen=True):
     keys: list[Key] = field(default_factory=list)
     jwt: Tokens | None = None
     user_rate: str | None = None  # lists for one user, whoever asks
-    storage: str = "memory://"  # or redis://…, so that workers count together
+    storage: str = "memory://"  # or redis://…, so that machines count together
 
 
 class BadKeys(ValueError):
@@ -73,45 +83,68 @@ def load_keys(path: Path) -> Keys:
 class Guard:
     """Admits clients by key or token and counts them. Made with None it admits everybody."""
 
-    def __init__(self, keys: Keys | None = None) -> None:
+    def __init__(self, keys: Keys | None = None, counters: Counters | None = None, on_local: Callable[[], None] = lambda: None) -> None:
         self._keys = keys
         self._by_digest = {key.sha256: Client(key.name, key.scopes, key.rate) for key in keys.keys} if keys else {}
-        self._rates: dict[str, Any] = {}
-        self._limiter: Any = None
+        self._rates: dict[str, RateLimitItem] = {}
+        self._counters: Counters | RedisCounters = counters or Counters()
         if keys is not None:
-            self._prepare(keys)
+            self._prepare(keys, on_local)
 
-    def _prepare(self, keys: Keys) -> None:
-        from limits import parse
-        from limits.storage import storage_from_string
-        from limits.strategies import SlidingWindowCounterRateLimiter
-
-        self._limiter = SlidingWindowCounterRateLimiter(storage_from_string(keys.storage))
+    def _prepare(self, keys: Keys, on_local: Callable[[], None]) -> None:
         rates = {key.rate for key in keys.keys} | {keys.user_rate, keys.jwt.rate if keys.jwt else None}
         try:
             self._rates = {rate: parse(rate) for rate in sorted(rate for rate in rates if rate)}
         except ValueError as error:
             raise BadKeys(f"a rate is not of the form '500/second': {error}") from error
+        if keys.jwt is not None:
+            _sound(keys.jwt)
+        if keys.storage != "memory://":
+            assert isinstance(self._counters, Counters)
+            try:
+                self._counters = RedisCounters(keys.storage, self._counters, on_local)
+            except (ConfigurationError, ValueError) as error:
+                raise BadKeys(f"storage {keys.storage!r} is none: write redis://HOST:PORT/DB, or leave it out ({error})") from error
 
     async def admit(self, scope: MutableMapping[str, Any], needed: str | None) -> str:
-        """The client's name. Raises `WireProblem`: 401 not known, 403 not allowed, 429 too often."""
+        """The client's name; the client is kept in `scope`, and the call counts 1.
+
+        Raises `WireProblem`: 401 not known, 403 not allowed, 429 too often.
+        """
         if self._keys is None or needed is None:
             return ""
-        headers = dict(scope["headers"])
-        client = self._client(headers)
+        client = self._client(dict(scope["headers"]))
         if needed not in client.scopes and "admin" not in client.scopes:
             raise WireProblem(403, "forbidden", f"client {client.name!r} lacks the scope {needed!r}: ask for a key that has it")
-        self._count(client.rate, "client", client.name)
+        scope["client_admitted"] = client
+        await self._count(client.rate, "client", client.name, 1)
         return client.name
 
-    async def admit_user(self, user_id: str) -> None:
+    async def close(self) -> None:
+        """Let the shared counters' connections go."""
+        if isinstance(self._counters, RedisCounters):
+            await self._counters.close()
+
+    async def charge(self, scope: MutableMapping[str, Any], cost: int) -> None:
+        """Count what an admitted call costs beyond 1, now that it is read. Raises `WireProblem` 429."""
+        client: Client | None = scope.get("client_admitted")
+        if client is not None and cost > 1:
+            await self._count(client.rate, "client", client.name, cost - 1)
+
+    async def admit_user(self, user_id: str, cost: int = 1) -> None:
         """Raises `WireProblem` 429 when one user asks too often."""
         if self._keys is not None and self._keys.user_rate:
-            self._count(self._keys.user_rate, "user", user_id)
+            await self._count(self._keys.user_rate, "user", user_id, cost)
 
-    def _count(self, rate: str | None, kind: str, name: str) -> None:
-        if rate and not self._limiter.hit(self._rates[rate], kind, name):
-            raise WireProblem(429, "too_many_requests", f"this {kind} may ask {rate}: slow down", retry_after=1)
+    async def _count(self, rate: str | None, kind: str, name: str, cost: int) -> None:
+        if not rate:
+            return
+        limit, taken = self._rates[rate], f"{kind}/{name}"
+        counters = self._counters
+        fits = counters.take(limit, taken, cost) if isinstance(counters, Counters) else await counters.take(limit, taken, cost)
+        if not fits:
+            advice = "slow down" if cost <= limit.amount else f"this call alone costs {cost}, ask for less in one"
+            raise WireProblem(429, "too_many_requests", f"this {kind} may ask {rate}: {advice}", retry_after=1)
 
     def _client(self, headers: dict[bytes, bytes]) -> Client:
         key = headers.get(b"x-api-key")
@@ -133,6 +166,35 @@ def _bearer(token: bytes, how: Tokens) -> Client:
         claims = jwt.decode(
             token, how.key, algorithms=list(how.algorithms), audience=how.audience, issuer=how.issuer, options={"require": ["exp", "sub"]}
         )
-    except jwt.PyJWTError as error:
+    except (
+        jwt.PyJWTError,
+        ValueError,
+        OverflowError,
+        TypeError,
+    ) as error:  # the others: claims that are no moments
         raise WireProblem(401, "bad_token", f"the token is refused ({error}): get a new one") from None
-    return Client(str(claims["sub"])[:128], frozenset(str(claims.get("scope", "")).split()), how.rate)
+    scope = claims.get("scope", "")
+    if not isinstance(scope, str):
+        raise WireProblem(401, "bad_token", "the token's scope is not a text: list scopes in it, separated by spaces")
+    return Client(str(claims["sub"])[:128], frozenset(scope.split()), how.rate)
+
+
+def list_cost(k: int | None) -> int:
+    """What a list of `k` items counts."""
+    return -(-(k or 1) // LIST_ITEMS)
+
+
+def batch_cost(entries: int) -> int:
+    """What a batch of events or items counts."""
+    return max(-(-entries // BATCH_ENTRIES), 1)
+
+
+def _sound(how: Tokens) -> None:
+    """Raises `BadKeys` for a secret or a mixture of algorithms with which anybody could make tokens."""
+    secret = [name for name in how.algorithms if name.startswith("HS")]
+    if secret and len(secret) < len(how.algorithms):
+        raise BadKeys("jwt.algorithms mixes HS… with others: a public key would be taken for a secret; name those of one kind")
+    if secret and how.key.lstrip().startswith("-----BEGIN"):
+        raise BadKeys("jwt.key is a public key, and jwt.algorithms say it is a secret: name RS256, ES256 or EdDSA")
+    if secret and len(how.key.encode()) < _SECRET_BYTES:
+        raise BadKeys(f"jwt.key has {len(how.key.encode())} bytes: give a secret of at least {_SECRET_BYTES}")

@@ -10,6 +10,7 @@ from typing import cast
 
 HEAD_SECONDS = 5.0  # from a head's first byte, or from the connection's begin, to a head's end
 UNREAD_SECONDS = 10.0  # an answer that the client does not read is given up after this
+_HEAD_END = b"\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
 
 
@@ -54,7 +55,12 @@ class Connection(asyncio.Protocol):
         else:
             self.arrived = perf_counter()
             self._expect_head()
-        self._http.data_received(data)
+        begin = 0
+        while begin < len(data):  # a head ends what is handed on, so that an error after it cannot take it along
+            found = data.find(_HEAD_END, begin)
+            end = found + len(_HEAD_END) if found >= 0 else len(data)
+            self._http.data_received(data[begin:end] if end - begin < len(data) else data)
+            begin = end
 
     def eof_received(self) -> bool | None:
         return None if self._refused else self._http.eof_received()

@@ -13,7 +13,7 @@ from serving import messages
 from serving.http import inference
 from serving.http.admission import EngineQueue
 from serving.http.app import JSON, App, Reply, Route, Scope
-from serving.http.auth import Guard
+from serving.http.auth import Guard, batch_cost, list_cost
 from serving.messages import Item, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
 from serving.query import Answer
 from serving.service import Service
@@ -60,6 +60,7 @@ class Api(App):
 
     async def recommend(self, scope: Scope, body: bytes) -> Reply:
         asked = messages.decode(messages.recommendation, body)
+        await self.guard.charge(scope, list_cost(asked.k))
         arrived = scope.get("arrived") or perf_counter()
         if self.traces.on:
             with self.traces.span("recommend", scope["headers"]):
@@ -72,18 +73,20 @@ class Api(App):
     async def predict(self, asked: Sequence[RecommendationRequest], scope: Scope) -> list[RecommendationResponse]:
         """Answer each request in turn. Of `scope` are read: headers, arrived, and who asks."""
         arrived = scope.get("arrived") or perf_counter()
+        await self.guard.charge(scope, sum(list_cost(one.k) for one in asked))
         answers = [response(await self._answer(one, arrived)) for one in asked]
         self.metrics.latency.observe(perf_counter() - arrived)
         return answers
 
     async def _answer(self, asked: RecommendationRequest, arrived: float) -> Answer:
-        await self.guard.admit_user(asked.user_id)
+        await self.guard.admit_user(asked.user_id, list_cost(asked.k))
         answer = await self.turn.run(arrived, self.service.recommend, asked)
         self.metrics.answered(answer)
         return answer
 
     async def events(self, scope: Scope, body: bytes) -> Reply:
         taken, refused = messages.events(body)
+        await self.guard.charge(scope, batch_cost(len(taken) + len(refused)))
         with self.traces.span("events", scope["headers"]):
             response = await self.service.accept(taken, refused)
         for outcome, count in (("accepted", response.accepted), ("duplicate", response.duplicates), ("refused", len(refused))):
@@ -94,7 +97,7 @@ class Api(App):
         return 200, JSON, messages.encode(await self.service.post_items(messages.decode(messages.item_batch, body).items))
 
     async def why(self, scope: Scope, _: bytes) -> Reply:
-        return 200, JSON, messages.encode(self.service.why(scope["path"].removeprefix(_WHY)))
+        return 200, JSON, messages.encode(await self.service.why(scope["path"].removeprefix(_WHY)))
 
     async def document(self, _: Scope, __: bytes) -> Reply:
         if not self._document:

@@ -7,11 +7,13 @@ loses the body of a request that offers an upgrade to h2c.
 """
 
 import asyncio
+import logging
 import resource
 import socket
 from collections.abc import Callable, Sequence
 
 from aiohttp import HttpVersion, HttpVersion11, web
+from aiohttp.http import HttpProcessingError
 
 from serving import messages
 from serving.http.app import JSON, App, Scope, Told
@@ -33,7 +35,12 @@ class Server:
         self.open: set[Connection] = set()
         self._most = min(connections, max(_descriptors() - _FILES, 16))
         self._http = web.Server(
-            self._answer, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, lingering_time=BODY_LEFT_SECONDS, auto_decompress=False
+            self._answer,
+            access_log=None,
+            logger=_quiet_logger(),
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            lingering_time=BODY_LEFT_SECONDS,
+            auto_decompress=False,
         )
 
     def connection(self) -> Connection:
@@ -55,19 +62,20 @@ class Server:
             headers = [(name.lower(), value) for name, value in request.raw_headers]
             problem = framing_problem(headers, request.version)
             if problem is not None:
-                return self._response((problem.status, JSON, messages.error(problem), [(b"connection", b"close")]))
+                return self._response((problem.status, JSON, messages.error(problem), [(b"connection", b"close")]), True)
             scope: Scope = {"method": request.method, "path": request.path, "headers": headers, "arrived": connection.arrived}
             told = await self.app.respond(scope, lambda: read_body(request, self.app.max_body, connection.whole))
         except Disconnected:
-            raise ConnectionResetError("the client went away") from None
+            told = (400, JSON, b"", [(b"connection", b"close")])  # nobody reads it
         finally:
             connection.ended()
-        return self._response(told)
+        return self._response(told, any(name == b"upgrade" for name, _ in headers))
 
-    def _response(self, told: Told) -> web.Response:
+    def _response(self, told: Told, last: bool) -> web.Response:
+        """`last`: the connection ends with it. So it does after an offer to upgrade: aiohttp does not read what follows such a request."""
         status, kind, body, extra = told
         headers = {"content-type": kind.decode("latin-1"), "server": "shortlist"}
-        closing = self.draining
+        closing = last or self.draining
         for name, value in extra:
             if name == b"connection":
                 closing = True
@@ -77,6 +85,17 @@ class Server:
         if closing:
             response.force_close()
         return response
+
+
+def _quiet_logger() -> logging.Logger:
+    """aiohttp's errors; but not a traceback for every request that cannot be read, which anybody can send by the thousand."""
+    logger = logging.getLogger("serving.http")
+    logger.addFilter(_of_our_own)
+    return logger
+
+
+def _of_our_own(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def framing_problem(headers: Sequence[tuple[bytes, bytes]], version: HttpVersion) -> messages.WireProblem | None:

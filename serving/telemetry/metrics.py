@@ -97,6 +97,8 @@ class Metrics:
         self._empty, self.shed = self._counted(empty.labels(label)), self._counted(shed.labels(label))
         plain = Counter("plain", "parts of answers (reasons, arrange, exposure...) that failed and were plain", ["bundle", "part"], **more)
         self._plain = _Children(plain, label, self._counted)
+        alone = Counter("rates_counted_alone", "calls counted by this machine, Redis being down", ["bundle"], **more)
+        self.counted_alone = self._counted(alone.labels(label))
         self._caches = _Children(
             Gauge("cache", "look-ups of the caches", ["bundle", "cache", "outcome"], multiprocess_mode="livesum", **more), label
         )

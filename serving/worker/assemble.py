@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from serving.exposures.log import ExposureLog
 from serving.http.admission import EngineLanes, EngineQueue
 from serving.http.app import App
 from serving.http.auth import Guard, load_keys
+from serving.http.counters import Counters
 from serving.http.routes import Api
 from serving.new_items.extend import NewItems
 from serving.new_items.store import open_items
@@ -39,6 +41,8 @@ from serving.worker.options import Options
 
 _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
+_STEP_DAYS = 1.0  # with --clock auto, the most that one event moves the time of all users
+_READERS = 4  # threads that read states from a store that is elsewhere
 _STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
 
 
@@ -86,8 +90,9 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
     _refill(options, states, log)
     new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
-    service = Service(ladder, reading, clock, request_ids(), inbox, new_items)
-    guard = Guard(load_keys(options.keys) if options.keys is not None else None)
+    readers = None if isinstance(reading.store, SqliteStore) else ThreadPoolExecutor(_READERS, "state reader")
+    service = Service(ladder, reading, clock, request_ids(), inbox, new_items, readers=readers)
+    guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
     turn = (EngineQueue if options.role == "fused" else EngineLanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
     warm(recommender, reading.some(_WARM_REQUESTS))
@@ -140,7 +145,7 @@ def _elsewhere(recommender: Recommender, *peers: Peer) -> dict[str, Any]:
 def clock_of(options: Options, cut_day: float) -> Clock:
     """The server's clock. `auto`: now, or the bundle's cut when that is long ago, as it is with a data set of the past."""
     if options.clock == "auto":
-        return Clock(cut_day) if time.time() / 86_400 - cut_day > _STALE_DAYS else Clock()
+        return Clock(cut_day, _STEP_DAYS) if time.time() / 86_400 - cut_day > _STALE_DAYS else Clock()
     return Clock(options.start_day)
 
 

@@ -1,13 +1,17 @@
 """What a server is told at its start: one frozen dataclass, made from the command line and handed on."""
 
-import argparse
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
+
+import tyro
+from tyro.conf import FlagConversionOff
 
 Role = Literal["fused", "retrieval", "ranking", "recommender"]
 Kernel = Literal["auto", "native", "pure"]
+Level = Literal["debug", "info", "warning", "error"]
+_DESCRIPTION = "Answer recommendation requests from one bundle."
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,15 @@ class Options:
     clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
     retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)
     ranking: str = ""  # HOST:PORT of the ranking server (role recommender)
-    kserve: bool = True  # False: only the fast path, nothing behind it
+    kserve: bool = True  # the inference protocols v1 and v2 beside the plain routes
     traces: str = ""  # OTLP/HTTP endpoint for traces; empty: none
     kernel: Kernel = "auto"  # native: the compiled loops or no start; pure: without them; auto: where they are installed
     drain_seconds: float = 0.0  # after SIGTERM, keep answering this long while not ready
-    log_level: str = "info"
+    log_level: Level = "info"
     follow: Path | None = None  # release file (serving/worker/release.py): answer from what it names, and change when it does
     connections: int = 1024  # the most at a time, each worker
     share_port: bool = False  # another server may listen on the port too, and take it over
+    rates: Path | None = None  # counts that a supervisor's workers share
     listen_fd: int = -1  # a supervisor's listening socket, for its workers
     control_fd: int = -1  # a supervisor's end of the talk with this worker
     verify: bool = True  # False: the supervisor has hashed the bundle already
@@ -76,44 +81,9 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """Options from a command line; exits with a sentence when one is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m serving", description="Answer recommendation requests from one bundle.")
-    parser.add_argument("--bundle", type=Path, help="folder of a bundle")
-    parser.add_argument("--system", default="shop", help="name of a system, or path of a system file")
-    parser.add_argument("--role", default="fused", choices=get_args(Role))
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--grpc-port", type=int, default=0, help="0: no gRPC")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the port")
-    parser.add_argument("--users", type=Path, help="StateTable folder at the bundle's cut")
-    parser.add_argument("--state", default="", help="sqlite:PATH or redis://HOST:PORT/DB; default: sqlite beside the events")
-    parser.add_argument("--events", default="", help="dir:PATH or kafka://HOST:PORT/TOPIC; default: dir:.shortlist/serving")
-    parser.add_argument("--exposures", type=Path, help="folder of the exposure log; default: beside the events")
-    parser.add_argument("--keys", type=Path, help="keys file, see serving/http/auth.py; default: everybody may ask")
-    parser.add_argument(
-        "--clock", default="now", help="now; the timestamp at which the server's clock starts; auto: the bundle's cut when it is long ago"
-    )
-    parser.add_argument("--retrieval", default="", help="HOST:PORT of the retrieval server (role recommender)")
-    parser.add_argument("--ranking", default="", help="HOST:PORT of the ranking server (role recommender)")
-    parser.add_argument("--kserve", type=_yes, default=True, help="False: only the fast path")
-    parser.add_argument("--traces", default="", help="OTLP/HTTP endpoint for traces")
-    parser.add_argument("--kernel", default="auto", choices=get_args(Kernel), help="native: compiled loops or no start; pure: without them")
-    parser.add_argument("--drain-seconds", type=float, default=0.0, help="after SIGTERM, keep answering this long while not ready")
-    parser.add_argument("--follow", type=Path, help="release file: answer from what it names, and change when it does")
-    parser.add_argument("--connections", type=int, default=1024, help="the most at a time, each worker")
-    parser.add_argument("--share-port", type=_yes, default=False, help="another server may listen on the port too, and take it over")
-    parser.add_argument("--listen-fd", type=int, default=-1, help="set for workers of a supervisor")
-    parser.add_argument("--control-fd", type=int, default=-1, help="set for workers of a supervisor")
-    parser.add_argument("--verify", type=_yes, default=True, help="hash the bundle's files before serving it")
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    options = Options(**vars(parser.parse_args(arguments)))
+    options: Options = tyro.cli(Options, args=arguments, prog="python -m serving", description=_DESCRIPTION, config=(FlagConversionOff,))
     if options.bundle is None and options.follow is None:
-        parser.error("give --bundle DIR, or --follow FILE that names one")
+        raise SystemExit("give --bundle DIR, or --follow FILE that names one: see --help")
     if options.role == "recommender" and not (options.retrieval and options.ranking):
-        parser.error("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT")
+        raise SystemExit("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT")
     return options
-
-
-def _yes(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return text.lower() == "true"

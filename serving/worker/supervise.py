@@ -80,6 +80,7 @@ class Supervisor:
             workers=1,
             follow=None,
             verify=False,
+            rates=self._metrics / "rates",
             listen_fd=self._listener.fileno(),
             control_fd=theirs.fileno(),
         )

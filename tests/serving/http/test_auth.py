@@ -9,7 +9,8 @@ from typing import Any
 import jwt
 import pytest
 
-from serving.http.auth import BadKeys, Guard, Keys, load_keys
+from serving.http.auth import BadKeys, Guard, Keys, batch_cost, list_cost, load_keys
+from serving.http.counters import Counters
 from serving.messages import WireProblem
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -97,12 +98,15 @@ async def test_one_user_beyond_the_rate_does_not_hold_up_another(tmp_path: Path)
     await guard.admit_user("b")
 
 
-async def test_workers_count_together_in_redis(tmp_path: Path, redis_url: str) -> None:
+async def test_machines_count_together_in_redis(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.http.counters._ANSWER_SECONDS", 10.0)
     first, second = (Guard(keys(tmp_path, user_rate="2/hour", storage=f"redis+{redis_url}")) for _ in range(2))
     await first.admit_user("shared")
     await second.admit_user("shared")
     with pytest.raises(WireProblem):
         await first.admit_user("shared")
+    for guard in (first, second):
+        await guard.close()
 
 
 @pytest.mark.parametrize(
@@ -117,3 +121,47 @@ async def test_a_keys_file_that_is_wrong_is_refused_and_what_is_wrong_is_named(t
 async def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadKeys, match="500/second"):
         Guard(keys(tmp_path, user_rate="often"))
+
+
+async def test_a_call_counts_what_it_costs(tmp_path: Path) -> None:
+    guard = Guard(keys(tmp_path, web={"rate": "70/hour"}))
+    asked = scope(x_api_key="web-key")
+    await guard.admit(asked, "recommend")
+    await guard.charge(asked, 64)  # lists in one call
+    assert [list_cost(k) for k in (None, 1, 10, 200, 201, 1000)] == [1, 1, 1, 1, 2, 5]
+    assert [batch_cost(number) for number in (0, 1, 50, 51, 1000)] == [1, 1, 1, 2, 20]
+    await guard.charge(asked, list_cost(1000) + 1)
+    await guard.admit(scope(x_api_key="web-key"), "recommend")
+    assert await refusal(guard, scope(x_api_key="web-key")) == 429
+    with pytest.raises(WireProblem, match="ask for less in one"):
+        await guard.charge(asked, 72)
+
+
+async def test_workers_of_one_machine_count_together(tmp_path: Path) -> None:
+    shared = tmp_path / "rates"
+    guards = [Guard(keys(tmp_path, user_rate="5/hour"), Counters(shared)) for _ in range(2)]
+    for turn in range(5):
+        await guards[turn % 2].admit_user("a")
+    for guard in guards:
+        with pytest.raises(WireProblem):
+            await guard.admit_user("a")
+        await guard.admit_user("b")
+
+
+@pytest.mark.parametrize(
+    ("jwt", "named"),
+    [
+        ({"key": "", "algorithms": ["HS256"]}, "at least 32"),
+        ({"key": SECRET, "algorithms": ["HS256", "RS256"]}, "mixes"),
+        ({"key": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----", "algorithms": ["HS256"]}, "public key"),
+    ],
+)
+def test_tokens_that_anybody_could_make_are_not_accepted_at_all(tmp_path: Path, jwt: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadKeys, match=named):
+        Guard(keys(tmp_path, jwt=jwt))
+
+
+async def test_a_token_whose_claims_are_no_moments_is_refused(tmp_path: Path) -> None:
+    guard = Guard(keys(tmp_path))
+    for claims in ({"exp": "soon"}, {"scope": ["recommend"]}, {"nbf": int(time.time()) + 600}):
+        assert await refusal(guard, token(**claims)) == 401

@@ -36,10 +36,20 @@ def test_a_clock_without_a_time_zone_is_refused() -> None:
         _ = replace(Options(Path("b")), clock="2017-11-27").start_day
 
 
-def test_a_recommender_without_its_halves_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_a_recommender_without_its_halves_is_refused() -> None:
+    with pytest.raises(SystemExit, match="--retrieval"):
         parse(["--bundle", "b", "--role", "recommender"])
-    assert "--retrieval" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="--follow"):
+        parse([])
+
+
+def test_every_option_says_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "sqlite:PATH or redis://" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parse(["--bundle", "b", "--workers", "many"])
+    assert "--workers" in capsys.readouterr().err
 
 
 def test_a_bundle_that_was_changed_is_not_served_and_the_file_is_named(tmp_path: Path) -> None:
