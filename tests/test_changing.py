@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "changing.md").read_text()
-CHANGES = {title: diff for title, diff in re.findall(r"^## (.+?)\n.*?^```diff\n(.*?)^```", TEXT, re.M | re.S)}
+CHANGES = dict(re.findall(r"^## (.+?)\n.*?^```diff\n(.*?)^```", TEXT, re.M | re.S))
 TINY = "from tests.serving.tiny_bundle import DAY, catalogue, states\nTABLE = catalogue()\n"
 THEN = {  # what is run in the changed tree: known answers
     "A feature": """
@@ -23,7 +23,8 @@ rows = [row | {"item_id": str(n), "type": kind, "timestamp": datetime.datetime(2
 found = user_stats(ibis.memtable(rows), datetime.datetime(2024, 2, 1)).execute()
 assert abs(found.user_types_28[0] - 1.0986123) < 1e-6, found  # milk and bread: log 3
 """,
-    "A rule": TINY + """
+    "A rule": TINY
+    + """
 import numpy as np
 from dataclasses import replace
 from serving.query import Request
@@ -38,7 +39,8 @@ got = rules.arrange(Ranked(rows, np.linspace(1, 0, 200, dtype=np.float32), np.ze
 assert not {0, 8} & set(got.tolist()), got
 assert np.bincount(TABLE.brand[got])[1:].max() <= 2, got
 """,
-    "A source": TINY + """
+    "A source": TINY
+    + """
 import tempfile, pathlib, types
 from components.retrieval.twins import fit_of
 from serving.query import Query, Request

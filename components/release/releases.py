@@ -19,16 +19,16 @@ class NothingReleased(ValueError):
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleasedBundle:
     """A bundle that can answer, and the users it knows."""
 
     bundle: Path
     users: Path
 
 
-def put(bundle: Path, users: Path, home: Path) -> Release:
+def put(bundle: Path, users: Path, home: Path) -> ReleasedBundle:
     """Keep a bundle and its users under `home`; again for the same bundle changes nothing."""
-    shelved = Release(home / "bundles" / bundle.name, home / "users" / bundle.name)
+    shelved = ReleasedBundle(home / "bundles" / bundle.name, home / "users" / bundle.name)
     _keep(bundle, shelved.bundle)
     _keep(users, shelved.users)
     return shelved
@@ -43,7 +43,7 @@ def choose(name: str, digest: str, home: Path) -> None:
     fresh.replace(note)
 
 
-def released(system: str, home: Path, bundle: Path | None = None) -> Release:
+def released(system: str, home: Path, bundle: Path | None = None) -> ReleasedBundle:
     """What answers for the system: its champion, or the given bundle folder of this home.
 
     Raises `NothingReleased` when there is none, or when its folder is gone.
@@ -55,7 +55,7 @@ def released(system: str, home: Path, bundle: Path | None = None) -> Release:
         raise NothingReleased(f"no bundle of {name} is released under {home}: run `shortlist train {system}` first, or give --bundle DIR")
     else:
         digest = json.loads(_note(name, home).read_text())["bundle"]
-    found = Release(bundle or home / "bundles" / digest, home / "users" / digest)
+    found = ReleasedBundle(bundle or home / "bundles" / digest, home / "users" / digest)
     for folder in (found.bundle, found.users):
         if not folder.is_dir():
             raise NothingReleased(f"{folder} is gone: run `shortlist train {system}` again, it goes on from the steps that are kept")

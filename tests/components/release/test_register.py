@@ -62,7 +62,7 @@ def test_the_first_is_champion_the_second_challenger_and_the_same_again_changes_
     assert again == second
     assert json.loads((tmp_path / "out" / "version.json").read_text()) == second
     assert champion(SYSTEM, str(home)) == home / "bundles" / "aaa"
-    assert releases.released("shop", home) == releases.Release(home / "bundles" / "aaa", home / "users" / "aaa")
+    assert releases.released("shop", home) == releases.ReleasedBundle(home / "bundles" / "aaa", home / "users" / "aaa")
 
 
 def test_a_refused_bundle_is_recorded_but_no_version(tmp_path: Path, home: Path) -> None:
