@@ -37,18 +37,12 @@ def test_a_history_is_its_events_in_any_order(events: list[tuple[int, float]]) -
     assert state.last_day.tolist() == [each[-1] for each in days.values()]
     assert state.decayed == pytest.approx(np.array([slow_decayed(each, each[-1]) for each in days.values()]), rel=1e-4)
     assert state.updated_day == max(day for _, day in events)
-    assert state.decayed_at(130.0) == pytest.approx(np.array([slow_decayed(each, 130.0) for each in days.values()]), rel=1e-4)
 
 
 def test_a_late_event_moves_the_first_day_back_and_counts_by_its_age() -> None:
     state = folded([(7, 90.0), (7, 30.0), (7, 60.0)])
     assert (state.first_day.item(), state.last_day.item(), state.counts.item()) == (30.0, 90.0, 3)
     assert state.decayed[0] == pytest.approx([1 + np.exp(-60 / tau) + np.exp(-30 / tau) for tau in TAUS_DAYS])
-
-
-def test_of_a_moment_before_the_last_event_nothing_is_less_than_it_was_then() -> None:
-    state = folded([(7, 90.0)])
-    assert state.decayed_at(80.0).tolist() == [[1.0] * len(TAUS_DAYS)]
 
 
 def test_the_latest_event_is_remembered_whatever_it_was() -> None:
