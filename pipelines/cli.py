@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines import bundles
+from pipelines import bundles, release_commands
 from pipelines.errors import one_paragraph
+from pipelines.release_commands import Registry, consult
 
 
 class Commands(TyperGroup):
@@ -26,6 +27,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 pipeline = typer.Typer(no_args_is_help=True, help="The learning loop as a Kubeflow pipeline.")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bundles.app, name="bundle")
+release_commands.add_to(app)
 
 System = Annotated[str, typer.Argument(help="name of a system, or path of a system file ending in .py", show_default=False)]
 Home = Annotated[Path, typer.Option(help="where results, bundles and the registry are kept")]
@@ -53,11 +55,12 @@ def train(
     refit: Annotated[bool, typer.Option("--refit", help="once judged, learn again from all rows and release that")] = False,
     with_served: WithServed = None,
     events: Events = "",
+    registry: Registry = "",
 ) -> None:
     """Run the whole loop in this process and register the bundle. What is already done is not done again."""
     from pipelines.loop import run_loop
 
-    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events)
+    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events, registry=registry)
 
 
 @pipeline.command("run")
@@ -105,10 +108,12 @@ def recommend(
     why: Annotated[bool, typer.Option("--why", help="with the sources and the score of each")] = False,
     home: Home = HOME,
     bundle: Bundle = None,
+    registry: Registry = "",
 ) -> None:
     """Print one user's list with a reason each."""
     from pipelines.answers import recommend as work
 
+    consult(system, home, bundle, registry)
     work(system, user, k=k, why=why, home=home, bundle=bundle)
 
 
@@ -120,10 +125,12 @@ def batch(
     discover: Annotated[bool, typer.Option("--discover", help="leave out what the user has had")] = False,
     home: Home = HOME,
     bundle: Bundle = None,
+    registry: Registry = "",
 ) -> None:
     """Write a list for every user."""
     from pipelines.answers import batch as work
 
+    consult(system, home, bundle, registry)
     work(system, out, per_user=per_user, discover=discover, home=home, bundle=bundle)
 
 
@@ -137,11 +144,13 @@ def serve(
     follow: Annotated[Path | None, typer.Option(help="release file to follow", show_default="release.json beside the events")] = None,
     home: Home = HOME,
     bundle: Bundle = None,
+    registry: Registry = "",
 ) -> None:
     """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
     from components.release.releases import released
     from serving.worker.run import serve as work
 
+    consult(system, home, bundle, registry)
     found = released(system, home, bundle)
     work(system, found.bundle, found.users, home, host=host, port=port, workers=workers, drain_seconds=drain_seconds, follow=follow)
 

@@ -35,10 +35,12 @@ def run_loop(
     runner: Runner = "process",
     with_served: bool | None = None,
     events: str = "",
+    registry: str = "",
 ) -> Run:
-    """Run the training pipeline, print the steps and the verdict. Exits 1 when the gate refused the bundle.
+    """Run the training pipeline, print the steps, the verdict and what answers now. Exits 1 when the gate refused the bundle.
 
     `with_served`: learn from what was served, too; None: where a server's log is under `home`. `events`: that log, if it is elsewhere.
+    `registry`: MLflow's address; empty: the file under `home`.
     """
     from pipelines.training import training
 
@@ -52,6 +54,7 @@ def run_loop(
         "fast": fast,
         "seed": seed,
         "events": served_log(system, home, with_served, events),
+        "tracking": registry,
     }
     run = _watched(training, arguments, runner, home)
     _print_steps(run)
@@ -59,6 +62,8 @@ def run_loop(
     verdict = json.loads((run.output("gate") / "gate.json").read_text())
     Console().print(verdict["sentence"], soft_wrap=True, highlight=False)
     _print_version(version, home)
+    if not refit or not verdict["passed"]:
+        print_served(system, version, home)
     if not verdict["passed"]:
         raise typer.Exit(1)
     if refit:
@@ -82,7 +87,9 @@ def _refit(arguments: Arguments, runner: Runner, home: Path) -> None:
 
     run = _watched(refit, {name: value for name, value in arguments.items() if name != "until"}, runner, home)
     _print_steps(run)
-    _print_version(json.loads((run.output("adopt") / "version.json").read_text()), home)
+    version = json.loads((run.output("adopt") / "version.json").read_text())
+    _print_version(version, home)
+    print_served(str(arguments["system"]), version, home)
 
 
 def _watched(pipeline: object, arguments: Arguments, runner: Runner, home: Path) -> Run:
@@ -118,3 +125,20 @@ def _print_version(version: dict[str, Any], home: Path) -> None:
         aliases = ", ".join(version["aliases"]) or "no alias"
         console.print(f"Registered as {version['name']} version {version['version']} ({aliases}).", soft_wrap=True, highlight=False)
     console.print(f"Bundle: {home / 'bundles' / str(version['bundle'])}", soft_wrap=True, highlight=False)
+
+
+def print_served(system: str, version: dict[str, Any], home: Path) -> None:
+    """What answers now under this home, and how to change that."""
+    from components.release.releases import chosen
+
+    name, digest = load_system(system).name, str(version["bundle"])
+    served = chosen(name, home)
+    if served == digest:
+        said = f"This bundle answers: `shortlist serve {system}`. `shortlist rollback {system}` goes back to the one before."
+    elif served is None:
+        said = f"Nothing answers for {name} yet."
+    elif version["version"]:
+        said = f"Bundle {served[:12]} still answers. `shortlist promote {system}` has this one answer; all: `shortlist history {system}`."
+    else:
+        said = f"Bundle {served[:12]} still answers."
+    Console().print(" ".join([said, version.get("remark", "")]).strip(), soft_wrap=True, highlight=False)

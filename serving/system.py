@@ -8,9 +8,10 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 Value = float | int | str | bool
+Promote = Literal["passed", "by hand"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class System:
     noun: str = "item"  # what one answer entry is called in a sentence
     verb: str = "chose"  # what a positive event is called in a sentence, past tense
     hybrid: bool = False  # True: pools come from the last `shortlist batch`, re-ranked in real time
+    promote: Promote = "by hand"  # who makes a bundle champion: the gate, or a person who moves the alias
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -99,6 +101,8 @@ class System:
         total = sum(source.share for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")
+        if self.promote not in get_args(Promote):
+            raise ValueError(f"system {self.name}: promote is {self.promote!r}, expected one of {', '.join(map(repr, get_args(Promote)))}")
         if not self.answer_size <= self.light_size <= self.pool_size:
             raise ValueError(
                 f"system {self.name}: expected answer_size <= light_size <= pool_size, "

@@ -20,7 +20,10 @@ def register(
     home: str,
     tracking: str,
     cause: str,
+    tables: Input[Artifact],
     features: Input[Artifact],
+    retrieval: Input[Artifact],
+    ranking: Input[Artifact],
     bundle: Input[Artifact],
     metrics: Input[Artifact],
     gate: Input[Artifact],
@@ -32,6 +35,7 @@ def register(
     from components.step import bundle_in, run_step, users_of
 
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
+    inputs |= {"tables": tables.path, "features": features.path, "retrieval": retrieval.path, "ranking": ranking.path}
     config = {"system": system, "home": home, "tracking": tracking}
     out.metadata.update(run_step("register", work, inputs, out.path, config, home=None))
     note_cause(cause, out.path, home, tracking)

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from components.release import releases as shelf
-from components.release.register import UnknownBundle, model_name, new_version, open_registry, version_of
+from components.release.making import Making
+from components.release.register import new_version
+from components.release.registry import CHAMPION, UnknownBundle, model_name, open_registry, version_of
+from components.release.succession import note
 from serving.system import System
 
 
@@ -30,18 +33,22 @@ def adopt(
         raise RefitRefused(f"the bundle learnt again from all rows is not adopted: {verdict['sentence']} The judged bundle {judged} stays")
     where = Path(home) if home else None
     name = model_name(system)
-    with open_registry(where, tracking) as client:
+    if where:
+        shelf.put(bundle, users, where)
+    with open_registry(where, tracking, alone=True) as client:
         twin = version_of(client, name, judged)
         if twin is None:
             raise UnknownBundle(f"{name} has no version of bundle {judged}: a bundle is learnt again only after its twin passed the gate")
-        kept = shelf.put(bundle, users, where) if where else None
         found = version_of(client, name, bundle.name)
         if found is None:
-            found = new_version(client, name, bundle.name, str(twin.run_id), kept.bundle if kept else bundle, judged=judged)
+            making = Making.again(bundle, twin.tags)
+            found = new_version(client, system, making, str(twin.run_id), bundle, users, judged, f"again/{bundle.name[:12]}/")
         for alias in client.get_model_version(name, twin.version).aliases:
             client.set_registered_model_alias(name, alias, found.version)
+            if alias == CHAMPION:
+                note(client, found)
         aliases = sorted(client.get_model_version(name, found.version).aliases)
-        if where and "champion" in aliases:
+        if where and CHAMPION in aliases:
             shelf.choose(system.name, bundle.name, where)
     record = {"name": name, "version": str(found.version), "aliases": aliases, "bundle": bundle.name, "run": twin.run_id, "judged": judged}
     out.mkdir(parents=True, exist_ok=True)

@@ -1,135 +1,130 @@
 """The registry's record: what was learnt and how it was judged in MLflow's tracking, the bundle as a version of `shortlist-<system>`.
 
-A bundle that passed the gate becomes `challenger`; the first one ever also `champion`. A person promotes by moving the alias.
-Registering the same bundle again finds its version instead of making another.
+The bundle and its users are uploaded to the run, so any machine that reaches the registry can answer from them. A bundle that passed the
+gate becomes `challenger`; the first one ever also `champion`, and with `promote="passed"` in the system file every one. Otherwise a person
+promotes by moving the alias. Registering the same bundle again finds its version instead of making another.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.release import releases as shelf
+from components.release.making import Making
+from components.release.page import description
+from components.release.registry import (
+    CHALLENGER,
+    CHAMPION,
+    ForeignVersion,
+    UnknownBundle,
+    digest_in,
+    holder,
+    model_name,
+    open_registry,
+    version_of,
+)
+from components.release.succession import crown
 from components.release.tracking import track
+from components.step import digest_of
 from serving.system import System
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+__all__ = ["UnknownBundle", "model_name", "open_registry", "register", "version_of"]
+
 
 def register(
-    system: System, bundle: Path, users: Path, metrics: Path, gate: Path, out: Path, home: str = "", tracking: str = ""
+    system: System,
+    bundle: Path,
+    users: Path,
+    metrics: Path,
+    gate: Path,
+    out: Path,
+    home: str = "",
+    tracking: str = "",
+    tables: Path | None = None,
+    features: Path | None = None,
+    retrieval: Path | None = None,
+    ranking: Path | None = None,
 ) -> dict[str, Any]:
     """Record the bundle, write `out/version.json` and return it: name, version, aliases, digest, run, whether the gate passed.
 
-    `tracking` is MLflow's address; empty: a SQLite file under `home`. `users` is the state table that belongs to the bundle.
+    `tracking` is MLflow's address; empty: a SQLite file under `home`. `users` is the state table that belongs to the bundle; the last four
+    are the folders of the steps that led to it. Raises `components.release.registry.RegistryUnavailable`.
     """
-    verdict = json.loads((gate / "gate.json").read_text())
-    digest = bundle.name
+    making = Making.of(bundle, metrics, gate, tables, features, retrieval, ranking)
     where = Path(home) if home else None
-    with open_registry(where, tracking) as client:
+    if where:
+        shelf.put(bundle, users, where)
+    with open_registry(where, tracking, alone=True) as client:
         name = model_name(system)
-        kept = shelf.put(bundle, users, where) if where else None
-        found = version_of(client, name, digest)
-        run = str(found.run_id) if found else track(client, system, bundle, metrics, verdict, where)
-        if found is None and verdict["passed"]:
-            found = new_version(client, name, digest, run, kept.bundle if kept else bundle)
-        aliases = _point(client, name, found) if verdict["passed"] else []
-        if where and "champion" in aliases:
-            shelf.choose(system.name, digest, where)
+        found = version_of(client, name, bundle.name)
+        run = str(found.run_id) if found else track(client, system, making, metrics, None if tracking else where)
+        if found is None and making.passed:
+            found = new_version(client, system, making, run, bundle, users)
+        aliases, remark = _point(client, system, found) if found and making.passed else ([], "")
+        if where and CHAMPION in aliases:
+            shelf.choose(system.name, bundle.name, where)
     record = {
         "name": name,
         "version": str(found.version) if found else None,
         "aliases": aliases,
-        "bundle": digest,
+        "bundle": bundle.name,
         "run": run,
-        "passed": verdict["passed"],
+        "passed": making.passed,
+        "remark": remark,
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "version.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return record
 
 
-def champion(system: System, home: str, tracking: str = "") -> Path | None:
-    """What a candidate has to beat: the champion's bundle, or the one judged in its place if it was learnt again from all rows.
+def new_version(
+    client: "MlflowClient", system: System, making: Making, run: str, bundle: Path, users: Path, judged: str = "", place: str = ""
+) -> "ModelVersion":
+    """Upload bundle and users to the run and make them a version; of two that were made at once the older one counts.
 
-    None when there is no champion yet. Raises `UnknownBundle` when the registry names a bundle whose folder is not under `home`.
+    `judged`: digest of the bundle that was judged in its place. `place`: folder of the run's artifacts, with a slash at its end.
     """
-    if not tracking and not (home and _store(Path(home)).is_file()):
-        return None  # nothing was ever registered: spares the 4 seconds of importing MLflow
-    with open_registry(Path(home) if home else None, tracking) as client:
-        digest = _digest_of(client, model_name(system), "champion", tag="judged")
-    if digest is None:
-        return None
-    bundle = Path(home) / "bundles" / digest
-    if not bundle.is_dir():
-        raise UnknownBundle(
-            f"the champion of {system.name} is bundle {digest}, but {bundle} is not there: bring it back, or move the alias in MLflow"
-        )
-    return bundle
+    name = model_name(system)
+    client.log_artifacts(run, str(bundle), f"{place}bundle")
+    client.log_artifacts(run, str(users), f"{place}users")
+    if not client.search_registered_models(f"name = '{name}'"):
+        _create_model(client, name)
+    tags = {"bundle": bundle.name, "users": digest_of(users), "judged": judged or bundle.name, **making.tags()}
+    told = description(system, making, judged)
+    made = client.create_model_version(name, source=f"runs:/{run}/{place}bundle", run_id=run, tags=tags, description=told)
+    oldest = version_of(client, name, bundle.name)
+    if oldest is not None and oldest.version != made.version:
+        client.delete_model_version(name, made.version)
+        return oldest
+    return made
 
 
-class UnknownBundle(ValueError):
-    """The registry names a bundle that is not here."""
-
-
-def model_name(system: System) -> str:
-    """What the registry calls the system's model."""
-    return f"shortlist-{system.name}"
-
-
-def _store(home: Path) -> Path:
-    return home / "mlflow.db"
-
-
-@contextmanager
-def open_registry(home: Path | None, tracking: str) -> Iterator["MlflowClient"]:
-    """A client of the tracking server, or of the SQLite file under `home`. MLflow's own news stays at home."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    if not tracking and home is None:
-        raise ValueError("registering needs a home or MLflow's address: give --home, or the pipeline's parameter `tracking`")
-    if not tracking and home is not None:
-        home.mkdir(parents=True, exist_ok=True)
-        tracking = f"sqlite:///{_store(home)}"
-    from mlflow import MlflowClient
-
-    yield MlflowClient(tracking_uri=tracking, registry_uri=tracking)
-
-
-def version_of(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
-    found = client.search_model_versions(f"name = '{name}' and tags.bundle = '{digest}'")
-    return found[0] if found else None
-
-
-def _digest_of(client: "MlflowClient", name: str, alias: str, tag: str = "bundle") -> str | None:
+def _create_model(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, alias).tags[tag]
+        client.create_registered_model(
+            name, description="Bundles of Shortlist. What `champion` points at answers; `challenger` passed last."
+        )
     except MlflowException as problem:
-        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None  # no such model yet, or no such alias
-        raise
+        if problem.error_code != "RESOURCE_ALREADY_EXISTS":  # another run was first
+            raise
 
 
-def new_version(client: "MlflowClient", name: str, digest: str, run: str, source: Path, judged: str = "") -> "ModelVersion":
-    """A version of the model that is the bundle at `source`; `judged`: the bundle that was judged in its place."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    return client.create_model_version(name, source=str(source), run_id=run, tags={"bundle": digest, "judged": judged or digest})
-
-
-def _point(client: "MlflowClient", name: str, version: "ModelVersion | None") -> list[str]:
-    """Move `challenger` to the version, `champion` only if nobody holds it. Returns the aliases the version has now."""
-    if version is None:
-        return []
-    holder = _digest_of(client, name, "champion")
-    if holder is None:
-        client.set_registered_model_alias(name, "champion", version.version)
-    if holder != version.tags["bundle"]:
-        client.set_registered_model_alias(name, "challenger", version.version)
-    return sorted(client.get_model_version(name, version.version).aliases)
+def _point(client: "MlflowClient", system: System, version: "ModelVersion") -> tuple[list[str], str]:
+    """Move the aliases the version has earned. Returns those it has now, and what a person should know."""
+    name, remark = model_name(system), ""
+    try:
+        champion = holder(client, name, CHAMPION)
+        reigning = champion is not None and digest_in(champion) == digest_in(version)
+        if champion is None or (system.promote == "passed" and not reigning):
+            crown(client, version)
+    except ForeignVersion as problem:  # somebody's decision: not ours to undo
+        reigning, remark = False, str(problem)
+    if not reigning:
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return sorted(client.get_model_version(name, version.version).aliases), remark

@@ -2,14 +2,55 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.release import register
+from components.release.fetch import NotFetched, bring, bundle_fault
+from components.release.registry import CHAMPION, ForeignVersion, address, digest_in, exists, holder, model_name, open_registry, version_of
+from components.release.releases import chosen, place_of
 from serving.system import System
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def champion(system: System, out: Path, home: str = "", tracking: str = "") -> None:
-    """Put the champion's bundle at `out/<digest>/`; leave `out` empty when there is none yet."""
+    """Put the bundle a candidate has to beat at `out/<digest>/`: the champion's, or the one judged in its place if it was learnt again
+    from all rows. Leave `out` empty when there is no champion yet.
+
+    Where the alias points at what is none of ours, or cannot be fetched, what answers under `home` stands in, and the log says so.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    bundle = register.champion(system, home, tracking)
-    if bundle is not None:
-        shutil.copytree(bundle, out / bundle.name)
+    where = Path(home) if home else None
+    if not exists(where, tracking):
+        return
+    with open_registry(where, tracking) as client:
+        try:
+            _reigning(client, system, out, where, address(where, tracking))
+        except (ForeignVersion, NotFetched) as problem:
+            _stand_in(system, out, where, problem)
+
+
+def _reigning(client: "MlflowClient", system: System, out: Path, home: Path | None, registry: str) -> None:
+    found = holder(client, model_name(system), CHAMPION)
+    if found is None:
+        return
+    digest = found.tags.get("judged") or digest_in(found)
+    judged = found if digest == digest_in(found) else version_of(client, model_name(system), digest)
+    if judged is None:
+        raise NotFetched(f"version {found.version} was judged as bundle {digest}, of which the registry has no version")
+    digest = digest_in(judged)
+    if home is not None and place_of(digest, home).bundle.is_dir():
+        shutil.copytree(place_of(digest, home).bundle, out / digest)
+        return
+    bring(str(judged.source), out / digest, registry, lambda folder: bundle_fault(system, folder, digest), "it is not there")
+
+
+def _stand_in(system: System, out: Path, home: Path | None, problem: Exception) -> None:
+    """What answers under this home is what a new bundle would replace. Raises the problem when nothing does."""
+    if home is None:
+        raise problem
+    digest = chosen(system.name, home)
+    if digest is None or not place_of(digest, home).bundle.is_dir():
+        raise problem
+    print(f"{problem}. The candidate is compared with what answers here: bundle {digest}", flush=True)
+    shutil.copytree(place_of(digest, home).bundle, out / digest)

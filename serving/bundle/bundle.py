@@ -35,6 +35,7 @@ from serving.system import System
 Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request", "cross" -> (name, dtype) in order
 FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
+_NOT_ANSWERED_BY = ("promote",)  # of a system's settings: who releases a bundle says nothing of what it answers
 
 
 class BadBundle(ValueError):
@@ -49,7 +50,8 @@ def settings_of(system: System) -> dict[str, Any]:
     """The system file as plain values, as bundle.json keeps it; a rule is its kind and its settings."""
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
-    return json.loads(json.dumps({sizes.get(name, name): value for name, value in values.items()}, default=dict))
+    told = {sizes.get(name, name): value for name, value in values.items() if name not in _NOT_ANSWERED_BY}
+    return json.loads(json.dumps(told, default=dict))
 
 
 def write_bundle(parts: Mapping[str, Path], manifest: Mapping[str, Any], out: Path) -> Path:
