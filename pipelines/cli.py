@@ -56,11 +56,18 @@ def train(
     with_served: WithServed = None,
     events: Events = "",
     registry: Registry = "",
+    alone: Annotated[bool, typer.Option("--alone", help="not while another training with --alone is at work")] = False,
 ) -> None:
     """Run the whole loop in this process and register the bundle. What is already done is not done again."""
+    from contextlib import nullcontext
+
+    from components.home import one_training
     from pipelines.loop import run_loop
 
-    run_loop(system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events, registry=registry)
+    with one_training(home, Path(system).stem) if alone else nullcontext():
+        run_loop(
+            system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events, registry=registry
+        )
 
 
 @pipeline.command("run")
@@ -141,17 +148,20 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on")] = 8080,
     workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
     drain_seconds: Annotated[float, typer.Option(min=0.0, help="told to stop, go on answering this long while not ready")] = 3.0,
-    follow: Annotated[Path | None, typer.Option(help="release file to follow", show_default="release.json beside the events")] = None,
+    follow: Annotated[Path | None, typer.Option(help="release file to follow", show_default="as `shortlist sync` writes it")] = None,
     home: Home = HOME,
     bundle: Bundle = None,
     registry: Registry = "",
 ) -> None:
     """Answer over HTTP: POST /v1/recommendations, POST /v1/events, /healthz, /readyz, /metrics."""
-    from components.release.releases import released
+    from components.release.releases import release_file, released
+    from serving.system import load_system
     from serving.worker.run import serve as work
 
     consult(system, home, bundle, registry)
     found = released(system, home, bundle)
+    if bundle is None and follow is None:
+        follow = release_file(load_system(system).name, home)  # `shortlist sync` and `promote` replace it
     work(system, found.bundle, found.users, home, host=host, port=port, workers=workers, drain_seconds=drain_seconds, follow=follow)
 
 

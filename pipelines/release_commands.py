@@ -16,7 +16,7 @@ Registry = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Give the program these commands."""
-    for command in (sync, promote, rollback, history):
+    for command in (sync, promote, rollback, history, clean, schedule):
         app.command()(command)
 
 
@@ -81,6 +81,36 @@ def history(system: SystemName, registry: Registry = "", home: Home = HOME) -> N
         aliases, answers = ", ".join(line.aliases), "yes" if line.answers else ""
         table.add_row(line.version, line.bundle[:12], registered, aliases, line.since[:16].replace("T", " "), answers, line.sentence)
     Console().print(table)
+
+
+def clean(
+    keep: Annotated[int, typer.Option(min=0, help="runs to keep, with everything they need")] = 3,
+    home: Home = HOME,
+) -> None:
+    """Take away what neither a release nor the last runs need."""
+    from pipelines.clean import clean as work
+
+    done = work(home, keep)
+    typer.echo(f"{done.folders} folders taken away, {done.freed_bytes / 1e6:,.1f} MB freed; {done.kept_runs} runs and what answers stay.")
+
+
+def schedule(
+    system: SystemName,
+    daily: Annotated[str, typer.Option("--daily", help="every day at this time of this machine, like 03:00")] = "",
+    weekly: Annotated[str, typer.Option("--weekly", help="on these days only, like sun or mon,thu; at --daily's time, or 03:00")] = "",
+    data: Annotated[Path | None, typer.Option(help="folder with your own tables", show_default=False)] = None,
+    registry: Registry = "",
+    home: Home = HOME,
+) -> None:
+    """Print the lines for cron that train this system again, one training at a time."""
+    from pipelines.schedule import cron_lines
+    from serving.system import load_system
+
+    load_system(system)  # refuses a system that is not there
+    options = [*(("--data", str(data.resolve())) if data else ()), *(("--registry", registry) if registry else ())]
+    system = str(Path(system).resolve()) if system.endswith(".py") else system
+    for line in cron_lines(system, daily or "03:00", weekly or "daily", home, options, Path.cwd()):
+        typer.echo(line)
 
 
 def consult(system: str, home: Path, bundle: Path | None, registry: str) -> None:

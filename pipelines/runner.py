@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from components.home import occupied
 from components.step import IMAGE
 from pipelines.journal import Journal
 
@@ -50,12 +51,12 @@ def run_pipeline(pipeline: Any, arguments: Arguments, runner: Runner, home: Path
     Raises `StepFailed` with a step's own message, `StepBroke` when a step died of something else.
     """
     home = home.resolve()
-    folder = home / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{pipeline.name}"
+    folder = home / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}-{pipeline.name}"  # two may start at once
     folder.mkdir(parents=True)
     arguments = {**arguments, "home": str(home)}
     journal = Journal(folder / "log.txt", show)
     try:
-        with journal, redirect_stdout(journal), redirect_stderr(journal):
+        with occupied(home), journal, redirect_stdout(journal), redirect_stderr(journal):
             _RUNNERS[runner](pipeline, arguments, folder)
     except RuntimeError as problem:
         raise _explained(problem, folder) from problem

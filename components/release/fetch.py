@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.home import occupied
 from components.release.registry import digest_in
 from components.release.releases import ReleasedBundle, move_in, place_of
 from components.step import digest_of
@@ -28,6 +29,11 @@ def fetch(system: System, version: "ModelVersion", home: Path, tracking: str) ->
     `tracking` is where the registry is, as MLflow writes it. Raises `NotFetched` when a download fails, is damaged, or is another system's
     bundle; what lies in the cache is then as it was.
     """
+    with occupied(home):
+        return _fetched(system, version, home, tracking)
+
+
+def _fetched(system: System, version: "ModelVersion", home: Path, tracking: str) -> Release:
     digest = digest_in(version)
     place = place_of(digest, home)
     if fault := bundle_fault(system, place.bundle, digest):

@@ -1,0 +1,82 @@
+"""The alias moved in MLflow and moved back: a running server answers from the bundle it names, and no request is lost meanwhile."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.release.registry import open_registry
+from components.release.releases import release_file
+from serving.worker.options import Options
+from tests.components.release.made import Made
+from tests.serving.servers import NOON, Running, running, until
+from tests.serving.tiny_bundle import SYSTEM_FILE
+
+A_SECOND = 50
+Answer = tuple[int, str, float]  # status, the bundle's digest, when on the monotonic clock
+
+
+@contextmanager
+def traffic(server: Running) -> Iterator[list["Future[Answer]"]]:
+    """Requests at a fixed rate, whatever becomes of them, until the block ends."""
+    stop, sent = threading.Event(), list["Future[Answer]"]()
+
+    def one(number: int) -> Answer:
+        status, body = server.ask("POST", "/v1/recommendations", {"user_id": f"u{number % 12:02}"})
+        return status, body.get("bundle", "") if isinstance(body, dict) else "", time.monotonic()
+
+    def send() -> None:
+        began = time.monotonic()
+        while not stop.wait(max(0.0, began + len(sent) / A_SECOND - time.monotonic())):
+            sent.append(pool.submit(one, len(sent)))
+
+    with ThreadPoolExecutor(32) as pool:
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield sent
+        finally:
+            stop.set()
+            sender.join()
+
+
+@contextmanager
+def watching(home: Path) -> Iterator[None]:
+    """`shortlist sync --watch`, in a process of its own."""
+    line = [sys.executable, "-m", "pipelines", "sync", str(SYSTEM_FILE), "--watch", "--every", "0.5", "--home", str(home)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("version 1 of shortlist-tiny answers")
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def test_the_served_digest_follows_the_alias_and_back_and_no_request_fails(
+    two: tuple[Made, Made], home: Path, tmp_path: Path, record_property
+) -> None:
+    for made in two:
+        made.register(tmp_path / "out", home)
+    options = Options(
+        system=str(SYSTEM_FILE), follow=release_file("tiny", home), events=f"dir:{tmp_path / 'events'}", clock=NOON, log_level="error"
+    )
+    took: list[float] = []
+    with running(options) as server, watching(home), traffic(server) as sent, open_registry(home, "") as client:
+        for version, made in (("2", two[1]), ("1", two[0])):
+            moved = time.monotonic()
+            client.set_registered_model_alias("shortlist-tiny", "champion", version)
+            until(lambda made=made: any(future.result()[1] == f"sha256:{made.digest}" for future in sent[-50:] if future.done()), 60)
+            told = (future.result() for future in sent if future.done())
+            took.append(min(when for _, digest, when in told if digest == f"sha256:{made.digest}" and when > moved) - moved)
+    answers = [future.result() for future in sent]
+    assert len(answers) >= A_SECOND
+    assert [status for status, *_ in answers if status != 200] == []
+    record_property("seconds until the served digest followed", took)
+    print(f"{len(answers)} requests, 0 failed; followed after {took[0]:.1f} and {took[1]:.1f} s")
+    assert max(took) < 10
