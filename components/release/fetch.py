@@ -33,7 +33,7 @@ def fetch(system: System, version: "ModelVersion", home: Path, tracking: str) ->
         return _fetched(system, version, home, tracking)
 
 
-def _fetched(system: System, version: "ModelVersion", home: Path, tracking: str) -> Release:
+def _fetched(system: System, version: "ModelVersion", home: Path, tracking: str) -> ReleasedBundle:
     digest = digest_in(version)
     place = place_of(digest, home)
     if fault := bundle_fault(system, place.bundle, digest):
