@@ -45,7 +45,7 @@ def recorded(request_id: str, home: Path) -> "Record":
     """The record of a request, from any server that ran under `home`."""
     from serving.exposures.log import ExposureLog
 
-    for folder in sorted({file.parent for file in home.rglob("*.exposures")}):
+    for folder in sorted({file.parent for file in home.rglob("full.sqlite")}):
         log = ExposureLog(folder)
         try:
             found = log.find(request_id)
@@ -53,4 +53,7 @@ def recorded(request_id: str, home: Path) -> "Record":
             log.close()
         if found is not None:
             return found
-    raise NoSuchAnswer(f"no answer {request_id!r} is in the exposure logs under {home}: it is too old, or another server gave it")
+    raise NoSuchAnswer(
+        f"no answer {request_id!r} is in the exposure logs under {home}: it is too old, another server gave it, or its full record was not "
+        "in the sample (--exposures-sample)"
+    )

@@ -1,80 +1,123 @@
-"""The exposure log: what was shown to whom, from what, and how it came about; enough to explain any answer and to give it again.
+"""The exposure log: of every answer what was shown, of some how it came about; enough to learn from, to explain and to give again.
 
-Append-only segments in one folder, shared by all workers: each process writes its own files, any process reads all of them. A record is
-length, checksum, name and a MessagePack body; a record cut short by a crash ends its segment and harms nothing before it.
 Writing is not on a request's way: `keep` puts the record, made while all of it is in the processor's cache, into a bounded queue; a
-thread names, sums and writes what has gathered, some ten times a second. When the queue is full or the disk refuses, the answer is counted
-in `dropped` or `failed` and forgotten; it is never delayed.
-Users whose consent is minimal are logged without their id.
+thread writes what has gathered, some ten times a second (`serving/exposures/tables.py`). When the queue is full or the disk refuses, the
+answer is counted in `dropped` or `failed` and forgotten; it is never delayed, and nothing here makes it fail.
+The full record is kept of whatever was degraded, of one answer in `1 / sample`, and of one a second besides, so that a quiet server
+can explain everything. Users whose consent is minimal are logged without their id.
 """
 
-import os
-import struct
+import sqlite3
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Iterator
-from hashlib import blake2b
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from serving.exposures.record import Record, record_of
+from serving.exposures.shown import Exposure, shown_of
+from serving.exposures.tables import FULL, SHOWN, Release, Table, find, found_shown, name_of
 from serving.query import Answer
+from serving.system import System
 
-_HEADER = struct.Struct("<IIQ")  # body length, CRC-32 of the body, name of the request
 _GATHER_SECONDS = 0.1  # records wait this long for others while they come; the first after a pause does not
 _MANY = 64  # waiting records that wake the writer at once
 _PAUSE_SECONDS = 1.0  # after the disk refused
-
+_SPARE_A_SECOND, _SPARE = 1.0, 60.0  # full records beyond the sample: how many a second, and saved up in a pause
+_NAMES = 1 << 64
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 
 
-class ExposureLog:
-    """The log of one folder. `segment_bytes`: size of one file; `max_bytes`: of all, the oldest files go first."""
+class Keeping(NamedTuple):
+    """How much is kept, and how long."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int = 16 << 20, max_bytes: int = 512 << 20, waiting: int = 256) -> None:
-        self.folder = folder
+    sample: float = 0.01  # share of answers whose full record is kept
+    days: float = 90.0  # of either kind
+    shown_bytes: int = 4 << 30  # of the slim records: some 16 million answers
+    full_bytes: int = 512 << 20
+
+
+class _Waiting(NamedTuple):
+    request_id: str
+    release: Release
+    shown: bytes
+    full: bytes | None
+
+
+class ExposureLog:
+    """The log of one folder."""
+
+    def __init__(
+        self, folder: Path, keeping: Keeping | None = None, *, waiting: int = 1024, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self._keeping, self._clock = folder, keeping or Keeping(), clock
         self.dropped = self.failed = self.written = 0  # answers: queue full, disk refused, in the log
-        self._segment_bytes, self._max_bytes = segment_bytes, max_bytes
         self._room = waiting
-        self._queue: deque[tuple[str, bytes] | threading.Event | None] = deque()
+        self._spare, self._spared_at = _SPARE, clock()
+        self._queue: deque[_Waiting | threading.Event | None] = deque()
         self._wake = threading.Event()
         self._asleep = True  # the writer waits until it is woken, not for a moment
-        self._file: int | None = None
-        self._size = 0
-        self._number = 0
-        self._refused_at = -_PAUSE_SECONDS
+        self._tables: tuple[Table, Table] | None = None
+        self._refused_at = float("-inf")
         self._thread = threading.Thread(target=self._write, name="exposures", daemon=True)
         self._thread.start()
 
-    def keep(self, answer: Answer) -> None:
-        """Take an answer to be written. Never waits, never fails."""
+    def keep(self, answer: Answer, system: System) -> None:
+        """Take an answer to be written. Never waits, never raises."""
         waiting = len(self._queue)
         if waiting >= self._room:
             self.dropped += 1
             return
         try:
-            self._queue.append((answer.request_id, _encode(record_of(answer))))
-        except (ValueError, TypeError):
+            shown = _encode(shown_of(answer, system))
+            full = _encode(record_of(answer)) if self._is_sampled(answer) else None
+            self._queue.append(_Waiting(answer.request_id, Release(answer.bundle, system.kinds), shown, full))
+        except Exception:  # noqa: BLE001 -- whatever is wrong with a record, its answer goes out
             self.failed += 1
             return
         if self._asleep or waiting == _MANY:
             self._wake.set()
 
+    def _is_sampled(self, answer: Answer) -> bool:
+        """Whether the full record is kept: by the request's name, so that all workers and a later look agree, or as one to spare."""
+        if answer.degraded is not None or name_of(answer.request_id) % _NAMES < self._keeping.sample * _NAMES:
+            return True
+        now = self._clock()
+        self._spare = min(self._spare + (now - self._spared_at) * _SPARE_A_SECOND, _SPARE)
+        self._spared_at = now
+        if self._spare < 1:
+            return False
+        self._spare -= 1
+        return True
+
     def find(self, request_id: str) -> Record | None:
-        """The record of a request, from any process's segments; None when it is not, or no longer, there."""
+        """The full record of a request, from any process; None when none was kept, or no longer is."""
         self.flush()
-        name = _name(request_id)
-        for path in sorted(self.folder.glob("*.exposures"), key=_age, reverse=True):
-            for body in _bodies(path, name):
+        try:
+            for _, body, _ in find(self.folder, FULL, request_id):
                 record = _decode(body)
                 if record.request.request_id == request_id:
                     return record
+        except (sqlite3.Error, OSError, msgspec.DecodeError):
+            return None  # a damaged file explains nothing; `failed` tells of it when it is next written
         return None
+
+    def shown(self, request_id: str) -> Exposure | None:
+        """What was shown; None when it is not, or no longer, there."""
+        self.flush()
+        try:
+            return found_shown(self.folder, request_id)
+        except (sqlite3.Error, OSError, msgspec.DecodeError):
+            return None
+
+    def counters(self) -> dict[str, int]:
+        """Answers by what became of their records; they only grow."""
+        return {"written": self.written, "dropped": self.dropped, "failed": self.failed}
 
     def flush(self, seconds: float = 1.0) -> bool:
         """Wait until what was taken before is written; False when that takes longer."""
@@ -94,99 +137,50 @@ class ExposureLog:
             self._wake.wait(None if self._asleep else _GATHER_SECONDS)
             self._wake.clear()
             batch = [self._queue.popleft() for _ in range(len(self._queue))]
-            self._append([entry for entry in batch if isinstance(entry, tuple)])
+            self._append([entry for entry in batch if isinstance(entry, _Waiting)])
             for entry in batch:
                 if isinstance(entry, threading.Event):
                     entry.set()
             if None in batch:
-                self._end_segment()
+                self._close_tables()
                 return
             self._asleep = not batch
             if self._asleep and self._queue:  # came before we said that we sleep
                 self._wake.set()
 
-    def _append(self, records: list[tuple[str, bytes]]) -> None:
-        """Write records in one call, or count them as failed."""
+    def _append(self, records: list[_Waiting]) -> None:
+        """Write records, or count them as failed."""
         if not records:
             return
         if time.monotonic() - self._refused_at < _PAUSE_SECONDS:
             self.failed += len(records)
             return
-        data = b"".join([part for name, body in records for part in (_HEADER.pack(len(body), zlib.crc32(body), _name(name)), body)])
-        size = len(data)
         try:
-            file = self._segment()
-            while data:
-                data = data[os.write(file, data) :]
-        except OSError:
+            shown, full = self._tables = self._tables or self._open()
+            shown.add([(one.request_id, one.release, one.shown) for one in records])
+            some = [(one.request_id, one.release, one.full) for one in records if one.full is not None]
+            if some:
+                full.add(some)
+        except (sqlite3.Error, OSError):
             self.failed += len(records)
             self._refused_at = time.monotonic()
-            self._end_segment()
+            self._close_tables()
             return
-        self._size += size
         self.written += len(records)
 
-    def _segment(self) -> int:
-        """The open segment; a new one when there is none or it is full."""
-        if self._file is not None and self._size >= self._segment_bytes:
-            self._end_segment()
-        while self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._number += 1
-            path = self.folder / f"{os.getpid():08d}-{self._number:06d}.exposures"
+    def _open(self) -> tuple[Table, Table]:
+        keeping = self._keeping
+        shown = Table(self.folder / SHOWN, keeping.shown_bytes, keeping.days)
+        try:
+            return shown, Table(self.folder / FULL, keeping.full_bytes, keeping.days)
+        except BaseException:
+            shown.close()
+            raise
+
+    def _close_tables(self) -> None:
+        tables, self._tables = self._tables, None
+        for table in tables or ():
             try:
-                self._file, self._size = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600), 0
-            except FileExistsError:
-                continue  # an earlier process of that number wrote it
-            self._let_go()
-        return self._file
-
-    def _end_segment(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _let_go(self) -> None:
-        """Remove the oldest segments beyond `max_bytes`, leaving room for the one just begun."""
-        paths = sorted(self.folder.glob("*.exposures"), key=_age)
-        total = sum(_size(path) for path in paths) + self._segment_bytes
-        for path in paths[:-1]:
-            if total <= self._max_bytes:
-                return
-            total -= _size(path)
-            path.unlink(missing_ok=True)
-
-
-def _bodies(path: Path, name: int) -> Iterator[bytes]:
-    """Whole records of that name in a segment."""
-    try:
-        with path.open("rb") as file:
-            while len(head := file.read(_HEADER.size)) == _HEADER.size:
-                length, checksum, found = _HEADER.unpack(head)
-                if found != name:
-                    file.seek(length, os.SEEK_CUR)
-                    continue
-                body = file.read(length)
-                if len(body) == length and zlib.crc32(body) == checksum:
-                    yield body
-    except FileNotFoundError:
-        return  # let go by another process meanwhile
-
-
-def _name(request_id: str) -> int:
-    return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest(), "little")
-
-
-def _age(path: Path) -> tuple[int, str]:
-    """Sort key, oldest first; a file removed meanwhile counts as oldest."""
-    try:
-        return path.stat().st_mtime_ns, path.name
-    except FileNotFoundError:
-        return 0, path.name
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+                table.close()
+            except sqlite3.Error:  # what could not be written was counted already
+                continue

@@ -17,6 +17,7 @@ import numpy as np
 from serving.bundle.arrays import Rows
 from serving.exposures.explain import explain
 from serving.exposures.log import ExposureLog
+from serving.exposures.shown import story
 from serving.query import Answer, Candidates, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
@@ -117,13 +118,18 @@ class Ladder:
         if self.caches is not None and rung in ("full", "light"):
             self.plain.run("cache", self.caches.lists.put, request.user_id, ranked.rows[:_LIST_LENGTH].copy(), otherwise=lambda: None)
         if self.exposures is not None:
-            self.plain.run("exposure", self.exposures.keep, answer, otherwise=lambda: None)
+            self.plain.run("exposure", self.exposures.keep, answer, self.system, otherwise=lambda: None)
         return answer
 
     def why(self, request_id: str) -> dict[str, Any] | None:
         """How an answer came about; None when the exposure log does not hold it."""
-        record = self.exposures.find(request_id) if self.exposures is not None else None
-        return explain(self.recommender, record) if record is not None else None
+        if self.exposures is None:
+            return None
+        record = self.exposures.find(request_id)
+        if record is not None:
+            return explain(self.recommender, record)
+        shown = self.exposures.shown(request_id)
+        return story(shown) if shown is not None else None
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""

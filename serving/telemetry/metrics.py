@@ -109,6 +109,9 @@ class Metrics:
         self.behind = Gauge(
             "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="livesum", **more
         ).labels(label)
+        kept = Gauge("exposures", "answers by what became of their exposure record", ["bundle", "outcome"], multiprocess_mode="livesum", **more)
+        self._exposures = _Children(kept, label)
+        self._exposed: Callable[[], Mapping[str, int]] = dict
         self.release_refused = Gauge(
             "release_refused", "1 while the newest release is not what is answered from", ["bundle"], multiprocess_mode="livemax", **more
         ).labels(label)
@@ -163,7 +166,13 @@ class Metrics:
         """Read these counters and breaker states whenever the metrics are asked for."""
         self._watched = (caches, breakers)
 
+    def watch_exposures(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Read these counts of the exposure log whenever the metrics are flushed."""
+        self._exposed = counters
+
     def _look(self) -> None:
+        for outcome, number in self._exposed().items():
+            self._exposures[outcome,].set(number)
         if self._watched is not None:
             caches, breakers = self._watched
             for name, counters in caches().items():

@@ -77,7 +77,8 @@ def assemble(options: Options, log: Any) -> Parts:
 def _front(options: Options, log: Any, system: System, recommender: Recommender, metrics: Metrics) -> Parts:
     """A server that users ask: the whole recommender, or one whose halves are elsewhere."""
     bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
-    exposures = ExposureLog(options.exposures or options.home / "exposures")
+    exposures = ExposureLog(options.exposures or options.home / "exposures", options.keeping)
+    metrics.watch_exposures(exposures.counters)
     caches = Caches(bundle.digest, time.monotonic)
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
     plain = Plain(metrics.plain, log)

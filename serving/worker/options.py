@@ -8,6 +8,8 @@ from typing import Literal
 import tyro
 from tyro.conf import FlagConversionOff
 
+from serving.exposures.log import Keeping
+
 Role = Literal["fused", "retrieval", "ranking", "recommender"]
 Kernel = Literal["auto", "native", "pure"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -29,6 +31,9 @@ class Options:
     state: str = ""  # sqlite:PATH or redis://…; empty: sqlite beside the events
     events: str = ""  # dir:PATH or kafka://HOST:PORT/TOPIC; empty: dir:.shortlist/serving
     exposures: Path | None = None  # folder of the exposure log; none: beside the events
+    exposures_sample: float = Keeping().sample  # share of answers whose full record is kept; of all others what was shown
+    exposures_days: float = Keeping().days  # that exposures are kept
+    exposures_mb: int = Keeping().shown_bytes >> 20  # that what was shown may take; full records an eighth of it more
     keys: Path | None = None  # keys file (serving/http/auth.py); none: everybody may ask
     clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
     retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)
@@ -50,6 +55,11 @@ class Options:
     def home(self) -> Path:
         """Where what the server writes goes when no other place is named."""
         return Path(self.events.removeprefix("dir:")) if self.events.startswith("dir:") else Path(".shortlist/serving")
+
+    @property
+    def keeping(self) -> Keeping:
+        """How much of the exposures is kept, and how long."""
+        return Keeping(self.exposures_sample, self.exposures_days, self.exposures_mb << 20, self.exposures_mb << 17)
 
     @property
     def state_url(self) -> str:

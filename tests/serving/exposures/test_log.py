@@ -1,6 +1,10 @@
-"""The exposure log keeps every answer it can, delays none, and gives each back."""
+"""The exposure log keeps what every answer showed, delays none, and explains a sample."""
 
 import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +13,14 @@ import pytest
 
 from serving.bundle.bundle import OtherBundle
 from serving.exposures.explain import explain, replay
-from serving.exposures.log import ExposureLog
+from serving.exposures.log import ExposureLog, Keeping
 from serving.exposures.record import record_of
+from serving.exposures.shown import user_key
+from serving.exposures.tables import Release, Table, find, read_shown
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.resilience.cache import Caches
+from serving.rules.specs import exposure_floor
 from serving.state.user_state import UserState
 from tests.serving.resilience.test_breaker import Clock
 from tests.serving.resilience.test_ladder import ladder_of
@@ -82,46 +89,144 @@ def test_another_process_reads_what_was_written(recommender: Recommender, tmp_pa
     other.close()
 
 
-def test_a_record_cut_short_by_a_crash_harms_nothing_before_it(recommender: Recommender, tmp_path: Path) -> None:
-    log = ExposureLog(tmp_path)
+def test_what_was_shown_is_read_by_time_and_from_where_the_last_reading_ended(recommender: Recommender, tmp_path: Path) -> None:
+    log = ExposureLog(tmp_path, Keeping(sample=0.0))
     ladder = ladder_of(recommender, exposures=log)
-    ask(ladder, 3, "first")
-    ask(ladder, 4, "second")
+    answers = [
+        ladder.answer(Request(f"u{number:02}", 10, DAY + number / 10, f"r{number}", place="north"), STATES[number]) for number in range(5)
+    ]
     log.close()
-    (segment,) = tmp_path.glob("*.exposures")
-    content = segment.read_bytes()
-    segment.write_bytes(content[:-10])
-    after = ExposureLog(tmp_path)
-    assert after.find("first") is not None
-    assert after.find("second") is None
-    ask(ladder_of(recommender, exposures=after), 5, "third")  # goes into a segment of its own
-    assert after.find("third") is not None
-    after.close()
+    found = list(read_shown(tmp_path))
+    assert [one.request_id for one in found] == [f"r{number}" for number in range(5)]
+    for one, answer in zip(found, answers, strict=True):
+        assert one.user_key == user_key(f"u{one.request_id[1:]:0>2}")
+        assert (one.bundle, one.rung, one.place) == (recommender.bundle.digest, "full", "north")
+        assert [(item.item_id, item.position, set(item.sources)) for item in one.items] == [
+            (entry.item_id, position, set(entry.sources)) for position, entry in enumerate(answer.items)
+        ]
+        assert {item.propensity for item in one.items} == {1.0}
+    assert [one.request_id for one in read_shown(tmp_path, since_day=DAY + 0.25)] == ["r3", "r4"]
+    assert [one.request_id for one in read_shown(tmp_path, after=found[1].seq)] == ["r2", "r3", "r4"]
+    assert list(read_shown(tmp_path / "never written")) == []
 
 
-def test_a_damaged_record_is_not_believed(recommender: Recommender, tmp_path: Path) -> None:
-    log = ExposureLog(tmp_path)
-    ask(ladder_of(recommender, exposures=log), 3, "r")
-    log.close()
-    (segment,) = tmp_path.glob("*.exposures")
-    content = bytearray(segment.read_bytes())
-    content[len(content) // 2] ^= 1
-    segment.write_bytes(content)
-    log = ExposureLog(tmp_path)
-    assert log.find("r") is None
-    log.close()
-
-
-def test_the_folder_never_outgrows_its_bound(recommender: Recommender, tmp_path: Path) -> None:
-    log = ExposureLog(tmp_path, segment_bytes=20_000, max_bytes=100_000)
+def test_a_slim_record_takes_some_300_bytes_and_full_ones_are_a_sample(recommender: Recommender, tmp_path: Path) -> None:
+    now = [0.0]
+    log = ExposureLog(tmp_path, Keeping(sample=0.1), waiting=10_000, clock=lambda: now[0])
     ladder = ladder_of(recommender, exposures=log)
-    for number in range(60):
+    for number in range(3000):
+        ask(ladder, number % USERS, f"{number:020x}")
+    log.close()
+    assert (log.written, log.dropped, log.failed) == (3000, 0, 0)
+    with closing(sqlite3.connect(tmp_path / "shown.sqlite")) as db:
+        (pages,), (size,) = db.execute("PRAGMA page_count").fetchone(), db.execute("PRAGMA page_size").fetchone()
+    assert pages * size / 3000 < 300
+    with closing(sqlite3.connect(tmp_path / "full.sqlite")) as db:
+        kept = db.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
+    assert 60 + 200 < kept < 60 + 400  # sixty were to spare, and a tenth of the others
+
+
+def test_whatever_was_degraded_is_kept_in_full(tmp_path: Path) -> None:
+    recommender = Recommender(load_tiny(tmp_path / "bundle"), system())
+
+    def fail(*_: object) -> None:
+        raise OSError("gone")
+
+    recommender.scoring.heavy = fail  # type: ignore[assignment]
+    log = ExposureLog(tmp_path / "log", Keeping(sample=0.0), clock=lambda: 0.0)
+    ladder = ladder_of(recommender, exposures=log)
+    for number in range(100):
         ask(ladder, number % USERS, f"r{number}")
-        log.flush()
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100_000
-    assert log.find("r59") is not None
-    assert log.find("r0") is None
+    assert all(log.find(f"r{number}") is not None for number in range(100))
     log.close()
+
+
+def test_of_an_answer_without_a_full_record_it_is_told_what_was_shown(recommender: Recommender, tmp_path: Path) -> None:
+    log = ExposureLog(tmp_path, Keeping(sample=0.0), clock=lambda: 0.0)
+    ladder = ladder_of(recommender, exposures=log)
+    answers = [ask(ladder, 3, f"r{number}") for number in range(70)]
+    assert log.find("r69") is None
+    story = ladder.why("r69")
+    assert story is not None
+    assert "sample" in story["note"]
+    assert [item["item_id"] for item in story["items"]] == [item.item_id for item in answers[69].items]  # type: ignore[attr-defined]
+    log.close()
+
+
+def test_an_item_that_a_drawn_floor_brought_in_was_shown_that_rarely(recommender: Recommender, tmp_path: Path) -> None:
+    made = system()
+    rules = (*(rule for rule in made.rules if rule.kind != "at_least"), exposure_floor(2, newer_than_days=14, every=2))
+    drawing = Recommender(recommender.bundle, replace(made, rules=rules))
+    log = ExposureLog(tmp_path, Keeping(sample=0.0))
+    ladder = ladder_of(drawing, exposures=log)
+    answers = {f"r{number}": ask(ladder, 3, f"r{number}") for number in range(20)}
+    log.close()
+    drawn = 0
+    for one in read_shown(tmp_path):
+        added = {row for move in answers[one.request_id].trace.moves if move.what == "added" for row in move.rows}  # type: ignore[attr-defined]
+        rows = [entry.row for entry in answers[one.request_id].items]  # type: ignore[attr-defined]
+        assert [item.propensity for item in one.items] == [0.5 if row in added else 1.0 for row in rows]
+        assert one.propensity == 0.5
+        drawn += bool(added)
+    assert 0 < drawn < 20
+
+
+def test_a_file_cut_short_by_a_crash_keeps_what_was_committed(recommender: Recommender, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from serving.exposures.tables import Release, Table\n"
+        "table = Table(Path(sys.argv[1]), 1 << 30, 90)\n"
+        "table.add([('first', Release('b', ('k',)), b'1')])\n"
+        "table._db.execute('BEGIN IMMEDIATE'); table._db.execute(\"INSERT INTO rows VALUES (9, 9, 9, 9, x'00')\"); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "full.sqlite")], check=False)
+    assert [body for _, body, _ in find(tmp_path, "full.sqlite", "first")] == [b"1"]
+    with closing(sqlite3.connect(tmp_path / "full.sqlite")) as db:
+        assert db.execute("SELECT COUNT(*) FROM rows").fetchone()[0] == 1
+
+
+def test_a_damaged_file_explains_nothing_and_stops_no_answer(recommender: Recommender, tmp_path: Path) -> None:
+    for name in ("shown.sqlite", "full.sqlite"):
+        (tmp_path / name).write_bytes(b"no database at all" * 1000)
+    log = ExposureLog(tmp_path)
+    assert len(ask(ladder_of(recommender, exposures=log), 3, "r").items) == 10  # type: ignore[attr-defined]
+    assert log.find("r") is None
+    assert log.shown("r") is None
+    assert log.counters() == {"written": 0, "dropped": 0, "failed": 1}
+    log.close()
+
+
+def test_the_files_never_outgrow_their_bounds_and_the_oldest_go_first(recommender: Recommender, tmp_path: Path) -> None:
+    log = ExposureLog(tmp_path, Keeping(sample=1.0, shown_bytes=60_000, full_bytes=100_000))
+    ladder = ladder_of(recommender, exposures=log)
+    for number in range(300):
+        ask(ladder, number % USERS, f"r{number}")
+        if number % 10 == 0:
+            log.flush()
+            assert (tmp_path / "full.sqlite").stat().st_size <= 140_000  # a page's worth of records above it, before they go
+    assert log.find("r299") is not None
+    assert log.find("r0") is None
+    assert len(list(read_shown(tmp_path))) < 300
+    log.close()
+
+
+def test_what_is_too_old_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_700_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    table = Table(tmp_path / "full.sqlite", 1 << 30, 10)
+    table.add([("old", Release("b", ()), b"1")])
+    now += 11 * 86_400
+    table._looked = -2.0
+    table.add([("new", Release("b", ()), b"2")])
+    table.close()
+    assert find(tmp_path, "full.sqlite", "old") == []
+    assert [body for _, body, _ in find(tmp_path, "full.sqlite", "new")] == [b"2"]
+
+
+def test_a_look_up_is_by_the_index(tmp_path: Path) -> None:
+    table = Table(tmp_path / "full.sqlite", 1 << 30, 10)
+    plan = table._db.execute("EXPLAIN QUERY PLAN SELECT seq FROM rows WHERE name = 1").fetchall()
+    assert "USING COVERING INDEX by_name" in plan[0][3]
+    table.close()
 
 
 def test_an_unwritable_folder_costs_the_log_and_not_the_answer(recommender: Recommender, tmp_path: Path) -> None:
@@ -140,7 +245,7 @@ def test_a_full_queue_is_counted_and_waits_for_nobody(recommender: Recommender, 
     log._append = lambda records: os.read(reading, 1) if records else None  # type: ignore[assignment,method-assign]
     answer = ask(ladder_of(recommender), 3, "r")
     for _ in range(200):
-        log.keep(answer)  # type: ignore[arg-type]
+        log.keep(answer, system())  # type: ignore[arg-type]
     assert log.dropped >= 190
     os.close(writing)
     log.close()
