@@ -23,6 +23,7 @@ EVENT_TYPES = (
     "like",
     "dislike",
     "hide",
+    "unhide",
 )
 CONSENTS = ("full", "aggregated", "minimal")
 POLICY_FLAGS = ("recalled", "out_of_stock", "adult", "blocked")

@@ -7,20 +7,23 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-MAX_ID = 256  # characters of an id
-MAX_TEXT = 1024  # characters of a free text
+from feature_repo.schema import LONGEST_ID, LONGEST_TEXT, NO_CONTROL
+
+MAX_ID = LONGEST_ID  # characters of an id, the same for the tables that are learnt from
+MAX_TEXT = LONGEST_TEXT
 MAX_K = 1000
 MAX_BATCH = 1000  # events or items in one request
 MAX_INSTANCES = 64  # requests in one prediction call
 MAX_BODY = 1 << 20  # bytes of any request body
 
-_NO_CONTROL = r"^[^\x00-\x1f\x7f]*(?!\n)$"  # ids are parts of keys and lines: no control characters
-Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=_NO_CONTROL)]
-Name = Annotated[str, Meta(max_length=MAX_ID, pattern=_NO_CONTROL)]
-Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=NO_CONTROL)]
+Name = Annotated[str, Meta(max_length=MAX_ID, pattern=NO_CONTROL)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]  # of several lines, if need be
 Moment = Annotated[datetime, Meta(tz=True)]
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
-EventType = Literal["impression", "product_view", "video_view", "click", "add_to_cart", "purchase", "watch", "like", "dislike", "hide"]
+EventType = Literal[
+    "impression", "product_view", "video_view", "click", "add_to_cart", "purchase", "watch", "like", "dislike", "hide", "unhide"
+]
 
 
 class RequestContext(Struct, forbid_unknown_fields=True, frozen=True):
@@ -103,9 +106,13 @@ class Refusal(Struct, frozen=True):
 
 
 class EventsResponse(Struct, frozen=True):
+    """What became of the events. Some of the accepted ones are counted apart: they are in the log and change no list of this release."""
+
     accepted: int
     duplicates: int
     refused: list[Refusal]
+    without_effect: int = 0  # of before the tables that are served
+    unknown_items: int = 0  # of an item that neither the release nor a post knows
 
 
 class NewItem(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):

@@ -113,6 +113,15 @@ class Query:
         found: T = made[key]
         return found
 
+    @cached_property
+    def hidden(self) -> Rows:
+        """(N,) rows the user hid: no list holds them, on any rung."""
+        keys = self.state.hidden
+        if not len(keys):
+            return _NOTHING[0]
+        rows = self.catalogue.rows_of_keys(keys)
+        return rows[rows >= 0]
+
     @property
     def excluded(self) -> Rows:
         """Rows no source may return: what the user has had, when discovering; else none."""

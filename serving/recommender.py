@@ -98,22 +98,22 @@ class Recommender:
     def arrange(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""
         request = query.request
-        arranged = self.rules.arrange(ranked, request)
+        arranged = self.rules.arrange(ranked, request, query.hidden)
         if len(arranged.rows) >= request.k:
             return arranged
         for rows in self._more(query):
             ranked = _extended(ranked, rows, query)
-            arranged = self.rules.arrange(ranked, request)
+            arranged = self.rules.arrange(ranked, request, query.hidden)
             if len(arranged.rows) >= request.k:
                 break
         return arranged
 
     def barred_only(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k that no bar holds back, filled up from the catalogue: what is left where the other rules or the lists fail."""
-        arranged = self.rules.barred_only(ranked, query.request)
+        arranged = self.rules.barred_only(ranked, query.request, query.hidden)
         if len(arranged.rows) < query.request.k:
             rest = np.arange(len(self.catalogue), dtype=np.int32)
-            arranged = self.rules.barred_only(_extended(ranked, rest, query), query.request)
+            arranged = self.rules.barred_only(_extended(ranked, rest, query), query.request, query.hidden)
         return arranged
 
     def recommend(self, request: Request, state: UserState) -> Answer:

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from feature_repo.schema import SECONDS_A_DAY
 from serving.events.inbox import Inbox
-from serving.events.log import LogUnavailable, event_day
+from serving.events.log import LogUnavailable, event_day, state_event
 from serving.messages import Event, EventsResponse, ItemsResponse, NewItem, RecommendationRequest, Refusal, WireProblem
 from serving.new_items.extend import NewItems
 from serving.query import Answer, Request
 from serving.resilience.breaker import Breaker, Unavailable
+from serving.state.lately import Lately
 from serving.state.states import States
 from serving.state.store import StoreUnavailable
 from serving.state.user_state import UserState
@@ -21,6 +22,7 @@ from serving.system import System
 
 _LOOK_SECONDS, _HALVED_SECONDS = 1.0, 3600.0  # how often the wall clock is looked at; what a difference to it takes to halve
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
+REPLAY_AHEAD_DAYS = 366.0  # the same of a clock that moves on with the events it is sent
 
 
 class Engine(Protocol):
@@ -34,6 +36,9 @@ class Engine(Protocol):
 
     def why(self, request_id: str) -> dict[str, Any] | None:
         """How an answer came about, from the exposure log; None when it is not there."""
+
+    def unknown(self, item_ids: Sequence[str]) -> int:
+        """How many of the items the catalogue does not hold."""
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""
@@ -88,6 +93,7 @@ class Service:
     new_items: NewItems | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
     readers: Executor | None = None  # for a store that is elsewhere: what may wait, a name's resolver too, waits there
+    lately: Lately = field(default_factory=Lately)
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
@@ -108,38 +114,60 @@ class Service:
         return await self.engine.answered(request, state, reason, system.budget.total_ms - lost_ms)
 
     async def _state(self, user_id: str) -> tuple[UserState, str | None]:
+        """What is known of the user, and why that may be less than it should be."""
+        states, lately = self.states, self.lately
         try:
-            return await self.breaker.awaited(self._read, user_id), None
+            state, whole = await self.breaker.awaited(self._read, user_id)
         except Unavailable as error:
-            return self.states.known(user_id), str(error)
+            return states.with_events(states.known(user_id), lately.of(user_id)), str(error)
+        if not whole and self.inbox is not None and self.inbox.reads:
+            return states.with_events(state, lately.of(user_id)), "user state: the store is being made again from the event log"
+        waiting = self.inbox.waiting if self.inbox is not None else 0
+        if waiting:
+            return states.with_events(state, lately.waiting(user_id)), f"user state: {waiting} acknowledged events wait for the store"
+        return state, None
 
-    def _read(self, user_id: str) -> UserState | Awaitable[UserState]:
-        return self.states.read(user_id) if self.readers is None else self._elsewhere(self.readers, user_id)
+    def _read(self, user_id: str) -> tuple[UserState, bool] | Awaitable[tuple[UserState, bool]]:
+        return self.states.look(user_id) if self.readers is None else self._elsewhere(self.readers, user_id)
 
-    async def _elsewhere(self, readers: Executor, user_id: str) -> UserState:
+    async def _elsewhere(self, readers: Executor, user_id: str) -> tuple[UserState, bool]:
         async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
-            return await asyncio.get_running_loop().run_in_executor(readers, self.states.read, user_id)
+            return await asyncio.get_running_loop().run_in_executor(readers, self.states.look, user_id)
 
     async def accept(self, events: dict[int, Event], refused: list[Refusal]) -> EventsResponse:
         """Acknowledge events: when this returns they are in the log, and the next answer knows them."""
         if self.inbox is None:
             raise WireProblem(404, "no_events_here", "this role takes no events: send them to the recommender")
-        limit = float("inf") if self.clock.replaying else self.clock.day() + AHEAD_DAYS
-        taken = []
+        limit = self.clock.day() + (REPLAY_AHEAD_DAYS if self.clock.replaying else AHEAD_DAYS)
+        taken: dict[int, Event] = {}
         for index, event in events.items():
             if event_day(event) > limit:
                 message = f"timestamp {event.timestamp.isoformat()} is ahead of the server's clock: check the sender's clock"
                 refused.append(Refusal(index, "bad_value", message, "timestamp"))
             else:
-                taken.append(event)
+                taken[index] = event
         try:
-            new = await self.inbox.take(taken) if taken else []
+            outcomes = await self.inbox.take(list(taken.values())) if taken else []
         except LogUnavailable as error:
             raise WireProblem(503, "log_unavailable", str(error), retry_after=1) from None
-        for event in taken:
+        told = dict(zip(taken, outcomes, strict=True))
+        conflicts = [_conflict(index, taken[index]) for index, outcome in told.items() if outcome == "conflict"]
+        if conflicts and len(conflicts) == len(events):
+            raise WireProblem(409, conflicts[0].code, conflicts[0].message, conflicts[0].field)
+        refused += conflicts
+        new = [taken[index] for index, outcome in told.items() if outcome == "new"]
+        self._took(new, self.inbox)
+        early = sum(event_day(event) < self.states.cut_day for event in new)
+        return EventsResponse(len(new), outcomes.count("duplicate"), refused, early, self.engine.unknown([one.item_id for one in new]))
+
+    def _took(self, events: list[Event], inbox: Inbox) -> None:
+        """Events are in the log: what was made without them is forgotten."""
+        if not inbox.waiting:
+            self.lately.caught_up()
+        self.lately.add(map(state_event, events), folded=not inbox.waiting)
+        for event in events:
             self.engine.user_changed(event.user_id)
             self.clock.saw(event_day(event))
-        return EventsResponse(sum(new), len(new) - sum(new), refused)
 
     async def post_items(self, items: list[NewItem]) -> ItemsResponse:
         """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""
@@ -160,3 +188,8 @@ class Service:
                 404, "unknown_request", f"no answer {request_id[:64]!r} in the exposure log: check the id, or its age", "request_id"
             )
         return found
+
+
+def _conflict(index: int, event: Event) -> Refusal:
+    message = f"event_id {event.event_id!r} names another event already, which stays as it is: give every event an id of its own"
+    return Refusal(index, "event_id_taken", message, "event_id")

@@ -77,6 +77,7 @@ def _post(name: str, summary: str, asked: str, answered: str, example: Any, erro
 
 def _events() -> dict[str, Any]:
     operation = _post("events", "Tell what users did; one event or a batch", "EventBatch", "EventsResponse", {"events": [_EXAMPLE_EVENT]})
+    operation["responses"]["409"] = _content("an event_id that names another event already; nothing was changed", _ref("ErrorResponse"))
     operation["requestBody"]["content"]["application/json"]["schema"] = {"oneOf": [_ref("EventBatch"), _ref("Event")]}
     return operation
 

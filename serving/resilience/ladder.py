@@ -8,13 +8,14 @@ caches, the exposure record) has a plain form where it fails (`plain`): a list w
 """
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from serving.bundle.arrays import Rows
+from serving.bundle.catalogue import item_key
 from serving.exposures.explain import explain
 from serving.exposures.log import ExposureLog
 from serving.exposures.shown import story
@@ -130,6 +131,13 @@ class Ladder:
             return explain(self.recommender, record)
         shown = self.exposures.shown(request_id)
         return story(shown) if shown is not None else None
+
+    def unknown(self, item_ids: Sequence[str]) -> int:
+        """How many of the items the catalogue does not hold."""
+        if not item_ids:
+            return 0
+        keys = np.array([item_key(item_id) for item_id in item_ids], np.uint64)
+        return int(np.count_nonzero(self.recommender.catalogue.rows_of_keys(keys) < 0))
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""

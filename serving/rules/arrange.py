@@ -19,6 +19,8 @@ from serving.rules.rule import BadRule, Bar, Cap, Filter, Floor, Order, Pin
 from serving.rules.slate import Arranged, Move, Ranked
 from serving.system import Rule
 
+_NONE = np.empty(0, np.int32)
+
 
 class Rules:
     """The rules of a system, ready for one catalogue. Raises `BadRule` naming the rule."""
@@ -58,14 +60,28 @@ class Rules:
         """Which rows no bar holds back: (N,)."""
         return self._bars.permit(rows)
 
-    def arrange(self, ranked: Ranked, request: Request) -> Arranged:
-        """The first `request.k` items under the rules; fewer only where the ranked items that no bar holds back are fewer."""
+    def arrange(self, ranked: Ranked, request: Request, hidden: Rows = _NONE) -> Arranged:
+        """The first `request.k` items under the rules; fewer only where the ranked items that no hard rule bars are fewer.
+
+        `hidden`: rows the user never wants to see again. They are as if they were not there, pinned or not.
+        """
+        if len(hidden):
+            return self._without(ranked, request, hidden)
         plain = self._first_page(ranked, request) if self._plain and request.k <= self.page else None
         return plain if plain is not None else self._arranged(ranked, request)
 
-    def barred_only(self, ranked: Ranked, request: Request) -> Arranged:
+    def _without(self, ranked: Ranked, request: Request, hidden: Rows) -> Arranged:
+        ranked = self._with_pins(ranked)
+        gone = np.isin(ranked.rows, hidden)
+        arranged = self._arranged(Ranked(ranked.rows[~gone], ranked.scores[~gone], ranked.seen[~gone]), request, hidden)
+        if not gone.any():
+            return arranged
+        move = Move("hidden", "removed", tuple(ranked.rows[gone].tolist()), "the user hid it")
+        return arranged._replace(moves=(move, *arranged.moves))
+
+    def barred_only(self, ranked: Ranked, request: Request, hidden: Rows = _NONE) -> Arranged:
         """The first `request.k` that no bar holds back, and nothing more: what is left where arranging fails."""
-        permitted = self.permits(ranked.rows)
+        permitted = self.permits(ranked.rows) & ~np.isin(ranked.rows, hidden)
         at = np.flatnonzero(permitted & ~ranked.seen if request.discover else permitted)[: request.k]
         return Arranged(ranked.rows[at], ranked.scores[at], ())
 
@@ -86,8 +102,8 @@ class Rules:
             moves += floor_moves(floor, added, lacking)
         return Arranged(rows, scores, tuple(moves))
 
-    def _arranged(self, ranked: Ranked, request: Request) -> Arranged:
-        ranked = self._with_pins(ranked)
+    def _arranged(self, ranked: Ranked, request: Request, hidden: Rows = _NONE) -> Arranged:
+        ranked = ranked if len(hidden) else self._with_pins(ranked)
         permitted = self.permits(ranked.rows)
         moves = [] if permitted.all() else [*self._bars.moves(ranked)]
         keep = self.filters.keep(ranked, permitted, request, moves)  # (N,)
@@ -112,7 +128,7 @@ class Rules:
 
     def _pinned(self, ranked: Ranked, permitted: Mask) -> list[tuple[int, int]]:
         """(position, position in `ranked`) of each pin that no bar holds back. A pin outranks filters."""
-        at = [(position, int(np.flatnonzero(ranked.rows == row)[0])) for position, row in self._pins]
+        at = [(position, int(found[0])) for position, row in self._pins if len(found := np.flatnonzero(ranked.rows == row))]
         return [(position, index) for position, index in at if permitted[index]]
 
     def _order(self, ranked: Ranked, order: NDArray[np.intp], request: Request, moves: list[Move]) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Users' states in Redis: one GET a request, and changes that two workers may make at once (WATCH, MULTI, EXEC).
+"""Users' states in Redis: one MGET a request, and changes that two workers may make at once (WATCH, MULTI, EXEC).
 
 Reads fail after their time limit instead of waiting: the ladder answers from the cut's table then, and a breaker stops asking for a while.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from serving.state.store import Change, StoreUnavailable
+from serving.state.store import WHOLE, Change, Found, StoreUnavailable
 
 _TRIES = 20  # of a change that another worker got in between
 _WRITE_SECONDS = 1.0  # changes run beside the requests and may take longer than a read
@@ -16,24 +16,62 @@ _PREFIX = "shortlist"
 
 
 class RedisStore:
-    """`redis://HOST:PORT/DB` or `unix://PATH`; keys `shortlist:state:<user>` and `shortlist:recent:<user>`. One thread's own connection."""
+    """`redis://HOST:PORT/DB` or `unix://PATH`; keys `shortlist:state:<user>`, `shortlist:recent:<user>` and `shortlist:position:<log>`.
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    `log`: the name of the log that is folded here; empty: none is, and the store counts as whole. One thread's own connection.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float, log: str = "") -> None:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         again = Retry(NoBackoff(), 0)
         self._url = url.rsplit("@", 1)[-1]  # without a password, for messages
+        self._log, self._position = log, f"{_PREFIX}:position:{log}"
         common: dict[str, Any] = {"single_connection_client": False, "retry": again, "health_check_interval": 0}
         self._reader: Any = redis.Redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, **common)
         self._writer: Any = redis.Redis.from_url(url, socket_timeout=_WRITE_SECONDS, socket_connect_timeout=_WRITE_SECONDS, **common)
 
-    def get(self, user_id: str) -> bytes | None:
+    def get(self, user_id: str) -> Found:
         try:
-            value: bytes | None = self._reader.get(f"{_PREFIX}:state:{user_id}")
+            value, position = self._reader.mget(f"{_PREFIX}:state:{user_id}", self._position)
         except redis.RedisError as error:
             raise StoreUnavailable(f"user states at {self._url} cannot be read ({error})") from error
-        return value
+        return Found(value, not self._log or (position is not None and position.startswith(WHOLE)))
+
+    def position(self) -> bytes | None:
+        try:
+            found: bytes | None = self._writer.get(self._position)
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"user states at {self._url} cannot be read ({error})") from error
+        return found
+
+    def commit(self, expected: bytes | None, reached: bytes, user_ids: Sequence[str], fold: Change) -> bool:
+        try:
+            for _ in range(_TRIES):
+                done = self._commit(expected, reached, user_ids, fold)
+                if done is not None:
+                    return done
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"user states at {self._url} cannot be written ({error})") from error
+        raise StoreUnavailable(f"users' states at {self._url} were changed {_TRIES} times while they were being written: try again")
+
+    def _commit(self, expected: bytes | None, reached: bytes, user_ids: Sequence[str], fold: Change) -> bool | None:
+        """None: another worker got in between."""
+        names = [name for user_id in user_ids for name in _names(user_id)]
+        with self._writer.pipeline() as pipe:
+            try:
+                pipe.watch(self._position, *names)
+                position, *values = pipe.mget(self._position, *names)
+                if position != expected:
+                    return False
+                pairs = [fold(user_id, *values[2 * at : 2 * at + 2]) for at, user_id in enumerate(user_ids)]
+                pipe.multi()
+                pipe.mset({**dict(zip(names, (part for pair in pairs for part in pair), strict=True)), self._position: reached})
+                pipe.execute()
+            except redis.WatchError:
+                return None
+        return True
 
     def change(self, user_ids: Sequence[str], fold: Change) -> None:
         try:
@@ -43,7 +81,7 @@ class RedisStore:
             raise StoreUnavailable(f"user states at {self._url} cannot be written ({error})") from error
 
     def _change(self, user_id: str, fold: Change) -> None:
-        names = (f"{_PREFIX}:state:{user_id}", f"{_PREFIX}:recent:{user_id}")
+        names = _names(user_id)
         with self._writer.pipeline() as pipe:
             for _ in range(_TRIES):
                 try:
@@ -60,3 +98,7 @@ class RedisStore:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def _names(user_id: str) -> tuple[str, str]:
+    return f"{_PREFIX}:state:{user_id}", f"{_PREFIX}:recent:{user_id}"

@@ -3,13 +3,13 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from serving.state.store import Change, StoreUnavailable
+from serving.state.store import WHOLE, Change, Found, StoreUnavailable
 
 
 def open_wal(path: Path, timeout_seconds: float, *, synchronous: str = "NORMAL", any_thread: bool = False) -> sqlite3.Connection:
@@ -42,11 +42,12 @@ class SqliteStore:
     """A WAL database next to the event log, shared by the workers of a machine. Each thread has its own connection.
 
     A connection that met an error, or whose file is no longer the one at the path, is made anew: a database that was damaged, lost or put
-    back while the server runs is read again as soon as it is there.
+    back while the server runs is read again as soon as it is there. `log`: the name of the log that is folded here; empty: none is, and
+    the store counts as whole.
     """
 
-    def __init__(self, path: Path, timeout_seconds: float, look_seconds: float = 0.25) -> None:
-        self._path, self._timeout = path, timeout_seconds
+    def __init__(self, path: Path, timeout_seconds: float, look_seconds: float = 0.25, log: str = "") -> None:
+        self._path, self._timeout, self._log = path, timeout_seconds, log
         self._look_seconds = look_seconds  # how often it is looked at whether the file is still the one at the path
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
@@ -65,6 +66,7 @@ class SqliteStore:
             try:
                 # With rowids: a tree whose inner pages hold whole states is deep, and a read costs 2.5 times as much.
                 found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB)")
+                found.execute("CREATE TABLE IF NOT EXISTS positions (log TEXT PRIMARY KEY, position BLOB NOT NULL)")
             except sqlite3.Error:
                 found.close()
                 raise
@@ -88,30 +90,47 @@ class SqliteStore:
             self._opened.remove(found)
             found.close()
 
-    def get(self, user_id: str) -> bytes | None:
+    def get(self, user_id: str) -> Found:
+        query = "SELECT (SELECT state FROM states WHERE user_id = ?), (SELECT substr(position, 1, 1) FROM positions WHERE log = ?)"
         try:
-            row = self._db.execute("SELECT state FROM states WHERE user_id = ?", (user_id,)).fetchone()
+            value, position = self._db.execute(query, (user_id, self._log)).fetchone()
         except (sqlite3.Error, OSError) as error:
             self._forget(error)
             raise StoreUnavailable(f"user states cannot be read ({error})") from error
-        return row[0] if row else None
+        return Found(value, not self._log or position == WHOLE)
 
-    def is_empty(self) -> bool:
+    def position(self) -> bytes | None:
         try:
-            return self._db.execute("SELECT 1 FROM states LIMIT 1").fetchone() is None
+            return _position(self._db, self._log)
         except (sqlite3.Error, OSError) as error:
+            self._forget(error)
             raise StoreUnavailable(f"user states cannot be read ({error})") from error
 
+    def commit(self, expected: bytes | None, reached: bytes, user_ids: Sequence[str], fold: Change) -> bool:
+        def move(db: sqlite3.Connection) -> bool:
+            if _position(db, self._log) != expected:
+                return False
+            db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (self._log, reached))
+            return True
+
+        return self._changed(user_ids, fold, move)
+
     def change(self, user_ids: Sequence[str], fold: Change) -> None:
+        self._changed(user_ids, fold, lambda _: True)
+
+    def _changed(self, user_ids: Sequence[str], fold: Change, first: Callable[[sqlite3.Connection], bool]) -> bool:
+        """In one transaction, `first` and then the changes, unless it says no."""
         try:
             db = self._db
             db.execute("BEGIN IMMEDIATE")
             try:
-                for user_id in user_ids:
+                going = first(db)
+                for user_id in user_ids if going else ():
                     row = db.execute("SELECT state, recent FROM states WHERE user_id = ?", (user_id,)).fetchone()
                     pair = fold(user_id, *(row or (None, None)))
                     db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (user_id, *pair))
                 db.execute("COMMIT")
+                return going
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -123,3 +142,8 @@ class SqliteStore:
     def close(self) -> None:
         for connection in self._opened:
             connection.close()
+
+
+def _position(db: sqlite3.Connection, log: str) -> bytes | None:
+    row = db.execute("SELECT position FROM positions WHERE log = ?", (log,)).fetchone()
+    return row[0] if row else None

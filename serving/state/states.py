@@ -1,7 +1,8 @@
 """Where users' states live: one packed value a user, read once a request, changed by events that may arrive twice or late.
 
-A stored value is the state at a cut with the events since folded in, and beside it those events themselves (33 bytes each). So an event
-that comes again is known by its id, and when a bundle with a later cut is served, the value is folded anew from that cut's table.
+A stored value is the state at a cut with the events since folded in, and beside it those events themselves (33 bytes each, the latest
+4,096). So an event that comes again is known by its id, and when a bundle with a later cut is served, the value is folded anew from that
+cut's table. How far the log is folded stands in the store too and moves with the values, all or nothing (`commit`).
 
 `sqlite:PATH` is shared by the workers of one machine, `redis://…` (serving/state/redis.py) by those of many.
 """
@@ -21,18 +22,19 @@ from serving.system import Learning
 
 KEEP_DAYS = 28.0  # events this much older than the cut are let go: a roll-back goes no further
 RECENT = np.dtype([("id", "S16"), ("key", "<u8"), ("day", "<f8"), ("kind", "u1")])  # one event since the cut
+RECENT_LENGTH = 4096  # of them kept, the last to come: more than a person makes between two releases
 _CUT = np.dtype("<f8")
 
 
-def open_store(url: str, timeout_ms: float) -> StateStore:
-    """The store a `--state` option names; `timeout_ms` bounds a read of Redis and a wait for SQLite's lock."""
+def open_store(url: str, timeout_ms: float, log: str = "") -> StateStore:
+    """The store a `--state` option names; `timeout_ms` bounds a read of Redis and a wait for SQLite's lock. `log`: what is folded there."""
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest:
-        return SqliteStore(Path(rest), timeout_ms / 1000)
+        return SqliteStore(Path(rest), timeout_ms / 1000, log=log)
     if scheme in ("redis", "rediss", "unix"):
         from serving.state.redis import RedisStore
 
-        return RedisStore(url, timeout_ms / 1000)
+        return RedisStore(url, timeout_ms / 1000, log)
     raise ValueError(f"unknown state store {url!r}: expected sqlite:PATH, redis://HOST:PORT/DB or unix://PATH")
 
 
@@ -43,6 +45,7 @@ class States:
         self.store, self._table, self._learning = store, table, learning
         self.cut_day = table.cut_day if table is not None else 0.0
         self._cut = np.asarray(self.cut_day, _CUT).tobytes()
+        self._positive = np.array([kind in learning.positives for kind in SESSION_TYPES])  # (kinds,)
 
     def known(self, user_id: str) -> UserState:
         """The state at the cut, without a read: what is left when the store is down."""
@@ -54,16 +57,25 @@ class States:
         table = self._table
         return [table[index] for index in range(0, len(table), max(len(table) // count, 1))][:count] if table is not None else []
 
+    @property
+    def floor_day(self) -> float:
+        """Events of before this moment never change a state, under this bundle or one it is rolled back to."""
+        return self.cut_day - KEEP_DAYS
+
     def read(self, user_id: str) -> UserState:
         """The state with all events since; a damaged value is folded again. Raises `StoreUnavailable`."""
-        value = self.store.get(user_id)
+        return self.look(user_id)[0]
+
+    def look(self, user_id: str) -> tuple[UserState, bool]:
+        """The state, and whether the store has caught up with its log: one that lost everything has not. Raises `StoreUnavailable`."""
+        value, whole = self.store.get(user_id)
         if value is None:
-            return self.known(user_id)
+            return self.known(user_id), whole
         state = self._unpacked(value)
         if state is None:
             self.store.change([user_id], self._fold({}))
-            state = self._unpacked(self.store.get(user_id))
-        return state or self.known(user_id)
+            state = self._unpacked(self.store.get(user_id).value)
+        return state or self.known(user_id), whole
 
     def _unpacked(self, value: bytes | None) -> UserState | None:
         """The state in a value of this cut; None when it is another cut's, or damaged."""
@@ -76,12 +88,27 @@ class States:
 
     def apply(self, events: Iterable[StateEvent]) -> None:
         """Fold events into their users' states. Applying one again changes nothing. Raises `StoreUnavailable`."""
-        by_user: dict[str, list[StateEvent]] = {}
-        for event in events:
-            if event.kind in SESSION_TYPES:
-                by_user.setdefault(event.user_id, []).append(event)
+        by_user = self._by_user(events)
         if by_user:
             self.store.change(sorted(by_user), self._fold(by_user))
+
+    def commit(self, expected: bytes | None, reached: bytes, events: Iterable[StateEvent]) -> bool:
+        """`apply`, and the position in the log moved with it; False, and nothing done, when it stands elsewhere by now."""
+        by_user = self._by_user(events)
+        return self.store.commit(expected, reached, sorted(by_user), self._fold(by_user))
+
+    def with_events(self, state: UserState, events: Iterable[StateEvent]) -> UserState:
+        """A state with events that no store has yet."""
+        rows = _fresh(np.empty(0, RECENT), [event for event in events if event.kind in SESSION_TYPES])
+        return state if state.consent == "minimal" else self._folded(state, rows)
+
+    def _by_user(self, events: Iterable[StateEvent]) -> dict[str, list[StateEvent]]:
+        """Those that can change a state: of a kind it holds, and not of before every table."""
+        by_user: dict[str, list[StateEvent]] = {}
+        for event in events:
+            if event.kind in SESSION_TYPES and event.day >= self.floor_day:
+                by_user.setdefault(event.user_id, []).append(event)
+        return by_user
 
     def _fold(self, by_user: dict[str, list[StateEvent]]) -> Change:
         def fold(user_id: str, value: bytes | None, recent: bytes | None) -> tuple[bytes, bytes]:
@@ -93,14 +120,17 @@ class States:
                 news = np.concatenate([had, fresh])
             if state.consent == "minimal":  # nothing personal may be kept of these users
                 return self._cut + state.pack(), b""
-            for event in news[news["day"] >= self.cut_day]:
-                state = self._with(state, int(event["key"]), SESSION_TYPES[event["kind"]], float(event["day"]))
-            return self._cut + state.pack(), np.concatenate([had, fresh]).tobytes()
+            return self._cut + self._folded(state, news).pack(), np.concatenate([had, fresh])[-RECENT_LENGTH:].tobytes()
 
         return fold
 
-    def _with(self, state: UserState, key: int, kind: str, day: float) -> UserState:
-        return state.with_positive(key, day) if kind in self._learning.positives else state.with_session_event(key, kind, day)
+    def _folded(self, state: UserState, news: NDArray[np.void]) -> UserState:
+        """The state after those events that are not of before the cut."""
+        news = news[news["day"] >= self.cut_day]
+        positive = self._positive[news["kind"]]
+        state = state.with_positives(news["key"][positive], news["day"][positive])
+        others = news[~positive]
+        return state.with_session_events(others["key"], others["kind"], others["day"])
 
 
 def _fresh(had: NDArray[np.void], events: list[StateEvent]) -> NDArray[np.void]:

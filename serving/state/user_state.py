@@ -18,10 +18,14 @@ from serving.bundle.arrays import ArrayFolder
 from serving.bundle.catalogue import item_key
 
 SESSION_LENGTH = 64  # latest non-positive events kept
-SESSION_TYPES = ("click", "product_view", "video_view", "add_to_cart", "like", "dislike", "hide", "watch", "purchase")
-_HEADER = struct.Struct("<4sHHIIIddQ")  # magic, version, T, H, E, Fu, created_day, updated_day, schema key
-_MAGIC = b"SLUS"
-_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "f4", "f4", "f4", "u1")))  # of the arrays, in the order they are packed
+HISTORY_LENGTH = 4096  # distinct items kept, those with the greatest decayed counts; what a person never has and a script may
+MOST = np.float32(1000)  # a count, plain or decayed, never exceeds this
+HIDDEN_LENGTH = 1024  # items a user hid, or showed again, that are kept: the latest
+SESSION_TYPES = ("click", "product_view", "video_view", "add_to_cart", "like", "dislike", "hide", "watch", "purchase", "unhide")
+_HIDE, _UNHIDE = SESSION_TYPES.index("hide"), SESSION_TYPES.index("unhide")
+_HEADER = struct.Struct("<4sHHIIIIddQ")  # magic, version, T, H, E, Fu, N, created_day, updated_day, schema key
+_MAGIC, _VERSION = b"SLUS", 2
+_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "u8", "f8", "f4", "f4", "f4", "u1", "u1")))  # of the arrays, as packed
 
 
 class BadState(ValueError):
@@ -45,6 +49,9 @@ class UserState:
     session_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (E,)
     session_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (E,)
     session_types: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (E,) index into SESSION_TYPES
+    hidden_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (N,) items hidden or shown again, by key
+    hidden_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (N,) when, the last time
+    hidden_on: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (N,) 1: hidden, 0: shown again
     features: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (Fu,) user_stats; empty: not known
     schema_key: int = 0  # of the feature names `features` were made with; 0 when empty
     place: str = ""  # usual store
@@ -61,6 +68,11 @@ class UserState:
     @property
     def is_unknown(self) -> bool:
         return not len(self.keys) and not len(self.session_keys)
+
+    @property
+    def hidden(self) -> NDArray[np.uint64]:
+        """Keys of the items this user never wants to see again."""
+        return self.hidden_keys[self.hidden_on != 0] if len(self.hidden_on) else self.hidden_keys
 
     def with_positive(self, key: int, day: float) -> "UserState":
         """The state after one positive event (a purchase). O(H); order of events does not matter."""
@@ -101,18 +113,74 @@ class UserState:
             updated_day=day if np.isnan(self.updated_day) else max(self.updated_day, day),
         )
 
+    def with_positives(self, keys: NDArray[np.uint64], days: NDArray[np.float64]) -> "UserState":
+        """The state after (n,) positive events, merged with the history by one sort; their order does not matter."""
+        if not len(keys):
+            return self
+        if len(keys) == 1 and len(self.keys) < HISTORY_LENGTH and self.counts.max(initial=0) < MOST:
+            return self.with_positive(int(keys[0]), float(days[0]))
+        taus = np.asarray(TAUS_DAYS)
+        distinct, at = np.unique(np.concatenate((self.keys, keys)), return_inverse=True)  # (M,), (H + n,)
+        when, begun = np.concatenate((self.last_day, days)), np.concatenate((self.first_day, days))
+        worth = np.concatenate((self.decayed, np.ones((len(keys), len(taus)), np.float32)))
+        last, first = np.full(len(distinct), -np.inf), np.full(len(distinct), np.inf)
+        np.maximum.at(last, at, when)
+        np.minimum.at(first, at, begun)
+        worth = worth * np.exp(-(last[at] - when)[:, None] / taus)  # (H + n, T) as of each item's own last event
+        decayed = np.stack([np.bincount(at, column, len(distinct)) for column in worth.T], 1)
+        counts = np.bincount(at, np.concatenate((self.counts, np.ones(len(keys)))), len(distinct))
+        kept = _heaviest(decayed[:, -1] * np.exp((last - last.max()) / taus[-1]))
+        return replace(
+            self, keys=distinct[kept], first_day=first[kept], last_day=last[kept],
+            counts=np.minimum(counts[kept], MOST).astype(np.float32), decayed=np.minimum(decayed[kept], MOST).astype(np.float32),
+            updated_day=_later(self.updated_day, float(days.max())),
+        )  # fmt: skip
+
+    def with_session_events(self, keys: NDArray[np.uint64], kinds: NDArray[np.uint8], days: NDArray[np.float64]) -> "UserState":
+        """The state after (n,) clicks, views, hides, …; of the first only the latest SESSION_LENGTH stay."""
+        if not len(keys):
+            return self
+        hides = (kinds == _HIDE) | (kinds == _UNHIDE)
+        state = self._with_hidden(keys[hides], kinds[hides] == _HIDE, days[hides]) if hides.any() else self
+        looks = ~hides
+        all_days = np.concatenate((self.session_days, days[looks]))
+        by_time = np.argsort(all_days, kind="stable")[-SESSION_LENGTH:]
+        return replace(
+            state,
+            session_keys=np.concatenate((self.session_keys, keys[looks].astype(np.uint64)))[by_time],
+            session_days=all_days[by_time],
+            session_types=np.concatenate((self.session_types, kinds[looks]))[by_time],
+            updated_day=_later(self.updated_day, float(days.max())),
+        )
+
+    def _with_hidden(self, keys: NDArray[np.uint64], on: NDArray[np.bool_], days: NDArray[np.float64]) -> "UserState":
+        """What was said last of each item holds, however it comes."""
+        said = {key: (day, state) for key, day, state in zip(
+            self.hidden_keys.tolist(), self.hidden_days.tolist(), self.hidden_on.tolist(), strict=True
+        )}  # fmt: skip
+        for key, day, state in zip(keys.tolist(), days.tolist(), on.tolist(), strict=True):
+            if key not in said or (day, state) > said[key]:
+                said[key] = (day, int(state))
+        latest = sorted(sorted(said.items(), key=lambda one: one[1])[-HIDDEN_LENGTH:])
+        return replace(
+            self,
+            hidden_keys=np.array([key for key, _ in latest], np.uint64),
+            hidden_days=np.array([day for _, (day, _) in latest]),
+            hidden_on=np.array([state for _, (_, state) in latest], np.uint8),
+        )
+
     def pack(self) -> bytes:
         """One value for the online store."""
         if self._packed:
             return self._packed
         head = _HEADER.pack(
-            _MAGIC, 1, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features),
+            _MAGIC, _VERSION, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features), len(self.hidden_keys),
             self.created_day, self.updated_day, self.schema_key,
         )  # fmt: skip
         texts = "\0".join((self.user_id, self.place, self.region, self.consent)).encode()
         arrays = (
-            self.keys, self.first_day, self.last_day, self.session_keys, self.session_days,
-            self.counts, self.decayed, self.features, self.session_types,
+            self.keys, self.first_day, self.last_day, self.session_keys, self.session_days, self.hidden_keys, self.hidden_days,
+            self.counts, self.decayed, self.features, self.hidden_on, self.session_types,
         )  # fmt: skip
         packed = b"".join((head, struct.pack("<I", len(texts)), texts, *(np.ascontiguousarray(a).data for a in arrays)))
         object.__setattr__(self, "_packed", packed)
@@ -122,28 +190,42 @@ class UserState:
     def unpack(cls, packed: bytes) -> Self:
         """Raises `BadState` when the bytes are not a state of this version."""
         try:
-            magic, version, taus, h, e, fu, created, updated, schema = _HEADER.unpack_from(packed)
-            if magic != _MAGIC or version != 1 or taus != len(TAUS_DAYS):
-                raise BadState(f"expected user state version 1 with {len(TAUS_DAYS)} decays, got {version} with {taus}: materialize again")
+            magic, version, taus, h, e, fu, n, created, updated, schema = _HEADER.unpack_from(packed)
+            if magic != _MAGIC or version != _VERSION or taus != len(TAUS_DAYS):
+                told = f"expected user state version {_VERSION} with {len(TAUS_DAYS)} decays, got {version} with {taus}"
+                raise BadState(f"{told}: materialize again")
             (length,) = struct.unpack_from("<I", packed, _HEADER.size)
             at = _HEADER.size + 4 + length
             user_id, place, region, consent = packed[at - length : at].decode().split("\0")
             parts = []
-            for dtype, count in zip(_DTYPES, (h, h, h, e, e, h, h * taus, fu, e), strict=True):
+            for dtype, count in zip(_DTYPES, (h, h, h, e, e, n, n, h, h * taus, fu, n, e), strict=True):
                 parts.append(np.ndarray(count, dtype, packed, at))
                 at += count * dtype.itemsize
         except (struct.error, ValueError, TypeError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
-        keys, first, last, s_keys, s_days, counts, decayed, features, s_types = parts
+        keys, first, last, s_keys, s_days, h_keys, h_days, counts, decayed, features, h_on, s_types = parts
         if e and max(packed[at - e : at]) >= len(SESSION_TYPES):
             raise BadState(f"user state of {len(packed)} bytes names an event type it cannot have: materialize again")
         state = cls.__new__(cls)  # all fields at once: one by one, as a frozen class sets them, takes as long as all the rest
         vars(state).update(
             user_id=user_id, keys=keys, first_day=first, last_day=last, counts=counts, decayed=decayed.reshape(h, taus),
-            session_keys=s_keys, session_days=s_days, session_types=s_types, features=features, schema_key=schema, place=place,
-            region=region, consent=consent, created_day=created, updated_day=updated, _packed=packed if at == len(packed) else b"",
+            session_keys=s_keys, session_days=s_days, session_types=s_types, hidden_keys=h_keys, hidden_days=h_days, hidden_on=h_on,
+            features=features, schema_key=schema, place=place, region=region,
+            consent=consent, created_day=created, updated_day=updated, _packed=packed if at == len(packed) else b"",
         )  # fmt: skip
         return state
+
+
+def _heaviest(weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Positions of the HISTORY_LENGTH greatest weights, ascending; of all where there are no more."""
+    if len(weights) <= HISTORY_LENGTH:
+        return np.arange(len(weights))
+    return np.sort(np.argsort(-weights, kind="stable")[:HISTORY_LENGTH])
+
+
+def _later(day: float, other: float) -> float:
+    """The later of two moments, the first of which may be unknown."""
+    return other if np.isnan(day) else max(day, other)
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,11 @@ class Metrics:
         self._answers: list[tuple[dict[str, str] | None, float | None, dict[str, float]]] = []
         self._watched: tuple[Callable[[], Mapping[str, Mapping[str, int]]], Callable[[], Mapping[str, str]]] | None = None
         self.behind = Gauge(
-            "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="livesum", **more
+            "events_behind", "acknowledged events not yet in the states", ["bundle"], multiprocess_mode="livemostrecent", **more
         ).labels(label)
-        kept = Gauge("exposures", "answers by what became of their exposure record", ["bundle", "outcome"], multiprocess_mode="livesum", **more)
+        kept = Gauge(
+            "exposures", "answers by what became of their exposure record", ["bundle", "outcome"], multiprocess_mode="livesum", **more
+        )
         self._exposures = _Children(kept, label)
         self._exposed: Callable[[], Mapping[str, int]] = dict
         self.release_refused = Gauge(
@@ -141,6 +143,8 @@ class Metrics:
             else:
                 self._score.observe(score)
         self._answers.clear()
+        for outcome, number in self._exposed().items():
+            self._exposures[outcome,].set(number)
         for one in self._gathered:
             one.flush()
 
@@ -171,8 +175,6 @@ class Metrics:
         self._exposed = counters
 
     def _look(self) -> None:
-        for outcome, number in self._exposed().items():
-            self._exposures[outcome,].set(number)
         if self._watched is not None:
             caches, breakers = self._watched
             for name, counters in caches().items():

@@ -7,12 +7,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from serving.bundle.bundle import Bundle
-from serving.events.inbox import Inbox, fold_log, open_log
-from serving.events.log import LogUnavailable
+from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
 from serving.http.admission import EngineLanes, EngineQueue
 from serving.http.app import App
@@ -30,9 +28,7 @@ from serving.service import Clock, Service
 from serving.split.client import Peer, RemoteRanking, RemoteRetrieval
 from serving.split.frames import Shape
 from serving.split.servers import RankingServer, RetrievalServer
-from serving.state.sqlite import SqliteStore
 from serving.state.states import States, open_store
-from serving.state.store import StoreUnavailable
 from serving.state.user_state import StateTable, UserState
 from serving.system import System, load_system
 from serving.telemetry.metrics import Metrics
@@ -43,6 +39,7 @@ _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
 _STEP_DAYS = 1.0  # with --clock auto, the most that one event moves the time of all users
 _READERS = 4  # threads that read states from a store that is elsewhere
+_SETTLE_SECONDS = 10.0  # a start waits no longer for states that are made from the log: lists say so meanwhile
 _STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
 
 
@@ -86,12 +83,14 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     table = StateTable.load(options.users) if options.users is not None else None
 
     def states() -> States:
-        return States(open_store(options.state_url, system.budget.features_ms), table, system.learning)
+        store = open_store(options.state_url, system.budget.features_ms, log_name(options.events_url))
+        return States(store, table, system.learning)
 
     reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
-    _refill(options, states, log)
+    if not inbox.settle(_SETTLE_SECONDS):
+        log.info("states are still being made from the event log", behind=inbox.behind)
     new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
-    readers = None if isinstance(reading.store, SqliteStore) else ThreadPoolExecutor(_READERS, "state reader")
+    readers = None if options.state_url.startswith("sqlite:") else ThreadPoolExecutor(_READERS, "state reader")
     service = Service(ladder, reading, clock, request_ids(), inbox, new_items, readers=readers)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
@@ -110,19 +109,6 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
         background,
         [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers), metrics.flush],
     )
-
-
-def _refill(options: Options, states: Callable[[], States], log: Any) -> None:
-    """Fold the embedded event log into embedded states that were lost, or never made."""
-    folder = Path(options.events_url.removeprefix("dir:"))
-    made = states()
-    try:
-        if isinstance(made.store, SqliteStore) and (folder / "events.sqlite").is_file() and made.store.is_empty():
-            log.info("states made from the event log", events=fold_log(folder, made))
-    except (StoreUnavailable, LogUnavailable) as error:  # lists can be made without
-        log.warning("states cannot be made from the event log", reason=str(error))
-    finally:
-        made.store.close()
 
 
 def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:

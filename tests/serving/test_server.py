@@ -175,7 +175,13 @@ def test_a_server_told_to_stop_finishes_and_its_events_are_there_when_it_starts_
         assert first.process.wait(20) == 0
     with running(options) as second:
         assert "i100" in ids(second.ask("POST", "/v1/recommendations", {"user_id": "u01"})[1])
-        assert second.ask("POST", "/v1/events", event)[1] == {"accepted": 0, "duplicates": 1, "refused": []}
+        assert second.ask("POST", "/v1/events", event)[1] == {
+            "accepted": 0,
+            "duplicates": 1,
+            "refused": [],
+            "without_effect": 0,
+            "unknown_items": 0,
+        }
 
 
 def test_a_killed_server_keeps_every_acknowledged_event_and_none_twice(tmp_path: Path) -> None:

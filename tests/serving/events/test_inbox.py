@@ -31,8 +31,8 @@ def ids(folder: Path) -> list[str]:
 
 def test_an_event_sent_again_is_known_and_kept_once(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path)
-    assert log.append([event(1), event(2)]) == [True, True]
-    assert log.append([event(2), event(3), event(3)]) == [False, True, False]
+    assert log.append([event(1), event(2)]) == ["new", "new"]
+    assert log.append([event(2), event(3), event(3)]) == ["duplicate", "new", "duplicate"]
     log.close()
     assert ids(tmp_path) == ["e1", "e2", "e3"]
 
@@ -52,14 +52,14 @@ def test_a_log_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
 
 
 def inbox(folder: Path) -> Inbox:
-    return Inbox(lambda: SqliteLog(folder), lambda: States(SqliteStore(folder / "states", 1), None, Learning()))
+    return Inbox(lambda: SqliteLog(folder), lambda: States(SqliteStore(folder / "states", 1, log="log"), None, Learning()))
 
 
 async def test_many_requests_at_once_are_all_acknowledged_and_in_the_states(tmp_path: Path) -> None:
     box = inbox(tmp_path)
     taken = await asyncio.gather(*(box.take([event(n), event(n + 1)]) for n in range(0, 100, 2)))
-    assert all(all(one) for one in taken)
-    states = States(SqliteStore(tmp_path / "states", 1), None, Learning())
+    assert all(one == ["new", "new"] for one in taken)
+    states = States(SqliteStore(tmp_path / "states", 1, log="log"), None, Learning())
     assert len(states.read("u").session_keys) == 64  # the latest of a hundred
     states.store.close()
     box.close()
@@ -73,7 +73,7 @@ async def test_events_are_refused_while_the_log_is_down_and_taken_when_it_is_bac
     with pytest.raises(LogUnavailable):
         await box.take([event(1)])
     folder.unlink()
-    assert await box.take([event(1)]) == [True]
+    assert await box.take([event(1)]) == ["new"]
     box.close()
     assert ids(folder) == ["e1"]
 
@@ -85,13 +85,13 @@ async def test_events_are_acknowledged_while_the_store_is_down_and_folded_when_i
     def states() -> States:
         if down.is_set():
             raise StoreUnavailable("down")
-        return States(SqliteStore(tmp_path / "states", 1), None, Learning())
+        return States(SqliteStore(tmp_path / "states", 1, log="log"), None, Learning())
 
     box = Inbox(lambda: SqliteLog(tmp_path), states)
-    assert await box.take([event(1)]) == [True]
+    assert await box.take([event(1)]) == ["new"]
     assert box.behind == 1
     down.clear()
-    assert await box.take([event(2)]) == [True]
+    assert await box.take([event(2)]) == ["new"]
     until(lambda: box.behind == 0, 10)  # the writer tries again twice a second
     assert len(states().read("u").session_keys) == 2
     box.close()
@@ -100,10 +100,15 @@ async def test_events_are_acknowledged_while_the_store_is_down_and_folded_when_i
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_writer_that_breaks_lets_no_request_wait(tmp_path: Path) -> None:
     def states() -> States:
-        raise ZeroDivisionError("not foreseen")
+        if breaking.is_set():
+            raise ZeroDivisionError("not foreseen")
+        raise StoreUnavailable("not yet")
 
+    breaking = threading.Event()
     box = Inbox(lambda: SqliteLog(tmp_path), states)
-    assert await box.take([event(1)]) == [True]  # it is in the log
+    assert box.settle(10)
+    breaking.set()
+    assert await box.take([event(1)]) == ["new"]  # it is in the log
     until(lambda: not box.alive, 10)
     with pytest.raises(LogUnavailable, match="not foreseen"):
         await box.take([event(2)])
@@ -115,7 +120,7 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from serving.events.inbox import SqliteLog
+from serving.events.sqlite import SqliteLog
 from serving.messages import Event
 log = SqliteLog(Path(sys.argv[1]))
 for number in range(1_000_000):
@@ -139,6 +144,6 @@ def test_every_acknowledged_event_is_in_the_log_after_a_kill_and_none_twice(tmp_
     assert len(kept) == len(set(kept))
     assert {f"e{number}-{part}" for number in acknowledged for part in range(3)} <= set(kept)
     log = SqliteLog(tmp_path)  # the client sends its last batch again
-    assert log.append([event(0)]) == [True]
+    assert log.append([event(0)]) == ["new"]
     log.close()
     assert json.dumps(ids(tmp_path)[-1]) == '"e0"'

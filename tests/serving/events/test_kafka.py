@@ -11,9 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from serving.events.consumer import Consumer
 from serving.events.inbox import open_log
-from serving.events.log import LogUnavailable
+from serving.events.log import LogUnavailable, unpacked
 from serving.messages import Event
+from serving.state.sqlite import SqliteStore
+from serving.state.states import States
+from serving.system import Learning
 from tests.serving.servers import free_port, until
 
 VERSION = "3.9.1"
@@ -101,8 +105,8 @@ def test_events_are_in_the_topic_by_user_in_their_order_and_each_once(broker: st
     log = open_log(f"kafka://{broker}/events")
     users = ["a", "b", "c", "d"]
     events = [event(number, users[number % 4]) for number in range(40)]
-    assert log.append(events) == [True] * 40
-    assert log.append([events[0], event(40, "a"), event(40, "a")]) == [False, True, False]
+    assert log.append(events) == ["new"] * 40
+    assert log.append([events[0], event(40, "a"), event(40, "a"), event(40, "b")]) == ["duplicate", "new", "duplicate", "conflict"]
     log.close()
     found = consumed(broker, "events", 41)
     assert sorted(one.event_id for _, _, one in found) == sorted(f"e{number}" for number in range(41))
@@ -110,6 +114,26 @@ def test_events_are_in_the_topic_by_user_in_their_order_and_each_once(broker: st
         own = [(partition, int(one.event_id[1:])) for key, partition, one in found if key == user.encode()]
         assert len({partition for partition, _ in own}) == 1
         assert [number for _, number in own] == sorted(number for _, number in own)
+
+
+@pytest.mark.kafka
+def test_states_are_folded_from_the_topic_and_again_when_they_are_lost(broker: str, tmp_path: Path) -> None:
+    log = open_log(f"kafka://{broker}/states")
+    for part in range(3):
+        log.append([event(100 * part + number, f"u{number % 10}") for number in range(100)])
+    for name in ("first", "lost"):
+        states = States(SqliteStore(tmp_path / name, 1, log="log"), None, Learning())
+        consumer = Consumer(log, lambda states=states: states)  # type: ignore[misc]
+        until(lambda consumer=consumer: not consumer.advance(), 30)
+        assert consumer.behind == 0
+        assert [len(states.read(f"u{number}").session_keys) for number in range(10)] == [30] * 10
+        assert states.look("u1")[1]
+    log.append([event(900, "u1")])
+    assert log.behind(unpacked(states.store.position())[0]) == 1
+    until(lambda: not consumer.advance(), 30)
+    assert len(states.read("u1").session_keys) == 31
+    states.store.close()
+    log.close()
 
 
 @pytest.mark.kafka

@@ -217,10 +217,10 @@ def test_the_sqlite_store_reads_while_another_connection_writes(tmp_path: Path) 
     writer.change(["a"], lambda *_: (b"1", b""))
 
     def fold(*_: object) -> tuple[bytes, bytes]:
-        assert reader.get("a") == b"1"  # inside the writer's transaction
+        assert reader.get("a").value == b"1"  # inside the writer's transaction
         return b"2", b""
 
     writer.change(["a"], fold)
-    assert reader.get("a") == b"2"
+    assert reader.get("a").value == b"2"
     writer.close()
     reader.close()
