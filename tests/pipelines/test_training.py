@@ -47,12 +47,12 @@ def test_the_compiled_pipeline_names_its_system_and_never_skips_what_looks_outsi
     assert compiled["root"]["inputDefinitions"]["parameters"]["system"]["defaultValue"] == "shop"
     tasks = compiled["root"]["dag"]["tasks"]
     always = {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
-    assert always == {"ingest", "champion", "register"}
+    assert always == {"ingest", "served", "champion", "register"}
 
 
 def test_learning_again_skips_neither_the_ingest_nor_the_registry() -> None:
     tasks = refit.pipeline_spec.root.dag.tasks
-    assert {name for name, task in tasks.items() if not task.caching_options.enable_cache} == {"ingest", "adopt"}
+    assert {name for name, task in tasks.items() if not task.caching_options.enable_cache} == {"ingest", "served", "adopt"}
 
 
 def test_the_champion_is_read_when_the_candidate_is_there(compiled: dict) -> None:
