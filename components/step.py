@@ -53,21 +53,29 @@ def run_step(
     """
     out = Path(out)
     given = {kind: None if path is None else Path(path) for kind, path in inputs.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
     print(f"step={name} state=started", flush=True)
-    try:
+    with told(out):
         if home:
             folder, record = _filed(name, function, given, config, version, Path(home), _beside(out, "refused"))
             _place(folder / "out", out)
         else:
             out.mkdir(exist_ok=True)
             record = _work(name, function, given, out, config)
-    except ValueError as problem:
-        _beside(out, "error.txt").write_text(f"{type(problem).__module__}.{type(problem).__qualname__}\n{problem}")
-        raise
     _beside(out, "record.json").write_text(json.dumps(record, indent=1, sort_keys=True))
     print(_event(record), flush=True)
     return record
+
+
+@contextmanager
+def told(out: Path | str) -> Iterator[None]:
+    """Keep a refusal's message as `<out>.error.txt`: where the step is a process of its own, that is how its message is read."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except ValueError as problem:
+        _beside(out, "error.txt").write_text(f"{type(problem).__module__}.{type(problem).__qualname__}\n{problem}")
+        raise
 
 
 def _filed(

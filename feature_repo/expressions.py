@@ -4,6 +4,7 @@
 the cut is the first thing each function filters by. The promotion plan that holds at the cut is known and therefore allowed.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +19,14 @@ LEVELS = ("department", "category", "type")
 WINDOWS = (7, 14, 28)  # days
 
 
-def history(events: Table, items: Table, context: Table, positives: tuple[str, ...]) -> Table:
+def history(events: Table, items: Table, context: Table, positives: tuple[str, ...], at_least: Mapping[str, float] | None = None) -> Table:
     """Positive events with what is known of the item, whether the sale was planned to be promoted, and which time it was for the user.
 
-    Independent of any cut: `nth` and `promoted` look at nothing later than the event.
+    `at_least`: of the types named, only events whose `value` is that high are positive. Independent of any cut: `nth` and `promoted` look
+    at nothing later than the event.
     """
-    liked = events.filter(_.event_type.isin(positives)).select(
+    asked = [(events.event_type != name) | (events.value.fill_null(-1.0) >= least) for name, least in sorted((at_least or {}).items())]
+    liked = events.filter(_.event_type.isin(positives), *asked).select(
         "event_id",
         "user_id",
         "item_id",
@@ -40,9 +43,9 @@ def history(events: Table, items: Table, context: Table, positives: tuple[str, .
 
 
 def _level(category: Table, depth: int) -> Table:
-    """The category path down to `depth` (0 widest), null where the path is shorter."""
-    levels = PATH_SEPARATOR.join([".*?"] * (depth + 1))
-    return category.re_extract(f"^({levels})(?:{PATH_SEPARATOR}.*)?$", 1).nullif("")
+    """The category path down to `depth` (0 widest); where the path is shorter, the whole of it: a missing level inherits its parent's."""
+    exact = (PATH_SEPARATOR.join([".*?"] * (down + 1)) for down in range(depth, -1, -1))
+    return ibis.coalesce(*(category.re_extract(f"^({levels})(?:{PATH_SEPARATOR}.*)?$", 1).nullif("") for levels in exact))
 
 
 def _promoted(liked: Table, context: Table) -> Table:

@@ -35,6 +35,7 @@ HOME = Path(".shortlist")
 Data = Annotated[Path | None, typer.Option(help="folder with your own events, items, users and context .parquet", show_default=False)]
 Until = Annotated[str, typer.Option(help="learn from rows before this, judge on the week after; default: a week before the last row")]
 Fast = Annotated[bool, typer.Option("--fast", help="fewer cuts, smaller models")]
+Accept = Annotated[bool, typer.Option("--accept", help="take the data whatever the last ones of their source were")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
 WithServed = Annotated[
     bool | None,
@@ -57,6 +58,7 @@ def train(
     events: Events = "",
     registry: Registry = "",
     alone: Annotated[bool, typer.Option("--alone", help="not while another training with --alone is at work")] = False,
+    accept: Accept = False,
 ) -> None:
     """Run the whole loop in this process and register the bundle. What is already done is not done again."""
     from contextlib import nullcontext
@@ -66,8 +68,41 @@ def train(
 
     with one_training(home, Path(system).stem) if alone else nullcontext():
         run_loop(
-            system, data, until, fast, seed, home, refit=refit, runner="process", with_served=with_served, events=events, registry=registry
+            system,
+            data,
+            until,
+            fast,
+            seed,
+            home,
+            refit=refit,
+            accept=accept,
+            runner="process",
+            with_served=with_served,
+            events=events,
+            registry=registry,
         )
+
+
+@app.command()
+def check(system: System, data: Data = None, until: Until = "") -> None:
+    """Say in seconds what the system can and cannot use of these tables. Learns nothing; exits 1 when it could not."""
+    from pipelines.check import check as work
+
+    work(system, data, until)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the system, and of its file", show_default=False)],
+    data: Annotated[
+        Path, typer.Option(help="folder with your events, items and, where you have them, users and context", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write the system file into")] = Path("."),
+) -> None:
+    """Write a system file that fits these tables and trains without an edit."""
+    from pipelines.new import new as work
+
+    work(name, data, out)
 
 
 @pipeline.command("run")
@@ -79,13 +114,14 @@ def pipeline_run(
     fast: Fast = False,
     seed: Seed = 0,
     home: Home = HOME,
+    accept: Accept = False,
 ) -> None:
     """Run the loop as the Kubeflow pipeline it is, on this machine."""
     from pipelines.loop import run_loop
 
     if runner not in ("subprocess", "docker"):
         raise typer.BadParameter(f"{runner!r} is no runner: choose subprocess or docker", param_hint="--runner")
-    run_loop(system, data, until, fast, seed, home, runner="docker" if runner == "docker" else "subprocess")
+    run_loop(system, data, until, fast, seed, home, accept=accept, runner="docker" if runner == "docker" else "subprocess")
 
 
 @pipeline.command("compile")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from components.data.accepted import remember
 from components.data.served import log_of
 from pipelines.runner import Arguments, Run, Runner, run_pipeline
 from serving.system import load_system
@@ -32,6 +33,7 @@ def run_loop(
     home: Path,
     *,
     refit: bool = False,
+    accept: bool = False,
     runner: Runner = "process",
     with_served: bool | None = None,
     events: str = "",
@@ -55,9 +57,12 @@ def run_loop(
         "seed": seed,
         "events": served_log(system, home, with_served, events),
         "tracking": registry,
+        "accept": accept,
     }
     run = _watched(training, arguments, runner, home)
     _print_steps(run)
+    for note in json.loads((run.output("validate") / "report.json").read_text())["notes"]:
+        Console().print(note, soft_wrap=True, highlight=False)
     version = json.loads((run.output("register") / "version.json").read_text())
     verdict = json.loads((run.output("gate") / "gate.json").read_text())
     Console().print(verdict["sentence"], soft_wrap=True, highlight=False)
@@ -66,6 +71,7 @@ def run_loop(
         print_served(system, version, home)
     if not verdict["passed"]:
         raise typer.Exit(1)
+    remember(str(arguments["system"]), str(home.resolve()), str(arguments["data"]), run.output("served"), run.output("validate"))
     if refit:
         _refit({**arguments, "judged": version["bundle"]}, runner, home)
     return run

@@ -28,17 +28,19 @@ def training(
     tracking: str = "",
     events: str = "",
     cause: str = "",
+    accept: bool = False,
 ) -> None:
     """`data`: folder of four tables, empty: the system's own. `until`: the cut, empty: a target's length before the last row.
 
     `home`: where step results are kept and found again, empty: nowhere (a cluster caches). `tracking`: MLflow's address, empty: under home.
     `events`: a server's log, `dir:PATH` or `kafka://…`, learnt from with the tables. `cause`: why this run was begun, for the registry.
+    `accept`: take the tables whatever the last ones of their source were.
     """
     raw = ingest(system=system, data=data, home=home)
     raw.set_caching_options(False)
     both = served(system=system, home=home, events=events, tables=raw.output)
     both.set_caching_options(False)
-    tables = validate(system=system, home=home, tables=both.output)
+    tables = validate(system=system, data=data, accept=accept, home=home, tables=both.output)
     known = features(system=system, until=until, fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)
@@ -75,6 +77,7 @@ def refit(
     tracking: str = "",
     events: str = "",
     cause: str = "",
+    accept: bool = False,
 ) -> None:
     """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry.
 
@@ -84,7 +87,7 @@ def refit(
     raw.set_caching_options(False)
     both = served(system=system, home=home, events=events, tables=raw.output)
     both.set_caching_options(False)
-    tables = validate(system=system, home=home, tables=both.output)
+    tables = validate(system=system, data=data, accept=accept, home=home, tables=both.output)
     known = features(system=system, until="end", fast=fast, home=home, tables=tables.output)
     sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=known.output)
     rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=known.output, retrieval=sources.output)

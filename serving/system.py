@@ -6,9 +6,12 @@
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
+
+from feature_repo.schema import EVENT_TYPES
+from serving.event_meanings import Meaning, positives_of, signals_of
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]
@@ -91,13 +94,24 @@ class System:
     verb: str = "chose"  # what a positive event is called in a sentence, past tense
     hybrid: bool = False  # True: pools come from the last `shortlist batch`, re-ranked in real time
     promote: Promote = "by hand"  # who makes a bundle champion: the gate, or a person who moves the alias
+    events: Mapping[str, Meaning] = field(default_factory=dict)  # what each event type means; empty: as `learning` says
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Of the sources, in the file's order: features and fused ranks come in it."""
         return tuple(source.kind for source in self.sources)
 
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The types an event may be of: the schema's, and those this system names itself."""
+        return (*EVENT_TYPES, *(name for name in self.events if name not in EVENT_TYPES))
+
     def __post_init__(self) -> None:
+        if self.events:
+            if not positives_of(self.events):
+                raise ValueError(f"system {self.name}: none of its events is Positive(), so it has nothing to learn: name one in `events`")
+            learnt = replace(self.learning, positives=positives_of(self.events), session_weights=signals_of(self.events))
+            object.__setattr__(self, "learning", learnt)  # one table read by all: states, labels, session
         total = sum(source.share for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")

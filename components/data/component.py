@@ -30,12 +30,14 @@ def served(system: str, home: str, events: str, tables: Input[Artifact], out: Ou
 
 
 @component
-def validate(system: str, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
-    """The rows that may be learnt from; the others set aside with their reason."""
-    from components.data.accepted import last_accepted, remember
+def validate(system: str, data: str, accept: bool, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
+    """The rows that may be learnt from; the others set aside with their reason. `accept`: whatever came of this source before."""
+    from components.data.accepted import baseline
+    from components.data.ahead import now_if_ahead
     from components.data.validate import validate as work
     from components.step import run_step
 
-    inputs = {"tables": tables.path, "last_accepted": last_accepted(system, home, tables.path)}
-    out.metadata.update(run_step("validate", work, inputs, out.path, {"system": system}, home))
-    remember(system, home, tables.path, out.path)
+    before = None if accept else baseline(system, home, data, tables.path)
+    inputs = {"tables": tables.path, "last_accepted": before.folder if before else None}
+    config = {"system": system, "compared_with": before.described if before else "", "now": now_if_ahead(tables.path)}
+    out.metadata.update(run_step("validate", work, inputs, out.path, config, home))

@@ -20,3 +20,8 @@ def connect(memory: str = "3GB") -> "duckdb.DuckDBPyConnection":
     connection = duckdb.connect()
     connection.execute(settings(memory)).fetchall()
     return connection
+
+
+def quoted(text: str) -> str:
+    """The text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from feature_repo.schema import TABLES, Column, Table
+from components.data.duck import quoted
+from feature_repo.schema import EVENTS, TABLES, Column, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,7 +27,7 @@ def _compact(column: Column) -> str:
     if column.kind != "string":
         return f'"{column.name}"'
     if column.allowed is not None:
-        return f'CAST("{column.name}" AS ENUM ({", ".join(map(repr, column.allowed))}))'
+        return f'CAST("{column.name}" AS ENUM ({", ".join(map(quoted, column.allowed))}))'
     if column.required:
         return f'CASE WHEN "{column.name}" IS NOT NULL THEN hash("{column.name}") END'
     return f'("{column.name}" IS NOT NULL)'
@@ -41,7 +42,7 @@ def broken(connection: "duckdb.DuckDBPyConnection", table: Table) -> "pd.DataFra
         if column.maximum is not None:
             promises[f"{column.name}: above {column.maximum:g}"] = f'"{column.name}" > {column.maximum!r}'
         if column.allowed is not None:
-            promises[f"{column.name}: not allowed"] = f'"{column.name}" NOT IN ({", ".join(map(repr, column.allowed))})'
+            promises[f"{column.name}: not allowed"] = f'"{column.name}" NOT IN ({", ".join(map(quoted, column.allowed))})'
     promises |= {f"{column}: not in {other}": f'"{column}" NOT IN {_keys(other)}' for column, other in table.references.items()}
     counts = [f'count(*) FILTER ({condition}) AS "{name}"' for name, condition in promises.items()]
     frame: pd.DataFrame = connection.sql(f"SELECT {', '.join(counts)} FROM good_{table.name}").df()
@@ -69,3 +70,11 @@ def values_of(connection: "duckdb.DuckDBPyConnection", table: Table) -> dict[str
     counts = ", ".join(f'count(DISTINCT "{column}")' for column in columns)
     (found,) = connection.execute(f"SELECT {counts} FROM good_{table.name}").fetchall()
     return dict(zip(columns, map(int, found), strict=True))
+
+
+def types_given(connection: "duckdb.DuckDBPyConnection", table: Table) -> dict[str, int]:
+    """Rows by event type, the twenty most frequent; of the view `raw`, so of the table looked at last. Empty for other tables."""
+    if table.name != EVENTS.name:
+        return {}
+    query = "SELECT event_type, count(*) AS n FROM raw WHERE event_type <> '' GROUP BY ALL ORDER BY n DESC, event_type LIMIT 20"
+    return dict(connection.execute(query).fetchall())

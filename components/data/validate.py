@@ -1,27 +1,32 @@
 """What may be learnt from: bad rows set aside with their reason, a bad table stopped, and a page that shows both.
 
 Three looks at each table, all derived from `feature_repo/schema.py`: every row (`rows.py`), then Great Expectations over what was accepted,
-then Great Expectations over the table as a whole (share set aside, volume and freshness against the last accepted run).
+then Great Expectations over the table as a whole: share of bad rows, volume and freshness against what was accepted before.
 """
 
 import json
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.data.duck import connect
-from components.data.ingest import BadData, check_columns, open_table
+from components.data.event_types import sentence_of_unknown
+from components.data.ingest import open_table
+from components.data.notes import notes_of
+from components.data.read import BadData, check_columns
 from components.data.report_page import write_page
 from components.data.rows import Verdict, sort_out
-from components.data.summary import broken, compact, newest_second, values_of
-from feature_repo.schema import EARLIEST, LATEST, TABLES, Table
+from components.data.summary import broken, compact, newest_second, types_given, values_of
+from feature_repo.schema import EARLIEST, EVENTS, LATEST, TABLES, Table
 from serving.system import System
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-MOST_BAD = 0.05  # share of a table's rows that may be set aside; more is a broken feed, not bad rows
+MOST_BAD = 0.05  # share of a table's rows that may be bad; more is a broken feed, not bad rows
+MOST_UNKNOWN = 0.5  # share of events of items or users that their tables do not hold; more is a table of another export, not withdrawals
 LEAST_VOLUME, MOST_VOLUME = 0.5, 10.0  # rows accepted, as multiples of the last accepted run's
 ROWS_IN_MEMORY = 2_000_000  # a larger table is given to Great Expectations as exact counts
 ORDER = ("items", "users", "events", "context")  # referenced tables first
@@ -31,33 +36,49 @@ class BadTable(BadData):
     """A table must not be learnt from. The message says what failed, on how many rows, with an example."""
 
 
-def validate(system: System, tables: Path, out: Path, last_accepted: Path | None = None) -> None:
+def validate(
+    system: System, tables: Path, out: Path, last_accepted: Path | None = None, compared_with: str = "the last accepted ones", now: str = ""
+) -> None:
     """Write the accepted tables, `quarantine/<table>.parquet` with `reason`, `report.json`, `expectations/` and `docs/index.html`.
 
-    `last_accepted`: the output of the last accepted run, to compare volume and freshness with. Raises `BadData` when a table cannot be
-    read, `BadTable` when it must not be learnt from; the report and the page are written either way.
+    `last_accepted`: the output of the last accepted run, to compare volume and freshness with; `compared_with` says in words which that is.
+    `now` (ISO, with its offset; default: the clock's): no event is later. Raises `BadData` when a table cannot be read, `BadTable` when it
+    must not be learnt from; the report and the page are written either way.
     """
     before = _last_report(last_accepted)
     (out / "quarantine").mkdir(parents=True, exist_ok=True)
     (out / "expectations").mkdir(exist_ok=True)
     connection = connect()
     report: dict[str, Any] = {"system": system.name, "passed": False, "tables": {}}
+    moment = datetime.fromisoformat(now) if now else datetime.now(UTC)
     try:
         for name in ORDER:
-            with open_table(TABLES[name], tables) as file:
-                check_columns(TABLES[name], file.schema_arrow)
-            verdict = sort_out(
-                connection, TABLES[name], tables / f"{name}.parquet", out / f"{name}.parquet", out / "quarantine" / f"{name}.parquet"
-            )
-            looked = _looked_at(connection, TABLES[name], verdict, before.get(name), out)
+            table = of_system(TABLES[name], system)
+            with open_table(table, tables) as file:
+                check_columns(table, file.schema_arrow)
+            places = (tables / f"{name}.parquet", out / f"{name}.parquet", out / "quarantine" / f"{name}.parquet")
+            verdict = sort_out(connection, table, *places, moment)
+            looked = _looked_at(connection, table, verdict, before.get(name), out)
             report["tables"][name] = looked
             if not looked["passed"]:
-                raise BadTable(_refusal(name, looked))
+                remedy = sentence_of_unknown(system, types_given(connection, table))
+                raise BadTable(" ".join(filter(None, (_refusal(name, looked, compared_with), remedy))))
+        report["notes"] = notes_of(report["tables"])
         report["passed"] = True
     finally:
         connection.close()
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         write_page(report, out / "docs" / "index.html")
+    for note in report["notes"]:
+        print(note, flush=True)
+
+
+def of_system(table: Table, system: System) -> Table:
+    """The table as this system reads it: events may also be of the types it names itself."""
+    if table.name != EVENTS.name:
+        return table
+    columns = (replace(column, allowed=system.event_types) if column.name == "event_type" else column for column in table.columns)
+    return replace(table, columns=tuple(columns))
 
 
 def _last_report(last_accepted: Path | None) -> dict[str, Any]:
@@ -81,8 +102,9 @@ def _looked_at(
         "rows_in": verdict.rows_in,
         "accepted": verdict.accepted,
         "set_aside": verdict.set_aside,
-        "reasons": verdict.reasons,
-        "examples": verdict.examples,
+        "bad": verdict.bad,
+        "reasons": dict(verdict.reasons),
+        "examples": dict(verdict.examples),
         "newest_second": newest,
         "expectations": checks,
         "passed": all(check["success"] for check in checks),
@@ -122,12 +144,13 @@ def _count_suite(frame: "pd.DataFrame") -> list[Any]:
 def _whole_frame(verdict: Verdict, newest: float | None, values: dict[str, int]) -> "pd.DataFrame":
     import pandas as pd
 
-    share = verdict.set_aside / verdict.rows_in if verdict.rows_in else 0.0
+    rows = max(verdict.rows_in, 1)
     balance = verdict.rows_in - verdict.accepted - verdict.set_aside
     return pd.DataFrame(
         {
             "rows accepted": [verdict.accepted],
-            "share set aside": [share],
+            "share set aside": [verdict.bad / rows],
+            "share of unknown items or users": [verdict.unknown / rows],
             "rows unaccounted for": [balance],
             "newest second": [newest or 0.0],
             **{f"different values of {column}": [count] for column, count in values.items()},
@@ -145,6 +168,8 @@ def _whole_suite(table: Table, before: dict[str, Any] | None) -> list[Any]:
         gxe.ExpectColumnValuesToBeBetween(column="share set aside", max_value=MOST_BAD),
         gxe.ExpectColumnValuesToBeBetween(column="rows unaccounted for", min_value=0, max_value=0),
     ]
+    if table.name == EVENTS.name:
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column="share of unknown items or users", max_value=MOST_UNKNOWN))
     suite += [
         gxe.ExpectColumnValuesToBeBetween(column=f"different values of {column.name}", max_value=column.most_values)
         for column in table.columns
@@ -187,17 +212,34 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(name: str, table: dict[str, Any]) -> str:
+def _refusal(name: str, table: dict[str, Any], compared_with: str) -> str:
     """One table's paragraph: what failed, how many rows, an example, the next step."""
-    failed = [f"{check['kwargs']['column']} {_limits(check)}" for check in table["expectations"] if not check["success"]]
-    reasons = [f"{count} with {reason} (for example {table['examples'][reason]})" for reason, count in table["reasons"].items()]
+    failed = [check for check in table["expectations"] if not check["success"]]
+    said = [f"{check['kwargs']['column']} {_limits(check)}" for check in failed]
+    reasons = [f"{count} with {reason}{_example(table, reason)}" for reason, count in table["reasons"].items()]
     rows = f"{table['set_aside']} of {table['rows_in']} rows were set aside" + (f": {'; '.join(reasons)}" if reasons else "")
-    return f"The table {name} is refused: {'; '.join(failed)}. {rows}. Correct the data and start again."
+    columns = {check["kwargs"]["column"] for check in failed}
+    advice = ["Correct the data and start again."]
+    if "share of unknown items or users" in columns:
+        advice = ["Are ids written alike in both tables? What was withdrawn may stay in items with policy_flags 'blocked'."]
+    if columns & {"newest second", "rows accepted"} and table["accepted"] and not columns & {"share set aside"}:
+        advice = [f"They were compared with {compared_with}. If they are meant to be so, start again with --accept."]
+    return f"The table {name} is refused: {'; '.join(said)}. {rows}. {' '.join(advice)}"
+
+
+def _example(table: dict[str, Any], reason: str) -> str:
+    return f" (for example {table['examples'][reason]})" if table["examples"].get(reason) else ""
 
 
 def _limits(check: dict[str, Any]) -> str:
     kwargs, result = check["kwargs"], check["result"]
     seen = result.get("partial_unexpected_list") or [result.get("observed_value", "nothing")]
-    wanted = [f"at least {kwargs['min_value']:g}" if kwargs.get("min_value") is not None else ""]
-    wanted.append(f"at most {kwargs['max_value']:g}" if kwargs.get("max_value") is not None else "")
-    return f"is {seen[0]}, expected {' and '.join(filter(None, wanted)) or check['expectation']}"
+    told = _moment if kwargs["column"] == "newest second" else "{:g}".format
+    wanted = [f"at least {told(kwargs['min_value'])}" if kwargs.get("min_value") is not None else ""]
+    wanted.append(f"at most {told(kwargs['max_value'])}" if kwargs.get("max_value") is not None else "")
+    value = _moment(seen[0]) if kwargs["column"] == "newest second" else seen[0]
+    return f"is {value}, expected {' and '.join(filter(None, wanted)) or check['expectation']}"
+
+
+def _moment(second: float) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M} UTC"

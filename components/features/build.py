@@ -21,18 +21,20 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
     """Write what was known at `until` and at `cuts` weekly cuts before it, as the design's section 9 says; and under `judged/` what was
     known a target's length later, where the rows reach on for another: a second week to judge by.
 
+    A week in which nobody chose anything teaches nothing: its cut is left out, named in `features.json`, and an earlier one taken instead.
+
     `tables`: the accepted four tables. `engine`: who computes the snapshots, `duckdb` or `spark`; the rest is DuckDB's either way.
     Raises `ValueError` when nothing lies before `until`.
     """
     moment = parse_moment(until)
     learning = system.learning
     out.mkdir(parents=True, exist_ok=True)
-    with open_tables(tables, learning.positives, cut_day(moment), JUDGED_WEEKS * learning.horizon_days) as opened:
-        moments = [cut for cut in weekly_cuts(moment, cuts, learning.horizon_days) if cut_day(cut) > opened.first_day]
-        later = later_cuts(moment, learning.horizon_days, opened.last_day)
-        if moment not in moments:
+    with open_tables(tables, system, cut_day(moment), JUDGED_WEEKS * learning.horizon_days) as opened:
+        if cut_day(moment) <= opened.first_day:
             raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
-        rows = write_snapshots(opened, tables, learning.positives, [*moments, *later], out, engine)
+        moments, quiet = _telling_cuts(opened, moment, cuts, learning.horizon_days)
+        later = later_cuts(moment, learning.horizon_days, opened.last_day)
+        rows = write_snapshots(opened, tables, system, [*moments, *later], out, engine)
         store = apply(system, out, moment)
         shelf = open_shelf(opened, ITEM_FEATURES)
         made, judged = (
@@ -44,12 +46,28 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         "engine": engine,
         "rows": {"positives": opened.positives, **rows},
         "cuts_asked": cuts,
+        "quiet_weeks": [cut_name(cut) for cut in quiet],
         "cuts": made,
         "judged": judged,
         "user_features": list(USER_FEATURES),
         "item_features": list(ITEM_FEATURES),
     }
     (out / "features.json").write_text(json.dumps(report, indent=1) + "\n")
+    if quiet:
+        print(f"Nothing was chosen in the weeks after {', '.join(map(cut_name, quiet))}: their cuts are left out.", flush=True)
+
+
+def _telling_cuts(tables: Tables, until: datetime, count: int, horizon_days: int) -> tuple[list[datetime], list[datetime]]:
+    """The newest `count` weekly cuts with something to learn in the days after, ascending, and `until`; and the quiet ones passed over."""
+    weeks = max(count, int((cut_day(until) - tables.first_day) / 7) + 1)
+    found: list[datetime] = []
+    quiet: list[datetime] = []
+    for cut in reversed(weekly_cuts(until, weeks, horizon_days)[:-1]):
+        if len(found) == count or cut_day(cut) <= tables.first_day:
+            break
+        (found if tables.chosen(cut_day(cut), horizon_days) else quiet).append(cut)
+    oldest = found[-1] if found else until
+    return [*reversed(found), until], [cut for cut in reversed(quiet) if cut > oldest or not found]
 
 
 def _build_cut(tables: Tables, store: Any, shelf: ItemBase, cut: datetime, horizon_days: int, out: Path) -> dict[str, Any]:
@@ -70,7 +88,7 @@ def write_labels(tables: Tables, day: float, horizon_days: int, path: Path) -> i
     begin, end = (f"to_timestamp({moment * 86400.0!r})" for moment in (day, day + horizon_days))
     target = str(path).replace("'", "''")
     tables.backend.raw_sql(
-        f"""COPY (SELECT user_id, item_id, count(*) AS count FROM history WHERE "timestamp" >= {begin} AND "timestamp" < {end}
+        f"""COPY (SELECT user_id, item_id, count(*) AS count FROM personal WHERE "timestamp" >= {begin} AND "timestamp" < {end}
         GROUP BY ALL ORDER BY ALL) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"""
     )
     return int(tables.arrow(f"SELECT count(*) AS n FROM '{target}'")["n"][0].as_py())

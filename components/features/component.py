@@ -8,9 +8,17 @@ from components.step import component
 @component
 def features(system: str, until: str, fast: bool, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
     """What was known of every item and user at each cut before `until`."""
+    from pathlib import Path
+
     from components.features.build import build as work
     from components.features.moments import cuts_of, moment
-    from components.step import run_step
+    from components.features.usable import refuse_too_little, refuse_without_positives
+    from components.step import run_step, told
+    from serving.system import load_system
 
-    config = {"system": system, "until": moment(system, tables.path, until), "cuts": cuts_of(system, fast)}
+    with told(out.path):
+        refuse_without_positives(load_system(system), Path(tables.path))
+        cut = moment(system, tables.path, until)
+        refuse_too_little(load_system(system), Path(tables.path), cut, must_judge=until != "end")
+    config = {"system": system, "until": cut, "cuts": cuts_of(system, fast)}
     out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home))

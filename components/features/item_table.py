@@ -119,12 +119,15 @@ def _translated(column: Any, code_of: dict[str, int]) -> NDArray[np.int64]:
 
 
 def _category_codes(paths: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Names of all paths at all levels, and (I, 3) the code of each item's path down to each level; 0 unknown."""
+    """Names of all paths at all levels, and (I, 3) the code of each item's path down to each level; 0 unknown.
+
+    A level that a path does not have is its parent's: items of one department without shelves are of one shelf.
+    """
     split = {path: tuple(path.split(PATH_SEPARATOR))[:CATEGORY_LEVELS] for path in set(paths) if path}
     levels = {path: [PATH_SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts))] for path, parts in split.items()}
     names = (UNKNOWN, *sorted({name for found in levels.values() for name in found}))
     code_of = {name: code for code, name in enumerate(names)}
-    coded = {path: [code_of[name] for name in found] + [0] * (CATEGORY_LEVELS - len(found)) for path, found in levels.items()}
+    coded = {path: [code_of[found[min(depth, len(found) - 1)]] for depth in range(CATEGORY_LEVELS)] for path, found in levels.items()}
     none = [0] * CATEGORY_LEVELS
     return names, np.array([coded.get(path or "", none) for path in paths], np.int32).reshape(-1, CATEGORY_LEVELS)
 

@@ -1,10 +1,16 @@
 """Cuts: the moments at which the world is looked at. A cut's folder is named after it, so names sort as times do."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+from components.data.duck import connect, quoted
 from feature_repo.schema import SECONDS_A_DAY
-from serving.system import load_system
+from serving.event_meanings import least_values
+from serving.system import System, load_system
 
 
 def parse_moment(text: str | datetime) -> datetime:
@@ -53,16 +59,17 @@ class BadMoment(ValueError):
 
 
 def moment(system: str, tables: Path | str, until: str) -> str:
-    """The cut as an ISO timestamp in UTC: `until`; "end": the midnight after the last row; empty: a target's length before that.
+    """The cut as an ISO timestamp in UTC: `until`; "end": the midnight after the last day; empty: a target's length before that.
 
-    Raises `BadMoment` when `until` is not a timestamp, or no event lies before it.
+    Raises `BadMoment` when `until` is not a timestamp, or nothing to learn from lies before it.
     """
-    first, last = span(Path(tables))
+    found = load_system(system)
+    first, last = span(Path(tables), found)
     midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     if until == "end":
         return midnight.isoformat()
     if not until:
-        return (midnight - timedelta(days=load_system(system).learning.horizon_days)).isoformat()
+        return (midnight - timedelta(days=found.learning.horizon_days)).isoformat()
     try:
         cut = parse_moment(until)
     except ValueError as problem:
@@ -72,16 +79,48 @@ def moment(system: str, tables: Path | str, until: str) -> str:
     return cut.isoformat()
 
 
-def span(tables: Path) -> tuple[datetime, datetime]:
-    """Time of the first and of the last event."""
-    import pyarrow.compute
-    import pyarrow.parquet
+def span(tables: Path, system: System) -> tuple[datetime, datetime]:
+    """Time of the first event that is learnt from, and of the last on the last day that the data reach (`last_day`)."""
+    with opened_positives(tables, system) as connection:
+        days = connection.execute(
+            "SELECT day, count(DISTINCT user_id), min(moment), max(moment) FROM positives GROUP BY day ORDER BY day"
+        ).fetchall()
+    if not days:
+        raise BadMoment(f"{tables} holds no {' or '.join(system.learning.positives)} event that may be learnt from: see `shortlist check`")
+    last = last_day([users for _, users, _, _ in days])
+    return _utc(days[0][2]), _utc(days[last][3])
 
-    column = pyarrow.parquet.read_table(tables / "events.parquet", columns=["timestamp"]).column("timestamp")
-    found = pyarrow.compute.min_max(column).as_py()
-    if found["min"] is None:
-        raise BadMoment(f"{tables} holds no events: give a folder whose events.parquet has rows")
-    return found["min"].astimezone(UTC), found["max"].astimezone(UTC)
+
+def _utc(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+LONE = 0.1  # of the median day's users: a day with no more does not end the data
+
+
+def last_day(users: Sequence[int]) -> int:
+    """Which of the days (ascending, each with its users) ends the data: the last but for stragglers. One client does not move the cut."""
+    lone = LONE * median(users)
+    return max(day for day, count in enumerate(users) if count > lone)
+
+
+@contextmanager
+def opened_positives(tables: Path, system: System) -> Iterator[Any]:
+    """A DuckDB connection with the view `positives`: `user_id, item_id, moment (µs since 1970), day` of what may be learnt from."""
+    connection = connect()
+    try:
+        events, users = (quoted(str(tables / f"{name}.parquet")) for name in ("events", "users"))
+        needed = " ".join(
+            f"AND (event_type <> {quoted(name)} OR coalesce(value, -1) >= {least!r})" for name, least in least_values(system.events).items()
+        )
+        connection.execute(
+            f"""CREATE VIEW positives AS SELECT user_id, item_id, epoch_us("timestamp") AS moment, moment // 86400000000 AS day
+            FROM read_parquet({events}) WHERE event_type IN ({", ".join(map(quoted, system.learning.positives))}) {needed}
+            AND user_id NOT IN (SELECT user_id FROM read_parquet({users}) WHERE consent <> 'full')"""
+        )
+        yield connection
+    finally:
+        connection.close()
 
 
 def cuts_of(system: str, fast: bool) -> int:

@@ -9,22 +9,22 @@ from typing import Any
 from components.features.tables import Tables
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES
+from serving.event_meanings import least_values
+from serving.system import System
 
 ENGINES = ("duckdb", "spark")
 SPARK = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC"}
 
 
-def write_snapshots(
-    tables: Tables, folder: Path, positives: tuple[str, ...], cuts: list[datetime], out: Path, engine: str
-) -> dict[str, int]:
+def write_snapshots(tables: Tables, folder: Path, system: System, cuts: list[datetime], out: Path, engine: str) -> dict[str, int]:
     """Write `user_stats.parquet` and `item_stats.parquet` under `out`, ascending by cut and id; how many rows each.
 
     `folder` holds the accepted tables, for the engine that reads them itself.
     """
     from feature_repo.expressions import item_stats, user_stats
 
-    with _sources(tables, folder, positives, engine) as (history, items, context):
-        users = (user_stats(history, cut) for cut in cuts)
+    with _sources(tables, folder, system, engine) as (history, personal, items, context):
+        users = (user_stats(personal, cut) for cut in cuts)
         wares = (item_stats(history, items, context, cut) for cut in cuts)
         return {
             "user_stats": _write(users, "user_id", USER_FEATURES, cuts, out / "user_stats.parquet"),
@@ -53,15 +53,18 @@ def _write(frames: Iterator[Any], key: str, names: tuple[str, ...], cuts: list[d
 
 
 @contextmanager
-def _sources(tables: Tables, folder: Path, positives: tuple[str, ...], engine: str) -> Iterator[tuple[Any, Any, Any]]:
-    """History, items and context as Ibis tables of the engine."""
+def _sources(tables: Tables, folder: Path, system: System, engine: str) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """History, what of it is personal, items and context as Ibis tables of the engine."""
     if engine == "duckdb":
-        yield tables.history, tables.items, tables.context
+        yield tables.history, tables.personal, tables.items, tables.context
     elif engine == "spark":
         with spark_tables(folder) as named:
             from feature_repo.expressions import history
 
-            yield history(named["events"], named["items"], named["context"], positives).cache(), named["items"], named["context"]
+            asked = (system.learning.positives, least_values(system.events))
+            past = history(named["events"], named["items"], named["context"], *asked).cache()
+            consenting = named["users"].filter(named["users"].consent == "full")
+            yield past, past.semi_join(consenting, "user_id"), named["items"], named["context"]
     else:
         raise ValueError(f"no engine {engine!r}: known are {', '.join(ENGINES)}")
 

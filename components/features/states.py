@@ -17,7 +17,7 @@ _DAY = '(epoch_us("timestamp") / 86400e6)'
 
 def build_states(tables: Tables, day: float, features: NDArray[np.float32], feature_names: tuple[str, ...]) -> StateTable:
     """The states at `day`. `features` (U, Fu): a row a user, in the order of `user_ids(tables)`."""
-    tables.backend.raw_sql(f"CREATE OR REPLACE TEMP VIEW past AS SELECT *, {_DAY} AS day FROM history WHERE {_DAY} < {day!r}")
+    tables.backend.raw_sql(f"CREATE OR REPLACE TEMP VIEW past AS SELECT *, {_DAY} AS day FROM personal WHERE {_DAY} < {day!r}")
     users = tables.arrow(_users(day))
     rows = tables.arrow(_rows())
     user = rows["user_row"].to_numpy()  # (N,)

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.duck import settings
-from feature_repo.schema import TABLES
+from feature_repo.schema import SECONDS_A_DAY, TABLES
 from serving.bundle.catalogue import item_key
+from serving.event_meanings import least_values
+from serving.system import System
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Tables:
     """Shapes: I items, sorted by the bytes of their id."""
 
     backend: Any  # the Ibis DuckDB backend
-    history: Any  # Ibis table of feature_repo.expressions.history, materialised
+    history: Any  # Ibis table of feature_repo.expressions.history, materialised: what is counted
+    personal: Any  # of it, what users consent to be learnt from
     items: Any
     context: Any
     item_ids: NDArray[np.bytes_]  # (I,)
@@ -32,10 +35,15 @@ class Tables:
         """The query's rows as an Arrow table."""
         return self.backend.con.sql(query).to_arrow_table()
 
+    def chosen(self, day: float, days: int) -> int:
+        """Positives in the days from `day` on."""
+        begin, end = (f"to_timestamp({at * SECONDS_A_DAY!r})" for at in (day, day + days))
+        return int(self.arrow(f'SELECT count(*) AS n FROM personal WHERE "timestamp" >= {begin} AND "timestamp" < {end}')["n"][0].as_py())
+
 
 @contextmanager
-def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, horizon_days: int) -> Iterator[Tables]:
-    """Open `folder`, keeping only what the last cut and its labels need: rows before `until` plus the horizon."""
+def open_tables(folder: Path, system: System, until_day: float, days: int) -> Iterator[Tables]:
+    """Open `folder`, keeping only what the last cut and its labels need: rows before `until` and the days after it."""
     import ibis
 
     from feature_repo.expressions import history
@@ -44,17 +52,21 @@ def open_tables(folder: Path, positives: tuple[str, ...], until_day: float, hori
     try:
         backend.raw_sql(f"{settings('4GB')}; SET preserve_insertion_order = false")
         named = {name: backend.read_parquet(str(folder / f"{name}.parquet"), table_name=f"raw_{name}") for name in TABLES}
-        end = f"to_timestamp({(until_day + horizon_days) * 86_400.0!r})"
+        end = f"to_timestamp({(until_day + days) * 86_400.0!r})"
         backend.raw_sql(f'CREATE VIEW events AS SELECT * FROM raw_events WHERE "timestamp" < {end}')
         backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
-        past = history(backend.table("events"), backend.table("items"), named["context"], positives)
-        backend.create_table("history", past)
+        asked = (system.learning.positives, least_values(system.events))
+        backend.create_table("history", history(backend.table("events"), backend.table("items"), named["context"], *asked))
+        backend.raw_sql(
+            "CREATE VIEW personal AS SELECT * FROM history WHERE user_id NOT IN (SELECT user_id FROM raw_users WHERE consent <> 'full')"
+        )
         day = 'epoch_us("timestamp") / 86400e6'
         ((count, first, last),) = backend.con.execute(f"SELECT count(*), min({day}), max({day}) FROM history").fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()
         yield Tables(
             backend=backend,
             history=backend.table("history"),
+            personal=backend.table("personal"),
             items=backend.table("items"),
             context=named["context"],
             item_ids=np.array([item.encode() for item in ids], dtype=np.bytes_),

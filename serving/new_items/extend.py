@@ -105,11 +105,10 @@ def _with_rows(catalogue: Catalogue, items: Sequence[NewItem]) -> Catalogue:
 
 
 def _categories(catalogue: Catalogue, items: Sequence[NewItem]) -> NDArray[np.int32]:
-    """(n, levels) codes of each path, cut after each level; 0 where the catalogue does not know it."""
+    """(n, levels) codes of each path, cut after each level (a missing one is its parent's); 0 where the catalogue does not know it."""
     paths = [item.category.split(PATH_SEPARATOR) if item.category else [] for item in items]
     levels = [
-        _codes(catalogue.category_names, [PATH_SEPARATOR.join(path[: level + 1]) if level < len(path) else "" for path in paths])
-        for level in range(CATEGORY_LEVELS)
+        _codes(catalogue.category_names, [PATH_SEPARATOR.join(path[: level + 1]) for path in paths]) for level in range(CATEGORY_LEVELS)
     ]
     return np.stack(levels, 1)
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.complete_journey import ingest_from, title_of
-from components.data.ingest import arrow_schema
+from components.data.read import arrow_schema
 from feature_repo.schema import TABLES
 
 

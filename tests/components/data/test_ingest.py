@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.data.ingest import BadData, arrow_schema, ingest
+from components.data.ingest import ingest
+from components.data.read import BadData, arrow_schema
 from feature_repo.schema import TABLES
 
 
@@ -73,10 +74,10 @@ def test_the_systems_own_ingest_is_called_and_counted(world, world_system, tmp_p
 
 def test_a_missing_folder_and_a_missing_table_are_named(data, world_system, tmp_path):
     assert "there is no folder" in refusal(world_system, tmp_path / "nowhere", tmp_path / "out")
-    (data / "users.parquet").unlink()
+    (data / "items.parquet").unlink()
     message = refusal(world_system, data, tmp_path / "out")
-    assert message.startswith("there is no table users:")
-    assert "consent" in message  # says which columns to write
+    assert message.startswith("there is no table items:")
+    assert "category" in message  # says which columns to write
 
 
 def test_a_wrong_column_is_named_with_the_one_it_may_have_been(data, world_system, tmp_path):

@@ -54,7 +54,8 @@ def test_good_tables_pass_untouched_and_leave_a_page_that_needs_no_network(world
     found = report(out)
     assert found["passed"]
     for name in TABLES:
-        assert (out / f"{name}.parquet").read_bytes() == (world.folder / f"{name}.parquet").read_bytes()
+        if name != "users":  # one of the world's consents to minimal use: of that one only the wish is kept
+            assert (out / f"{name}.parquet").read_bytes() == (world.folder / f"{name}.parquet").read_bytes()
         assert pq.read_metadata(out / "quarantine" / f"{name}.parquet").num_rows == 0
         assert found["tables"][name]["accepted"] == found["tables"][name]["rows_in"]
         assert len(found["tables"][name]["expectations"]) > 5
@@ -70,7 +71,7 @@ def test_each_kind_of_bad_row_is_set_aside_with_its_reason(data, world_system, t
         "events",
         item_id={0: "never heard of", 1: "never heard of"},
         user_id={2: "nobody"},
-        value={3: -1.0, 4: float("nan")},
+        value={3: -1.0, 4: float("inf")},
         event_type={5: "sneeze"},
         timestamp={6: datetime(1970, 1, 18, tzinfo=UTC)},
         event_id={7: "", 8: first[9]["event_id"]},

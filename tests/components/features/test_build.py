@@ -38,7 +38,8 @@ def test_a_planted_future_signal_changes_no_byte_of_what_is_known_at_the_last_cu
     shutil.copytree(world.folder, data)
     events = pq.read_table(data / "events.parquet")
     template = events.slice(0, 1).to_pylist()[0]
-    users = pq.read_table(data / "users.parquet")["user_id"].to_pylist()
+    known = pq.read_table(data / "users.parquet").to_pylist()
+    users = [row["user_id"] for row in known if row["consent"] == "full"]  # of the others nothing would be learnt, planted or not
     planted = [  # every user buys one and the same never-sold item right after the cut, dear and in a place of its own
         {**template, "event_id": f"leak{n}", "user_id": user, "item_id": world.never_sold[0], "session_id": f"leak{n}",
          "timestamp": world.until + timedelta(seconds=n), "price": 999.0, "value": 50.0, "context_store": "nowhere else"}

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.data.ingest import arrow_schema
+from components.data.read import arrow_schema
 from components.features.states import build_states
 from components.features.tables import open_tables
 from feature_repo.schema import TABLES
 from serving.bundle.catalogue import item_key
 from serving.state.user_state import UserState
+from serving.system import load_system
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CUT_DAY = START.timestamp() / 86_400 + 60
@@ -43,7 +44,7 @@ def write(folder, events):
 
 def built(folder, events):
     write(folder, events)
-    with open_tables(folder, ("purchase",), CUT_DAY, 7) as tables:
+    with open_tables(folder, load_system("shop"), CUT_DAY, 7) as tables:
         return build_states(tables, CUT_DAY, np.zeros((len(USERS), 0), np.float32), ())
 
 
@@ -87,7 +88,7 @@ def test_a_user_who_came_at_the_cut_or_later_has_no_region_and_no_first_day_yet(
     for user, days in zip(users, (59, 60, 61), strict=True):
         user["created_at"] = START + timedelta(days=days)
     pq.write_table(pa.Table.from_pylist(users, schema=arrow_schema(TABLES["users"])), tmp_path / "users.parquet")
-    with open_tables(tmp_path, ("purchase",), CUT_DAY, 7) as tables:
+    with open_tables(tmp_path, load_system("shop"), CUT_DAY, 7) as tables:
         table = build_states(tables, CUT_DAY, np.zeros((len(USERS), 0), np.float32), ())
     assert [table[at].region for at in range(3)] == ["r", "", ""]
     assert table[0].created_day == pytest.approx(CUT_DAY - 1)

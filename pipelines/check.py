@@ -1,0 +1,155 @@
+"""`shortlist check SYSTEM --data DIR`: what the system can and cannot use of these tables, in seconds, before anything is learnt."""
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.console import Console
+
+from components.data.facts import Facts, facts_of
+from components.data.ingest import ingest
+from components.data.validate import validate
+from components.features.moments import BadMoment, cut_name, moment
+from components.features.usable import count, no_positives, too_little
+from feature_repo.schema import EVENT_TYPES, TABLES
+from serving.event_meanings import Meaning, Never, Positive, Shown, Signal
+from serving.system import System, load_system
+
+Kind = Literal["used", "unused", "stops"]
+LEVEL_OF = {"department": 0, "category": 1, "type": 2}
+ORDINAL = ("first", "second", "third")
+FEW_AGAIN = 0.01  # share of repeats below which nothing is bought again
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the check has to say. `stops`: the system cannot be learnt from these tables as they are."""
+
+    kind: Kind
+    text: str
+
+
+def check(system: str, data: Path | None, until: str = "") -> None:
+    """Print the findings; exit 1 when one of them stops the learning."""
+    found = list(findings(system, data, until))
+    console = Console()
+    marks = {"used": "[green]+[/]", "unused": "[yellow]-[/]", "stops": "[bold red]x[/]"}
+    for finding in found:
+        console.print(marks[finding.kind], end=" ")
+        console.print(finding.text, soft_wrap=True, highlight=False, markup=False)
+    if any(finding.kind == "stops" for finding in found):
+        raise typer.Exit(1)
+
+
+def findings(name: str, data: Path | None, until: str = "") -> Iterator[Finding]:
+    """What the named system finds in the tables of `data` (or its own): rows, cut, events, rules, sources, columns."""
+    system = load_system(name)
+    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as folder:
+        given, accepted = Path(folder) / "given", Path(folder) / "accepted"
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # the steps' own lines are said below
+                ingest(system, given, data)
+                validate(system, given, accepted)
+        except ValueError as problem:
+            yield Finding("stops", str(problem))
+            return
+        for note in json.loads((accepted / "report.json").read_text())["notes"]:
+            yield Finding("unused", note)
+        yield from _about_the_cut(name, system, accepted, until)
+        facts = facts_of(accepted)
+    yield from _about_events(system, facts)
+    yield from _about_rules(system, facts)
+    yield from _about_sources(system, facts)
+    yield from _about_columns(facts)
+
+
+def _about_the_cut(name: str, system: System, tables: Path, until: str) -> Iterator[Finding]:
+    problem = no_positives(system, tables)
+    if problem:
+        yield Finding("stops", problem)
+        return
+    try:
+        cut = moment(name, tables, until)
+    except BadMoment as error:
+        yield Finding("stops", str(error))
+        return
+    problem = too_little(system, tables, cut, must_judge=until != "end")
+    if problem:
+        yield Finding("stops", problem)
+        return
+    found = count(system, tables, datetime.fromisoformat(cut))
+    yield Finding(
+        "used",
+        f"{found.before:,} positives before {cut_name(datetime.fromisoformat(cut))}, {found.weeks} weeks of them to learn from;"
+        f" judged on {found.judged:,} of {found.judged_users:,} users in the {system.learning.horizon_days} days after",
+    )
+
+
+def _about_events(system: System, facts: Facts) -> Iterator[Finding]:
+    for name, number in facts.types.items():
+        meaning = _meaning(system, name)
+        unsent = "" if name in EVENT_TYPES else "; a running server does not take this type: it comes with the tables"
+        if isinstance(meaning, Positive):
+            needs = f" where {meaning.value or 'the value'} is at least {meaning.at_least:g}" if meaning.at_least is not None else ""
+            yield Finding("used", f"{number:,} {name}: learnt from{needs}{unsent}")
+        elif isinstance(meaning, Signal) and unsent:
+            yield Finding("unused", f"{number:,} {name}: a hint, not learnt from{unsent}")
+        elif isinstance(meaning, Signal):
+            yield Finding(
+                "used", f"{number:,} {name}: not learnt from; sent to a server, they move the user's next lists ({meaning.weight:g})"
+            )
+        elif isinstance(meaning, Shown):
+            yield Finding("unused", f"{number:,} {name}: shown in lists; counted, not learnt from")
+        elif meaning is not None:
+            kind = "asked never to be shown again" if isinstance(meaning, Never) else "no sign of liking"
+            yield Finding("unused", f"{number:,} {name}: {kind}; counted, not learnt from")
+        else:
+            yield Finding("unused", f"{number:,} {name}: not used; name it in the system's `events` to give it a meaning")
+
+
+def _meaning(system: System, name: str) -> Meaning | None:
+    if system.events:
+        return system.events.get(name)
+    if name in system.learning.positives:
+        return Positive()
+    weight = system.learning.session_weights.get(name)
+    return Signal(weight) if weight else None
+
+
+def _about_rules(system: System, facts: Facts) -> Iterator[Finding]:
+    for rule in system.rules:
+        settings = asdict(rule)
+        per = settings.get("per")
+        if rule.kind == "at_most" and per in LEVEL_OF and not facts.levels[LEVEL_OF[str(per)]]:
+            level = LEVEL_OF[str(per)]
+            falls = "it counts by the level above" if any(facts.levels[:level]) else "no item has a category, so it never applies"
+            yield Finding("unused", f"at_most per {per}: no item has a {ORDINAL[level]} level; {falls}")
+        if rule.kind == "at_most" and per == "brand" and not facts.brands:
+            yield Finding("unused", "at_most per brand: no item has a brand, so it never applies")
+        if settings.get("newer_than_days") and "created_at" in facts.empty["items"]:
+            yield Finding("unused", f"{rule.kind} newer_than_days: no item has created_at, so none is new")
+        if rule.kind in ("in_stock", "not_recalled", "allowed") and "policy_flags" in facts.empty["items"]:
+            yield Finding("unused", f"{rule.kind}: no item has policy_flags; it acts on flags posted to a server")
+
+
+def _about_sources(system: System, facts: Facts) -> Iterator[Finding]:
+    learnt = [name for name in system.learning.positives if name in facts.types]
+    again = max((facts.again[name] for name in learnt), default=0.0)
+    if "buy_again" in system.kinds and again < FEW_AGAIN:
+        yield Finding("unused", f"buy_again: {again:.1%} of {' and '.join(learnt) or 'the positives'} are of an item the user had before")
+    if "category_promotion" in system.kinds and not facts.rows["context"]:
+        yield Finding("unused", "category_promotion: the table context plans nothing, so no item is promoted")
+
+
+def _about_columns(facts: Facts) -> Iterator[Finding]:
+    for name, columns in facts.empty.items():
+        if columns and facts.rows[name]:
+            noted = [column for column in columns if column in TABLES[name].names]
+            yield Finding("unused", f"{name}: nothing in {', '.join(noted)}; what is made of them stays empty")

@@ -1,0 +1,151 @@
+"""The check says in a sentence each what a system can and cannot use of given tables, and exits 1 when it could not learn."""
+
+from datetime import timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from components.data.facts import facts_of
+from components.data.ingest import ingest
+from pipelines.check import _about_columns, _about_events, _about_rules, _about_sources, findings
+from pipelines.cli import app
+from pipelines.new import choose, system_file
+from serving.system import load_system
+from tests.world.plain import END, plain, write
+
+SHOP = load_system("shop")
+
+
+def facts(rows, folder):
+    ingest(SHOP, folder / "given", write(rows, folder / "data"))
+    return facts_of(folder / "given")
+
+
+def written(rows, folder, name="mine"):
+    """The system that `shortlist new` would write."""
+    path = folder / f"{name}.py"
+    path.write_text(system_file(name, choose(facts(rows, folder))))
+    return path
+
+
+def texts(found):
+    return [finding.text for finding in found]
+
+
+def test_a_rule_without_its_level_is_named(tmp_path):
+    rows = plain()
+    for row in rows["items"]:
+        row["category"] = row["category"].partition(" > ")[0]
+    found = texts(_about_rules(SHOP, facts(rows, tmp_path)))
+    assert "at_most per category: no item has a second level; it counts by the level above" in found
+    assert "at_least newer_than_days: no item has created_at, so none is new" in found
+    assert any(text.startswith("in_stock: no item has policy_flags") for text in found)
+
+
+def test_a_rule_of_categories_where_there_are_none_never_applies(tmp_path):
+    rows = plain()
+    rows["items"] = [{"item_id": row["item_id"], "created_at": END - timedelta(days=3)} for row in rows["items"]]
+    found = texts(_about_rules(SHOP, facts(rows, tmp_path)))
+    assert "at_most per category: no item has a second level; no item has a category, so it never applies" in found
+    assert not any("created_at" in text for text in found)
+
+
+def test_sources_without_anything_to_work_on_are_named(tmp_path):
+    rows = plain()
+    seen = set()
+    rows["events"] = [e for e in rows["events"] if (e["user_id"], e["item_id"]) not in seen and not seen.add((e["user_id"], e["item_id"]))]
+    assert texts(_about_sources(SHOP, facts(rows, tmp_path))) == [
+        "buy_again: 0.0% of purchase are of an item the user had before",
+        "category_promotion: the table context plans nothing, so no item is promoted",
+    ]
+
+
+def test_every_event_type_is_accounted_for(tmp_path):
+    rows = plain(types=("purchase", "click", "impression", "video_view"))
+    count = len(rows["events"]) // 4
+    found = texts(_about_events(SHOP, facts(rows, tmp_path)))
+    assert f"{count:,} purchase: learnt from" in found
+    assert f"{count:,} click: not learnt from; sent to a server, they move the user's next lists (0.6)" in found
+    assert f"{count:,} video_view: not used; name it in the system's `events` to give it a meaning" in found
+    assert len(found) == 4
+
+
+def test_a_type_of_ones_own_is_said_to_come_with_the_tables_only(tmp_path):
+    rows = plain(types=("order", "view_item"))
+    system = load_system(str(written(rows, tmp_path)))
+    bought, seen = texts(_about_events(system, facts(rows, tmp_path)))
+    assert bought.endswith("order: learnt from; a running server does not take this type: it comes with the tables")
+    assert "view_item: a hint, not learnt from; a running server does not take this type" in seen
+
+
+def test_columns_without_a_value_are_named(tmp_path):
+    (users,) = [text for text in texts(_about_columns(facts(plain(), tmp_path))) if text.startswith("users")]
+    assert users == "users: nothing in age_band, income_band, household, created_at; what is made of them stays empty"
+
+
+def test_a_sound_shop_says_what_it_is_judged_on(tmp_path):
+    folder = write(plain(), tmp_path / "data")
+    found = list(findings("shop", folder))
+    assert not [finding for finding in found if finding.kind == "stops"]
+    assert any("judged on" in text and "of 40 users in the 7 days after" in text for text in texts(found))
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [(("click", "product_view"), "this system learns from purchase"), (("view_item", "purchase"), "view_item")],
+)
+def test_what_stops_the_learning_stops_the_check(tmp_path, types, said):
+    folder = write(plain(types=types), tmp_path / "data")
+    result = CliRunner().invoke(app, ["check", "shop", "--data", str(folder)])
+    assert result.exit_code == 1
+    assert said in result.output
+
+
+def test_clicks_alone_become_what_the_written_system_learns_from(tmp_path):
+    path = written(plain(types=("click", "product_view")), tmp_path)
+    system = load_system(str(path))
+    assert system.learning.positives == ("click",)
+    assert system.learning.session_weights == {"product_view": 0.3}
+    assert not [finding.text for finding in findings(str(path), tmp_path / "data") if finding.kind == "stops"]
+
+
+def test_own_names_are_given_a_meaning(tmp_path):
+    path = written(plain(types=("purchase", "view_item", "remove_from_cart", 'it\'s "odd"')), tmp_path)
+    system = load_system(str(path))
+    assert system.learning.positives == ("purchase",)
+    assert {name: meaning.kind for name, meaning in system.events.items()}["remove_from_cart"] == "ignored"
+    assert 'it\'s "odd"' in system.event_types
+    assert not [finding.text for finding in findings(str(path), tmp_path / "data") if finding.kind == "stops"]
+
+
+def test_ratings_are_liked_from_the_middle_one_on(tmp_path):
+    rows = plain(types=("rating",))
+    seen = set()
+    rows["events"] = [e for e in rows["events"] if (e["user_id"], e["item_id"]) not in seen and not seen.add((e["user_id"], e["item_id"]))]
+    for number, event in enumerate(rows["events"]):
+        event["value"] = float(1 + number % 5)
+    system = load_system(str(written(rows, tmp_path)))
+    assert (system.events["rating"].value, system.events["rating"].at_least) == ("stars", 3)
+    assert [rule.kind for rule in system.rules] == ["in_stock", "not_recalled", "at_most", "not_seen"]
+    assert system.kinds == ("linear", "two_tower", "trending")
+
+
+def test_rare_purchases_are_not_what_a_site_of_clicks_learns_from(tmp_path):
+    rows = plain(types=("click",))
+    rows["events"] += [{**event, "event_id": f"p{n}", "event_type": "purchase"} for n, event in enumerate(rows["events"][:9])]
+    system = load_system(str(written(rows, tmp_path)))
+    assert system.learning.positives == ("click", "purchase")  # both say liking; the clicks are what there is enough of
+
+
+def test_new_writes_a_file_once_and_says_what_is_next(tmp_path):
+    folder = write(plain(), tmp_path / "data")
+    command = ["new", "corner_shop", "--data", str(folder), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"shortlist check {tmp_path / 'corner_shop.py'} --data {folder}" in result.output
+    assert load_system(str(tmp_path / "corner_shop.py")).kinds == ("buy_again", "linear", "two_tower", "trending")
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    odd = CliRunner().invoke(app, ["new", "my shop", "--data", str(folder), "--out", str(tmp_path)])
+    assert "for example my_shop" in odd.output
