@@ -4,7 +4,6 @@ Reference is the champion's window: the days after its cut in which the gate fou
 both sides. Where the rows end at the cut (a bundle learnt again from all of them) it is the last days before, and hits are not compared.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,8 +86,7 @@ def _judged(then: "pd.DataFrame", now: "pd.DataFrame", skipped: frozenset[str], 
 
 def _drawn(rows: "pd.DataFrame", path: Path) -> Window:
     rows.to_parquet(path, index=False)
-    window = draw(path)
-    return replace(window, sample=window.sample.assign(timestamp=window.sample["timestamp"].dt.tz_convert("UTC")))
+    return draw(path)
 
 
 def ctr(served: Path) -> dict[str, dict[str, float]]:

@@ -37,7 +37,8 @@ def draw(table: Path, most: int = ROWS, since: str = "", until: str = "") -> Win
     try:
         bounds = [f"{TIME}::TIMESTAMPTZ {sign} TIMESTAMPTZ '{moment}'" for sign, moment in ((">=", since), ("<", until)) if moment]
         inside = f"WHERE {' AND '.join(bounds)}" if bounds else ""
-        source = f"(SELECT * FROM read_parquet({_text(table)}, file_row_number = true) {inside})"
+        aware = f"* REPLACE ({TIME}::TIMESTAMPTZ AS {TIME})"  # nanoseconds, as pandas writes them, would lose their zone
+        source = f"(SELECT {aware} FROM read_parquet({_text(table)}, file_row_number = true) {inside})"
         names = [name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall() if name != "file_row_number"]
         counted = ", ".join(f'count(*) - count("{name}")' for name in names)
         rows, users, first, last, *nulls = connection.execute(

@@ -83,3 +83,7 @@ def test_clicks_are_counted_by_bundle(tmp_path):
 
 def test_alpha_is_what_the_verdict_says(tmp_path):
     assert judged(tmp_path, window(0, users=100), window(1, users=100))["alpha"] == ALPHA
+
+
+def test_times_keep_their_zone_whatever_wrote_the_table(tmp_path):
+    assert str(draw(written(window(0, users=40), tmp_path / "t.parquet")).sample["timestamp"].dt.tz) == "UTC"
