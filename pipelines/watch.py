@@ -49,7 +49,7 @@ class Steps:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-class Journal:
+class WatchJournal:
     """Lines that are on disk before anything follows from them."""
 
     def __init__(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class Journal:
 def watch_once(steps: Steps, policy: Policy, folder: Path) -> Entry:
     """One cycle, or the rest of one that was cut short; the journal's last entry. Raises `WatchBusy`, `WatchStopped`."""
     with _alone(folder / "lock"):
-        journal = Journal(folder / "journal.jsonl")
+        journal = WatchJournal(folder / "journal.jsonl")
         begun = journal.open_cycle()
         if begun is None:
             begun = _decided(steps, policy, journal)
@@ -106,7 +106,7 @@ def watch_once(steps: Steps, policy: Policy, folder: Path) -> Entry:
         return _carried_out(steps, journal, begun)
 
 
-def _decided(steps: Steps, policy: Policy, journal: Journal) -> Entry:
+def _decided(steps: Steps, policy: Policy, journal: WatchJournal) -> Entry:
     """Ask for the verdict; the entry that begins a retraining, or the verdict's own when there is none to begin."""
     stopped = journal.last(STOPPED, RESUMED)
     if stopped and stopped["what"] == STOPPED:
@@ -126,7 +126,7 @@ def _decided(steps: Steps, policy: Policy, journal: Journal) -> Entry:
     return journal.add(BEGUN, cycle, now, cause=found["sentence"], arguments=steps.prepare(cycle))
 
 
-def _waits(journal: Journal, policy: Policy, now: datetime) -> str:
+def _waits(journal: WatchJournal, policy: Policy, now: datetime) -> str:
     """Why a retraining has to wait; empty when it has not."""
     ended = [datetime.fromisoformat(entry["at"]) for entry in journal.entries if entry["what"] == SETTLED]
     if ended and now - ended[-1] < policy.cooldown:
@@ -135,7 +135,7 @@ def _waits(journal: Journal, policy: Policy, now: datetime) -> str:
     return f"{lately} retrainings within a week, at most {policy.most_a_week}" if lately >= policy.most_a_week else ""
 
 
-def _carried_out(steps: Steps, journal: Journal, begun: Entry) -> Entry:
+def _carried_out(steps: Steps, journal: WatchJournal, begun: Entry) -> Entry:
     """Train, promote, settle: each unless the journal says that it is done."""
     trained = journal.last(TRAINED)
     if trained is None or trained["cycle"] != begun["cycle"]:
@@ -148,7 +148,7 @@ def _carried_out(steps: Steps, journal: Journal, begun: Entry) -> Entry:
 def resume(folder: Path) -> None:
     """A person has looked: what was in vain is forgotten, and the watch goes on."""
     with _alone(folder / "lock"):
-        Journal(folder / "journal.jsonl").add(RESUMED, "", datetime.now(UTC))
+        WatchJournal(folder / "journal.jsonl").add(RESUMED, "", datetime.now(UTC))
 
 
 @contextmanager

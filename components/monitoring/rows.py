@@ -36,7 +36,7 @@ _DAY = 'epoch_us("timestamp") / 86400e6'
 
 
 @dataclass(frozen=True)
-class Past:
+class KnownBefore:
     """One user's events before a visit, oldest first."""
 
     items: list[str]
@@ -77,7 +77,7 @@ class Visits:
             FROM here JOIN users ON here.user_id = users.user_id AND floor(day) = date GROUP BY here.user_id ORDER BY here.user_id"""
         ).fetchall()
 
-    def pasts(self, visits: list[tuple[str, float]]) -> dict[str, Past]:
+    def pasts(self, visits: list[tuple[str, float]]) -> dict[str, KnownBefore]:
         """What each user did before their visit."""
         import pyarrow as pa
 
@@ -90,7 +90,7 @@ class Visits:
             JOIN asked USING (user_id) WHERE day < visited GROUP BY user_id"""
         ).fetchall()
         self._db.unregister("asked")
-        return {user: Past(items, types, np.asarray(days, np.float64)) for user, items, types, days in rows}
+        return {user: KnownBefore(items, types, np.asarray(days, np.float64)) for user, items, types, days in rows}
 
 
 def frame(system: System, bundle: Path, users: Path, visits: Visits, since: datetime, until: datetime) -> "pd.DataFrame":
@@ -100,11 +100,11 @@ def frame(system: System, bundle: Path, users: Path, visits: Visits, since: date
     recommender, table = open_recommender(system, bundle), StateTable.load(users)
     drawn = visits.draw(since, until)
     pasts = visits.pasts([(user, at) for user, at, *_ in drawn])
-    nothing = Past([], [], np.empty(0))
+    nothing = KnownBefore([], [], np.empty(0))
     return pd.DataFrame([_row(system, recommender, table, visit, pasts.get(visit[0], nothing)) for visit in drawn])
 
 
-def _row(system: System, recommender: Recommender, table: StateTable, visit: tuple[Any, ...], past: Past) -> dict[str, Any]:
+def _row(system: System, recommender: Recommender, table: StateTable, visit: tuple[Any, ...], past: KnownBefore) -> dict[str, Any]:
     user, day, chosen, *said = visit
     state = state_before(system, table, user, past)
     query = recommender.query(Request(user, system.answer_size, day - BEFORE_DAYS), state)
@@ -128,7 +128,7 @@ def _row(system: System, recommender: Recommender, table: StateTable, visit: tup
     }
 
 
-def state_before(system: System, table: StateTable, user: str, past: Past) -> UserState:
+def state_before(system: System, table: StateTable, user: str, past: KnownBefore) -> UserState:
     """The user's state from the events before a moment: what folding them one by one makes (`UserState.with_positive`), all at once."""
     index = table.index(user)
     state = table[index] if index >= 0 else UserState(user)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.watch import Journal, Policy, Steps, WatchBusy, WatchStopped, resume, watch_once
+from pipelines.watch import Policy, Steps, WatchBusy, WatchJournal, WatchStopped, resume, watch_once
 
 ROOT = Path(__file__).parent.parent.parent
 NOON = datetime(2024, 3, 25, 12, tzinfo=UTC)
@@ -68,7 +68,7 @@ def test_killed_at_any_arrow_one_retraining_is_made_and_none_is_lost(tmp_path: P
     assert program(tmp_path, kill_at).returncode == -signal.SIGKILL
     again = program(tmp_path)
     assert again.returncode == 0, again.stderr
-    entries = Journal(tmp_path / "watch" / "journal.jsonl").entries
+    entries = WatchJournal(tmp_path / "watch" / "journal.jsonl").entries
     assert [entry["what"] for entry in entries if entry["what"] in ("begun", "settled")] == ["begun", "settled"]
     bundles = [path.name for path in (tmp_path / "bundles").iterdir()]
     assert bundles == [(tmp_path / "champion").read_text()] == [entries[-1]["bundle"]]
@@ -177,12 +177,12 @@ def test_one_watcher_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_short_by_a_crash_is_taken_off(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = WatchJournal(tmp_path / "journal.jsonl")
     journal.add("verdict", "c", NOON, verdict="none")
     with journal.path.open("ab") as file:
         file.write(b'{"what": "beg')
         os.fsync(file.fileno())
-    again = Journal(tmp_path / "journal.jsonl")
+    again = WatchJournal(tmp_path / "journal.jsonl")
     assert [entry["what"] for entry in again.entries] == ["verdict"]
     again.add("begun", "d", NOON)
-    assert [entry["what"] for entry in Journal(tmp_path / "journal.jsonl").entries] == ["verdict", "begun"]
+    assert [entry["what"] for entry in WatchJournal(tmp_path / "journal.jsonl").entries] == ["verdict", "begun"]

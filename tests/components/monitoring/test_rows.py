@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.monitoring.rows import Past, Visits, state_before
+from components.monitoring.rows import KnownBefore, Visits, state_before
 from feature_repo.schema import SECONDS_A_DAY
 from serving.bundle.catalogue import item_key
 from serving.state.user_state import StateTable
@@ -25,7 +25,7 @@ def test_a_state_made_at_once_is_the_state_folded_event_by_event(tmp_path):
     system, table = tiny_bundle.system(), tiny_bundle.states()
     random = np.random.default_rng(0)
     days = np.sort(tiny_bundle.DAY + random.uniform(0, 30, 200))
-    past = Past(
+    past = KnownBefore(
         [f"i{row:03}" for row in random.integers(0, 20, 200)], random.choice(["purchase", "click", "product_view"], 200).tolist(), days
     )
     made = state_before(system, table, "u03", past)
@@ -87,6 +87,6 @@ def test_what_was_served_is_added_once(world, world_system, tmp_path):
 def test_the_table_of_states_is_only_read_for_what_events_do_not_tell(tmp_path):
     table = tiny_bundle.states()
     table.save(tmp_path)
-    nobody = state_before(tiny_bundle.system(), StateTable.load(tmp_path), "stranger", Past([], [], np.empty(0)))
+    nobody = state_before(tiny_bundle.system(), StateTable.load(tmp_path), "stranger", KnownBefore([], [], np.empty(0)))
     assert nobody.is_unknown
     assert nobody.user_id == "stranger"
