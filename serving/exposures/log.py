@@ -19,7 +19,7 @@ import msgspec
 
 from serving.exposures.record import Record, record_of
 from serving.exposures.shown import Exposure, shown_of
-from serving.exposures.tables import FULL, SHOWN, Release, Table, find, found_shown, name_of
+from serving.exposures.tables import FULL, SHOWN, AnsweredBy, SegmentTable, find, found_shown, name_of
 from serving.query import Answer
 from serving.system import System
 
@@ -44,7 +44,7 @@ class Keeping(NamedTuple):
 
 class _Waiting(NamedTuple):
     request_id: str
-    release: Release
+    release: AnsweredBy
     shown: bytes
     full: bytes | None
 
@@ -62,7 +62,7 @@ class ExposureLog:
         self._queue: deque[_Waiting | threading.Event | None] = deque()
         self._wake = threading.Event()
         self._asleep = True  # the writer waits until it is woken, not for a moment
-        self._tables: tuple[Table, Table] | None = None
+        self._tables: tuple[SegmentTable, SegmentTable] | None = None
         self._refused_at = float("-inf")
         self._thread = threading.Thread(target=self._write, name="exposures", daemon=True)
         self._thread.start()
@@ -76,7 +76,7 @@ class ExposureLog:
         try:
             shown = _encode(shown_of(answer, system))
             full = _encode(record_of(answer)) if self._is_sampled(answer) else None
-            self._queue.append(_Waiting(answer.request_id, Release(answer.bundle, system.kinds), shown, full))
+            self._queue.append(_Waiting(answer.request_id, AnsweredBy(answer.bundle, system.kinds), shown, full))
         except Exception:  # noqa: BLE001 -- whatever is wrong with a record, its answer goes out
             self.failed += 1
             return
@@ -168,11 +168,11 @@ class ExposureLog:
             return
         self.written += len(records)
 
-    def _open(self) -> tuple[Table, Table]:
+    def _open(self) -> tuple[SegmentTable, SegmentTable]:
         keeping = self._keeping
-        shown = Table(self.folder / SHOWN, keeping.shown_bytes, keeping.days)
+        shown = SegmentTable(self.folder / SHOWN, keeping.shown_bytes, keeping.days)
         try:
-            return shown, Table(self.folder / FULL, keeping.full_bytes, keeping.days)
+            return shown, SegmentTable(self.folder / FULL, keeping.full_bytes, keeping.days)
         except BaseException:
             shown.close()
             raise

@@ -24,14 +24,14 @@ _PART = 0.05  # of the rows that go at once when a file is full: rarely, so that
 _decode = msgspec.msgpack.Decoder(Shown).decode
 
 
-class Release(NamedTuple):
+class AnsweredBy(NamedTuple):
     """What every answer of one bundle has in common."""
 
     bundle: str
     kinds: tuple[str, ...]
 
 
-class Table:
+class SegmentTable:
     """One file: rows (seq, name, at, release, body). For the thread that opened it. Methods raise `sqlite3.Error` or `OSError`."""
 
     def __init__(self, path: Path, max_bytes: int, max_days: float) -> None:
@@ -48,10 +48,10 @@ class Table:
         except BaseException:
             self._db.close()
             raise
-        self._ids: dict[Release, int] = {}
+        self._ids: dict[AnsweredBy, int] = {}
         self._looked = 0.0
 
-    def add(self, rows: Sequence[tuple[str, Release, bytes]]) -> None:
+    def add(self, rows: Sequence[tuple[str, AnsweredBy, bytes]]) -> None:
         """Keep rows (request id, release, body) in one transaction."""
         at = int(time.time())
         self._db.execute("BEGIN IMMEDIATE")
@@ -68,7 +68,7 @@ class Table:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _release(self, release: Release) -> int:
+    def _release(self, release: AnsweredBy) -> int:
         found = self._ids.get(release)
         if found is None:
             text = (release.bundle, json.dumps(release.kinds))
@@ -99,13 +99,13 @@ class Table:
         self._db.close()
 
 
-def find(folder: Path, file: str, request_id: str) -> list[tuple[int, bytes, Release]]:
+def find(folder: Path, file: str, request_id: str) -> list[tuple[int, bytes, AnsweredBy]]:
     """Rows (seq, body, release) of the request's name, newest first: one indexed look-up. Nothing where there is no such file."""
     query = (
         "SELECT seq, body, bundle, kinds FROM rows JOIN releases ON releases.id = rows.release WHERE name = ? ORDER BY seq DESC LIMIT 16"
     )
     rows = _asked(folder / file, query, name_of(request_id))
-    return [(seq, body, Release(bundle, tuple(json.loads(kinds)))) for seq, body, bundle, kinds in rows]
+    return [(seq, body, AnsweredBy(bundle, tuple(json.loads(kinds)))) for seq, body, bundle, kinds in rows]
 
 
 def read_shown(folder: Path, since_day: float = float("-inf"), after: int = 0) -> Iterator[Exposure]:

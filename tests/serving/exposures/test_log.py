@@ -16,7 +16,7 @@ from serving.exposures.explain import explain, replay
 from serving.exposures.log import ExposureLog, Keeping
 from serving.exposures.record import record_of
 from serving.exposures.shown import user_key
-from serving.exposures.tables import Release, Table, find, read_shown
+from serving.exposures.tables import AnsweredBy, SegmentTable, find, read_shown
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.resilience.cache import Caches
@@ -173,9 +173,9 @@ def test_an_item_that_a_drawn_floor_brought_in_was_shown_that_rarely(recommender
 
 def test_a_file_cut_short_by_a_crash_keeps_what_was_committed(recommender: Recommender, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from serving.exposures.tables import Release, Table\n"
-        "table = Table(Path(sys.argv[1]), 1 << 30, 90)\n"
-        "table.add([('first', Release('b', ('k',)), b'1')])\n"
+        "import os, sys; from pathlib import Path; from serving.exposures.tables import AnsweredBy, SegmentTable\n"
+        "table = SegmentTable(Path(sys.argv[1]), 1 << 30, 90)\n"
+        "table.add([('first', AnsweredBy('b', ('k',)), b'1')])\n"
         "table._db.execute('BEGIN IMMEDIATE'); table._db.execute(\"INSERT INTO rows VALUES (9, 9, 9, 9, x'00')\"); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "full.sqlite")], check=False)
@@ -212,18 +212,18 @@ def test_the_files_never_outgrow_their_bounds_and_the_oldest_go_first(recommende
 def test_what_is_too_old_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_700_000_000.0
     monkeypatch.setattr("time.time", lambda: now)
-    table = Table(tmp_path / "full.sqlite", 1 << 30, 10)
-    table.add([("old", Release("b", ()), b"1")])
+    table = SegmentTable(tmp_path / "full.sqlite", 1 << 30, 10)
+    table.add([("old", AnsweredBy("b", ()), b"1")])
     now += 11 * 86_400
     table._looked = -2.0
-    table.add([("new", Release("b", ()), b"2")])
+    table.add([("new", AnsweredBy("b", ()), b"2")])
     table.close()
     assert find(tmp_path, "full.sqlite", "old") == []
     assert [body for _, body, _ in find(tmp_path, "full.sqlite", "new")] == [b"2"]
 
 
 def test_a_look_up_is_by_the_index(tmp_path: Path) -> None:
-    table = Table(tmp_path / "full.sqlite", 1 << 30, 10)
+    table = SegmentTable(tmp_path / "full.sqlite", 1 << 30, 10)
     plan = table._db.execute("EXPLAIN QUERY PLAN SELECT seq FROM rows WHERE name = 1").fetchall()
     assert "USING COVERING INDEX by_name" in plan[0][3]
     table.close()
