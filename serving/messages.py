@@ -116,7 +116,7 @@ class EventsResponse(Struct, frozen=True):
 
 
 class NewItem(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """An item to make retrievable before the next release. `category`: path, widest first, joined by " > "."""
+    """All that is known of a posted item. `category`: path, widest first, joined by " > "."""
 
     item_id: Id
     category: Text = ""
@@ -127,8 +127,42 @@ class NewItem(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tru
     policy_flags: Annotated[list[Literal["recalled", "out_of_stock", "adult", "blocked"]], Meta(max_length=4)] = field(default_factory=list)
 
 
+class ItemPatch(Struct, forbid_unknown_fields=True, frozen=True):
+    """A new item, or what is new of one that is known: what is not named stays as it was. Of an item of the release only the flags change.
+
+    `recalled` and `blocked` are safety messages: naming them makes them hold, leaving them out does not end them (POST /v1/safety does).
+    """
+
+    item_id: Id
+    category: Text | UnsetType = UNSET
+    brand: Name | UnsetType = UNSET
+    title: Text | UnsetType = UNSET
+    price: Amount | UnsetType | None = UNSET
+    created_at: Moment | UnsetType | None = UNSET
+    policy_flags: Annotated[list[Literal["recalled", "out_of_stock", "adult", "blocked"]], Meta(max_length=4)] | UnsetType = UNSET
+
+
 class ItemBatch(Struct, forbid_unknown_fields=True, frozen=True):
-    items: Annotated[list[NewItem], Meta(min_length=1, max_length=MAX_BATCH)]
+    items: Annotated[list[ItemPatch], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class SafetyMessage(Struct, forbid_unknown_fields=True, frozen=True):
+    """An item that must not be shown to anybody, for a reason of that name; with `lift`, that the reason of that name is no more."""
+
+    item_id: Id
+    action: Literal["recall", "block", "hide"]
+    lift: bool = False
+
+
+class SafetyBatch(Struct, forbid_unknown_fields=True, frozen=True):
+    messages: Annotated[list[SafetyMessage], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class SafetyResponse(Struct, frozen=True):
+    """All were taken and hold; `unknown_items`: of an item that is not in the catalogue yet: they hold when it is."""
+
+    taken: int
+    unknown_items: int
 
 
 class ItemsResponse(Struct, frozen=True):
@@ -214,6 +248,7 @@ _event = msgspec.json.Decoder(Event)
 recommendation = msgspec.json.Decoder(RecommendationRequest)
 instances = msgspec.json.Decoder(Instances)
 item_batch = msgspec.json.Decoder(ItemBatch)
+safety_batch = msgspec.json.Decoder(SafetyBatch)
 
 
 def events(body: bytes) -> tuple[dict[int, Event], list[Refusal]]:

@@ -4,14 +4,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from feature_repo.schema import SECONDS_A_DAY
 from serving.events.inbox import Inbox
 from serving.events.log import LogUnavailable, event_day, state_event
-from serving.messages import Event, EventsResponse, ItemsResponse, NewItem, RecommendationRequest, Refusal, WireProblem
+from serving.messages import (
+    Event,
+    EventsResponse,
+    ItemPatch,
+    ItemsResponse,
+    RecommendationRequest,
+    Refusal,
+    SafetyMessage,
+    SafetyResponse,
+    WireProblem,
+)
 from serving.new_items.extend import NewItems
+from serving.new_items.safety import Said
 from serving.query import Answer, Request
 from serving.resilience.breaker import Breaker, Unavailable
 from serving.state.lately import Lately
@@ -98,6 +110,7 @@ class Service:
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
         began, system = time.perf_counter(), self.engine.system
+        await self._hear()
         request = Request(
             user_id=asked.user_id,
             k=asked.k or system.answer_size,
@@ -169,9 +182,27 @@ class Service:
             self.engine.user_changed(event.user_id)
             self.clock.saw(event_day(event))
 
-    async def post_items(self, items: list[NewItem]) -> ItemsResponse:
-        """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""
+    async def say(self, messages: list[SafetyMessage]) -> SafetyResponse:
+        """Let safety messages hold: here when this returns, and in the next answer of every worker of this machine."""
         if self.new_items is None:
+            raise WireProblem(404, "no_safety_here", "this role takes no safety messages: send them to the recommender")
+        day = self.clock.day()
+        said = [Said(one.item_id, one.action, not one.lift, day) for one in messages]
+        try:
+            await asyncio.to_thread(self.new_items.say, said)
+        except StoreUnavailable as error:
+            raise WireProblem(503, "safety_unavailable", str(error), retry_after=1) from None
+        return SafetyResponse(len(said), self.engine.unknown([one.item_id for one in messages]))
+
+    async def _hear(self) -> None:
+        """What another worker was told of an item's safety holds in this answer already."""
+        if self.new_items is not None and self.new_items.is_news():
+            with suppress(StoreUnavailable):  # it is asked for again by every request, and told by the poll
+                await asyncio.to_thread(self.new_items.hear)
+
+    async def post_items(self, items: list[ItemPatch]) -> ItemsResponse:
+        """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""
+        if self.new_items is None or not self.new_items.grows:
             raise WireProblem(404, "no_items_here", "a split recommender takes no items: release a bundle that has them")
         distinct = list({item.item_id: item for item in items}.values())
         try:

@@ -31,7 +31,7 @@ from serving.messages import WireProblem
 LIST_ITEMS, BATCH_ENTRIES = 200, 50  # that cost as much as one short list
 _SECRET_BYTES = 32  # of a secret that tokens are signed with: a shorter one can be guessed
 
-ScopeName = Literal["recommend", "events", "items", "why", "admin"]
+ScopeName = Literal["recommend", "events", "items", "safety", "why", "admin"]
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):

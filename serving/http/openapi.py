@@ -17,6 +17,7 @@ _EXAMPLE_EVENT = {
     "context": {"page": "home", "position": 2, "request_id": "b9cb7d26f5470000000e"},
 }
 _EXAMPLE_ITEM = {"item_id": "new-1", "category": "GROCERY > SNACKS", "brand": "National", "title": "OAT BAR", "price": 2.5}
+_RECALL = {"item_id": "1082185", "action": "recall"}
 _PROBLEMS = {
     "400": "not JSON in UTF-8",
     "401": "no key, or one that is not known",
@@ -46,6 +47,9 @@ def document(system: System, model_name: str) -> dict[str, Any]:
             "/v1/recommendations": {"post": _post("recommend", "Ask for a list", "RecommendationRequest", "RecommendationResponse", ask)},
             "/v1/events": {"post": _events()},
             "/v1/items": {"post": _post("items", "Make items retrievable", "ItemBatch", "ItemsResponse", {"items": [_EXAMPLE_ITEM]})},
+            "/v1/safety": {
+                "post": _post("safety", "Recall, block or hide items", "SafetyBatch", "SafetyResponse", {"messages": [_RECALL]})
+            },
             "/v1/why/{request_id}": {"get": _why()},
             f"/v1/models/{model_name}:predict": {
                 "post": _post("predictV1", "Lists by the v1 inference protocol", "Instances", "Predictions", {"instances": [ask]}, _REFUSED)
@@ -132,6 +136,8 @@ def _schemas() -> dict[str, Any]:
         messages.EventsResponse,
         messages.ItemBatch,
         messages.ItemsResponse,
+        messages.SafetyBatch,
+        messages.SafetyResponse,
     ]
     kinds += [
         messages.Instances,

@@ -1,6 +1,7 @@
 """The public routes, answered with little work of their own.
 
-POST /v1/recommendations   POST /v1/events   POST /v1/items   GET /v1/why/{request_id}   GET /openapi.json   GET / /healthz /readyz /metrics
+POST /v1/recommendations   POST /v1/events   POST /v1/items
+POST /v1/safety   GET /v1/why/{request_id}   GET /openapi.json   GET / /healthz /readyz /metrics
 POST /v1/models/{model}:predict   GET /v1/models[/{model}]   the first inference protocol
 POST /v2/models/{model}[/versions/{version}]/infer   GET …[/ready] /v2 /v2/models /v2/health/{live,ready}   the second, "open" one
 """
@@ -36,6 +37,7 @@ class Api(App):
             "/v1/recommendations": Route("POST", "recommend", self.recommend),
             "/v1/events": Route("POST", "events", self.events),
             "/v1/items": Route("POST", "items", self.items),
+            "/v1/safety": Route("POST", "safety", self.safety),
             "/openapi.json": Route("GET", None, self.document),
             **self._inference_routes(),
         }
@@ -95,6 +97,9 @@ class Api(App):
 
     async def items(self, _: Scope, body: bytes) -> Reply:
         return 200, JSON, messages.encode(await self.service.post_items(messages.decode(messages.item_batch, body).items))
+
+    async def safety(self, _: Scope, body: bytes) -> Reply:
+        return 200, JSON, messages.encode(await self.service.say(messages.decode(messages.safety_batch, body).messages))
 
     async def why(self, scope: Scope, _: bytes) -> Reply:
         return 200, JSON, messages.encode(await self.service.why(scope["path"].removeprefix(_WHY)))

@@ -3,31 +3,60 @@
 import os
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time_ns
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from serving.messages import NewItem
+from feature_repo.schema import SECONDS_A_DAY
+from serving.messages import ItemPatch, NewItem
 from serving.state.sqlite import open_wal
 from serving.state.store import StoreUnavailable
 
 _PREFIX = "shortlist:items"
 Written = tuple[tuple[int, int, int], ...]  # inode, size and time of the database and its log
 _SETTLED_NS = 1_000_000_000
-MAX_POSTED = 10_000  # items beyond a release; more of them are worth a release
+
+
+class Kept(NamedTuple):
+    """A posted item, all that was said of it together, and the day of the latest, by the server's clock."""
+
+    item: NewItem
+    day: float
+
+
+def named(item: ItemPatch | NewItem) -> dict[str, Any]:
+    """The fields that a message names; what it does not name stays as it was."""
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(item))
+    return fields
+
+
+def _merged(had: bytes | None, fields: dict[str, Any], day: float) -> bytes:
+    """A kept item after one more message. One that is new is in the catalogue since now, unless it says otherwise."""
+    old = msgspec.json.decode(had) if had is not None else {}
+    since = {"created_at": datetime.fromtimestamp(day * SECONDS_A_DAY, UTC).isoformat()}
+    return msgspec.json.encode({"item": since | old.get("item", old) | fields, "day": day})
+
+
+def _read(body: bytes) -> Kept:
+    found = msgspec.json.decode(body)
+    return Kept(msgspec.convert(found.get("item", found), NewItem, strict=True), float(found.get("day", float("inf"))))
 
 
 class ItemStore(Protocol):
     """Posted items in the order they first came. Every method raises `StoreUnavailable`. Safe between threads."""
 
-    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
-        """Keep the items; how many were new, and the version now."""
+    def post(self, items: Sequence[dict[str, Any]], day: float) -> tuple[int, int]:
+        """Keep what messages name of items; how many were new, and the version now."""
 
     def version(self) -> int: ...
 
-    def all(self) -> list[NewItem]: ...
+    def all(self) -> list[Kept]: ...
+
+    def drop(self, item_ids: Sequence[str]) -> None:
+        """Forget items that a release holds."""
 
 
 class SqliteItems:
@@ -37,18 +66,17 @@ class SqliteItems:
         self._path = path
         self._known: tuple[Written, int] | None = None  # a version, and what was written when it was read
 
-    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
+    def post(self, items: Sequence[dict[str, Any]], day: float) -> tuple[int, int]:
         def work(db: sqlite3.Connection) -> tuple[int, int]:
             before = _count(db)
-            for item in items:
-                body = msgspec.json.encode(item)
+            for fields in items:
+                name = fields["item_id"]
+                row = db.execute("SELECT body FROM items WHERE item_id = ?", (name,)).fetchone()
                 db.execute(
                     "INSERT INTO items (item_id, body) VALUES (?, ?) ON CONFLICT (item_id) DO UPDATE SET body = excluded.body",
-                    (item.item_id, body),
+                    (name, _merged(row[0] if row else None, fields, day)),
                 )
             db.execute("UPDATE version SET number = number + 1")
-            if _count(db) > MAX_POSTED:
-                raise StoreUnavailable(f"more than {MAX_POSTED} items were posted since the release: make a release")
             return _count(db) - before, int(db.execute("SELECT number FROM version").fetchone()[0])
 
         return self._with(work, write=True)
@@ -62,9 +90,12 @@ class SqliteItems:
         self._known = (written, number) if settled else None
         return number
 
-    def all(self) -> list[NewItem]:
+    def all(self) -> list[Kept]:
         rows = self._with(lambda db: db.execute("SELECT body FROM items ORDER BY seq").fetchall())
-        return [msgspec.json.decode(body, type=NewItem) for (body,) in rows]
+        return [_read(body) for (body,) in rows]
+
+    def drop(self, item_ids: Sequence[str]) -> None:
+        self._with(lambda db: db.executemany("DELETE FROM items WHERE item_id = ?", [(name,) for name in item_ids]), write=True)
 
     def _with(self, work: Any, write: bool = False) -> Any:
         try:
@@ -95,20 +126,38 @@ class RedisItems:
     def __init__(self, url: str) -> None:
         import redis
 
-        self._errors = redis.RedisError
+        self._errors, self._watched = redis.RedisError, redis.WatchError
         self._client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
 
-    def post(self, items: Sequence[NewItem]) -> tuple[int, int]:
+    def post(self, items: Sequence[dict[str, Any]], day: float) -> tuple[int, int]:
+        names = [fields["item_id"] for fields in items]
         try:
             first = self._client.incrby(f"{_PREFIX}:seq", len(items)) - len(items)
-            pipe = self._client.pipeline(transaction=True)
-            pipe.zadd(f"{_PREFIX}:order", {item.item_id: first + at for at, item in enumerate(items)}, nx=True)
-            pipe.hset(f"{_PREFIX}:bodies", mapping={item.item_id: msgspec.json.encode(item) for item in items})
-            pipe.incr(f"{_PREFIX}:version")
-            new, _, version = pipe.execute()
+            while True:
+                with self._client.pipeline(transaction=True) as pipe:
+                    pipe.watch(f"{_PREFIX}:bodies")
+                    had = pipe.hmget(f"{_PREFIX}:bodies", names)
+                    bodies = {name: _merged(body, fields, day) for name, body, fields in zip(names, had, items, strict=True)}
+                    pipe.multi()
+                    pipe.zadd(f"{_PREFIX}:order", {name: first + at for at, name in enumerate(names)}, nx=True)
+                    pipe.hset(f"{_PREFIX}:bodies", mapping=bodies)
+                    pipe.incr(f"{_PREFIX}:version")
+                    try:
+                        new, _, version = pipe.execute()
+                    except self._watched:
+                        continue
+                    return int(new), int(version)
         except self._errors as error:
             raise StoreUnavailable(f"posted items cannot be written to Redis ({error})") from error
-        return int(new), int(version)
+
+    def drop(self, item_ids: Sequence[str]) -> None:
+        try:
+            pipe = self._client.pipeline(transaction=True)
+            pipe.zrem(f"{_PREFIX}:order", *item_ids)
+            pipe.hdel(f"{_PREFIX}:bodies", *item_ids)
+            pipe.execute()
+        except self._errors as error:
+            raise StoreUnavailable(f"posted items cannot be written to Redis ({error})") from error
 
     def version(self) -> int:
         try:
@@ -116,13 +165,13 @@ class RedisItems:
         except self._errors as error:
             raise StoreUnavailable(f"posted items cannot be read from Redis ({error})") from error
 
-    def all(self) -> list[NewItem]:
+    def all(self) -> list[Kept]:
         try:
             names = self._client.zrange(f"{_PREFIX}:order", 0, -1)
             bodies = self._client.hmget(f"{_PREFIX}:bodies", names) if names else []
         except self._errors as error:
             raise StoreUnavailable(f"posted items cannot be read from Redis ({error})") from error
-        return [msgspec.json.decode(body, type=NewItem) for body in bodies if body is not None]
+        return [_read(body) for body in bodies if body is not None]
 
 
 def open_items(state_url: str) -> ItemStore:

@@ -12,7 +12,8 @@ from serving.rules.rule import BadRule, Bar, Filter
 from serving.rules.slate import Move, Ranked
 from serving.rules.specs import NotSeen
 
-_BITS = 8  # of an item's flags: the policy flags, then one a bar that is not a policy flag
+_BITS = 7  # of an item's flags: the policy flags, then one a bar that is not a policy flag
+SAFETY = 1 << _BITS  # the last: a safety message holds; no list may have the item, whatever bars a system has
 
 
 class Bars:
@@ -30,7 +31,7 @@ class Bars:
             if own:
                 self.flags[barred] |= np.uint8(1 << at)
             self._bits.append((bar, 1 << at))
-        self.bits = int(np.bitwise_or.reduce([bit for _, bit in self._bits] or [0]))  # whatever carries one of these is never answered
+        self.bits = int(np.bitwise_or.reduce([SAFETY, *(bit for _, bit in self._bits)]))  # whatever carries one of these is never answered
 
     def set_policy_flags(self, row: int, flags: int) -> None:
         """The policy flags of one item from now on; bars that are not policy flags hold as before."""
@@ -49,6 +50,9 @@ class Bars:
             gone = ranked.rows[(flags & bit) != 0]
             if len(gone):
                 yield Move(bar.kind, "removed", tuple(gone.tolist()), "carries the flag" if bar.policy_flag else "is barred")
+        gone = ranked.rows[(flags & SAFETY) != 0]
+        if len(gone):
+            yield Move("safety", "removed", tuple(gone.tolist()), "was recalled, blocked or hidden")
 
 
 class Filters:

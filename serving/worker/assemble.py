@@ -18,6 +18,7 @@ from serving.http.auth import Guard, load_keys
 from serving.http.counters import Counters
 from serving.http.routes import Api
 from serving.new_items.extend import NewItems
+from serving.new_items.safety import Safety
 from serving.new_items.store import open_items
 from serving.query import Request
 from serving.recommender import Recommender
@@ -29,6 +30,7 @@ from serving.split.client import Peer, RemoteRanking, RemoteRetrieval
 from serving.split.frames import Shape
 from serving.split.servers import RankingServer, RetrievalServer
 from serving.state.states import States, open_store
+from serving.state.store import StoreUnavailable
 from serving.state.user_state import StateTable, UserState
 from serving.system import System, load_system
 from serving.telemetry.metrics import Metrics
@@ -89,7 +91,12 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
     if not inbox.settle(_SETTLE_SECONDS):
         log.info("states are still being made from the event log", behind=inbox.behind)
-    new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day) if options.role == "fused" else None
+    safety = Safety(options.home, "" if options.state_url.startswith("sqlite:") else options.state_url)
+    new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day, safety, options.role == "fused")
+    try:
+        new_items.refresh()
+    except StoreUnavailable as error:  # `follow` takes them up as soon as they can be had
+        log.warning("posted items or safety messages cannot be read", reason=str(error))
     readers = None if options.state_url.startswith("sqlite:") else ThreadPoolExecutor(_READERS, "state reader")
     service = Service(ladder, reading, clock, request_ids(), inbox, new_items, readers=readers)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
@@ -101,8 +108,7 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     )
     door = Api(service, turn, metrics, guard, traces, log)
     background: list[Work] = [lambda: warm_places(recommender, clock.day()), metrics.keep_flushing]
-    if new_items is not None:
-        background.append(lambda: new_items.follow(log))
+    background.append(lambda: new_items.follow(log))
     return Parts(
         door,
         bundle.digest,
