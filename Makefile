@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
 
-.PHONY: help demo test lint mutants bench faults images locks
+.PHONY: help demo test lint mutants bench faults sanitize images locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
 
@@ -41,6 +41,13 @@ bench: $(STAMP) ## the server under a constant arrival rate, beside the naive bu
 
 faults: $(STAMP) ## every fault and every pair of faults on running servers under load; prints what was answered
 	$(BIN)/python -m tests.serving.faults
+
+sanitize: $(STAMP) ## the compiled loops under ASan and UBSan: their tests, and frames, states and arrays spoilt at random
+	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r feature_repo serving components pipelines build/sanitize/
+	CFLAGS="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	$(BIN)/python setup.py -q build_ext --force --build-lib build/sanitize --build-temp build/sanitize-c
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
+	$(BIN)/python -P -m pytest -x -p no:cacheprovider -o "pythonpath=build/sanitize ." tests/serving/native
 
 images: $(STAMP) ## the two images: one that learns (a pipeline's steps), one that answers
 	docker build --network host -f components/Dockerfile -t dev.local/shortlist-python:0.1.0 .

@@ -8,6 +8,10 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="Look at bundles.")
 Folder = Annotated[Path, typer.Argument(help="a bundle's folder", show_default=False)]
 
+Key = Annotated[Path, typer.Option(help="private key (PEM, Ed25519)")]
+SignedBy = Annotated[Path | None, typer.Option(help="public key, or a folder of them (*.pub)", show_default=False)]
+KEY = Path(".shortlist/keys/bundles")  # in the home
+
 
 @app.command()
 def show(folder: Folder) -> None:
@@ -31,11 +35,31 @@ def show(folder: Folder) -> None:
 
 
 @app.command()
-def verify(folder: Folder) -> None:
-    """Hash every file; exit 0 and print the digest when all are as the bundle says."""
+def verify(folder: Folder, signed_by: SignedBy = None) -> None:
+    """Hash every file; exit 0 and print the digest when all are as the bundle says and, where a key is given, it signed them."""
     from serving.bundle.bundle import verify as work
+    from serving.bundle.signature import check_signature
 
-    typer.echo(work(folder))
+    digest = work(folder)
+    if signed_by is not None:
+        check_signature(folder, digest, signed_by)
+    typer.echo(digest)
+
+
+@app.command()
+def key(file: Annotated[Path, typer.Argument(help="where it is written")] = KEY) -> None:
+    """Make a key to sign bundles with; its public half lies beside it as FILE.pub."""
+    from serving.bundle.signature import make_key
+
+    typer.echo(make_key(file))
+
+
+@app.command()
+def sign(folder: Folder, key: Key = KEY) -> None:
+    """Say that this bundle comes from the holder of the key; prints the digest that was signed, which stays the same."""
+    from serving.bundle.signature import sign as work
+
+    typer.echo(work(folder, key))
 
 
 @app.command()

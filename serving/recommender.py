@@ -67,7 +67,7 @@ class Recommender:
         self.bundle, self.system, self.clock = bundle, system, clock
         self.catalogue = catalogue if catalogue is not None else bundle.catalogue
         self.sources = tuple(sources) if sources is not None else load_sources(system.sources, bundle.folder / "sources", self.catalogue)
-        self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder)
+        self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder, len(bundle.catalogue))
         self.scoring = Scoring(self.rankers, system.objectives, system.light_size)
         self.rules = Rules(system.rules, self.catalogue, system.answer_size)
         self._embeds = next((source for source in self.sources if isinstance(source, Embeds)), None)

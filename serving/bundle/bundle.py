@@ -11,6 +11,7 @@ Layout (each part a file or a folder):
     sources/<kind>/          what `serving/retrieval/<kind>.py` loads
     request.onnx light.onnx heavy.onnx item.onnx
     fallback/                `serving.bundle.fallback.Fallback`
+    bundle.sig               who packed it, where that was said: `serving.bundle.signature`; no part of the content
 
 The digest is the SHA-256 of bundle.json's canonical form without the digest itself; it names every file's own SHA-256, so it covers
 all content and nothing else: no clock, host, path or order of writing.
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES, cross_names, request_names
+from serving.bundle.arrays import BadFolder
 from serving.bundle.catalogue import Catalogue
 from serving.bundle.fallback import Fallback
 from serving.system import System
@@ -36,6 +38,7 @@ Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request",
 FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
 _NOT_ANSWERED_BY = ("promote",)  # of a system's settings: who releases a bundle says nothing of what it answers
+SIGNATURE = "bundle.sig"  # who packed it (serving/bundle/signature.py): the one file that no digest covers
 
 
 class BadBundle(ValueError):
@@ -101,6 +104,7 @@ def verify(folder: Path) -> str:
         raise BadBundle(f"{folder / _MANIFEST} was changed: it says {claimed}, its content gives {actual}: fetch the bundle again")
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
     found.pop(_MANIFEST)
+    found.pop(SIGNATURE, None)
     for name in sorted(stated.keys() - found.keys()):
         raise BadBundle(f"bundle {claimed}: file {name} is missing: fetch the bundle again")
     for name in sorted(found.keys() - stated.keys()):
@@ -176,6 +180,10 @@ class Bundle:
             raise BadBundle(
                 f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code"
             )
+        try:
+            len(bundle.catalogue), len(bundle.fallback.static_rows)  # what they hold is checked now, not in some later request
+        except BadFolder as error:
+            raise BadBundle(f"bundle {digest}: {error}") from error
         return bundle
 
     @cached_property
@@ -184,7 +192,7 @@ class Bundle:
 
     @cached_property
     def fallback(self) -> Fallback:
-        return Fallback.load(self.folder / "fallback")
+        return Fallback.load(self.folder / "fallback", I=len(self.catalogue))
 
     @property
     def user_features(self) -> tuple[str, ...]:

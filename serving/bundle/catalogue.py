@@ -7,12 +7,13 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.schema import POLICY_FLAGS
-from serving.bundle.arrays import ArrayFolder
+from serving.bundle.arrays import ArrayFolder, Held
 
 
 def item_key(item_id: str) -> int:
@@ -29,21 +30,21 @@ def readable(text: str) -> str:
 class Catalogue(ArrayFolder):
     """What is known of every item at a cut. Row r of every array is one item."""
 
-    item_ids: NDArray[np.bytes_]  # (I,) UTF-8, sorted by bytes
-    keys: NDArray[np.uint64]  # (I,) item_key of each
-    key_order: NDArray[np.int32]  # (I,) rows in the order of their keys
-    category: NDArray[np.int32]  # (I, 3) code of the path down to that level; 0 unknown
-    brand: NDArray[np.int32]  # (I,) 0 unknown
-    created_day: NDArray[np.float64]  # (I,) days since 1970; NaN: not known before the cut
-    price: NDArray[np.float32]  # (I,) currency units; NaN unknown
-    flags: NDArray[np.uint8]  # (I,) bit b: POLICY_FLAGS[b]
-    title_bytes: NDArray[np.uint8]  # UTF-8 titles end to end
-    title_ends: NDArray[np.int64]  # (I,) where each title ends
-    features: NDArray[np.float32]  # (I, Fi) item_stats at the cut; NaN: never seen
-    plan_display: NDArray[np.uint8]  # (W, P, I) code into display_codes; 0 none
-    plan_mailer: NDArray[np.uint8]  # (W, P, I) code into mailer_codes; 0 none
-    plan_from: NDArray[np.float64]  # (W,) day each planned period begins, ascending
-    plan_until: NDArray[np.float64]  # (W,) day it ends
+    item_ids: Annotated[NDArray[np.bytes_], Held("I")]  # (I,) UTF-8, sorted by bytes
+    keys: Annotated[NDArray[np.uint64], Held("I", any=True)]  # (I,) item_key of each
+    key_order: Annotated[NDArray[np.int32], Held("I", below="I")]  # (I,) rows in the order of their keys
+    category: Annotated[NDArray[np.int32], Held("I3", below="category_names")]  # (I, 3) code of the path down to that level; 0 unknown
+    brand: Annotated[NDArray[np.int32], Held("I", below="brand_names")]  # (I,) 0 unknown
+    created_day: Annotated[NDArray[np.float64], Held("I", unknown=True)]  # (I,) days since 1970; NaN: not known before the cut
+    price: Annotated[NDArray[np.float32], Held("I", unknown=True)]  # (I,) currency units; NaN unknown
+    flags: Annotated[NDArray[np.uint8], Held("I", any=True)]  # (I,) bit b: POLICY_FLAGS[b]
+    title_bytes: Annotated[NDArray[np.uint8], Held("B", any=True)]  # UTF-8 titles end to end
+    title_ends: Annotated[NDArray[np.int64], Held("I", ends="B")]  # (I,) where each title ends
+    features: Annotated[NDArray[np.float32], Held("IF", unknown=True)]  # (I, Fi) item_stats at the cut; NaN: never seen
+    plan_display: Annotated[NDArray[np.uint8], Held("WPI", below="display_codes")]  # (W, P, I) code into display_codes; 0 none
+    plan_mailer: Annotated[NDArray[np.uint8], Held("WPI", below="mailer_codes")]  # (W, P, I) code into mailer_codes; 0 none
+    plan_from: Annotated[NDArray[np.float64], Held("W")]  # (W,) day each planned period begins, ascending
+    plan_until: Annotated[NDArray[np.float64], Held("W")]  # (W,) day it ends
     feature_names: tuple[str, ...]  # (Fi)
     category_names: tuple[str, ...]  # code -> full path to that level; [0] is "unknown"
     brand_names: tuple[str, ...]

@@ -1,11 +1,12 @@
 """Lists that need no model: popular in each region, one for everybody, and optionally one a user from the last batch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Rows
+from serving.bundle.arrays import ArrayFolder, Held, Rows
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,10 @@ class Fallback(ArrayFolder):
     """Item rows, best first, padded with -1. Shapes: R regions, U users with a list, N length of a list."""
 
     regions: tuple[str, ...]  # (R)
-    region_rows: NDArray[np.int32]  # (R, N)
-    static_rows: NDArray[np.int32]  # (N,) for everybody
-    user_ids: NDArray[np.bytes_]  # (U,) UTF-8, sorted by bytes; may be empty
-    user_rows: NDArray[np.int32]  # (U, N)
+    region_rows: Annotated[NDArray[np.int32], Held("RN", -1, "I")]  # (R, N)
+    static_rows: Annotated[NDArray[np.int32], Held("S", -1, "I")]  # (N,) for everybody
+    user_ids: Annotated[NDArray[np.bytes_], Held("U")]  # (U,) UTF-8, sorted by bytes; may be empty
+    user_rows: Annotated[NDArray[np.int32], Held("UM", -1, "I")]  # (U, N)
 
     def popular(self, region: str) -> Rows:
         """The region's list; empty where the region is unknown."""

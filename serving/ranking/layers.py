@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.arrays import ArrayFolder, Floats, Held, Rows
 from serving.native import kernel
 
 _TRIED = (1, 16, 61)  # candidates
@@ -23,10 +24,12 @@ _PANEL = 16  # outputs side by side, as in native/rank.c
 class Layers(ArrayFolder):
     """One ranker from its cross features on."""
 
-    mean: NDArray[np.float32]  # (Fx,)
-    scale: NDArray[np.float32]  # (Fx,)
-    weights: NDArray[np.float32]  # the cross layer's (Fx, H); then of each layer on top its weights (inputs, outputs) and its bias
-    sizes: NDArray[np.int64]  # Fx, H, and what each layer on top gives; the last is the number of heads
+    mean: Annotated[NDArray[np.float32], Held("F")]  # (Fx,)
+    scale: Annotated[NDArray[np.float32], Held("F")]  # (Fx,)
+    weights: Annotated[
+        NDArray[np.float32], Held("W")
+    ]  # the cross layer's (Fx, H); then of each layer on top its weights (inputs, outputs) and its bias
+    sizes: Annotated[NDArray[np.int64], Held("L", 1, 1 << 16)]  # Fx, H, and what each layer on top gives; the last is the number of heads
     clip: float  # standardised features are clipped to +- this
 
     @cached_property

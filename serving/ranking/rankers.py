@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import BadFolder, Floats, Rows
+from serving.bundle.arrays import BadFolder, Floats, Rows, check_finite
 from serving.bundle.content import Content
 from serving.bundle.onnx import open_session
 from serving.ranking.layers import Layers
@@ -58,8 +58,11 @@ class Rankers:
     layers: Mapping[str, Layers] = field(default_factory=dict, repr=False)  # light, heavy, where they give the graph's bits
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """`folder` holds the four graphs, request/ and halves/{light,heavy}.npy. Raises `BadModels` naming what is missing."""
+    def load(cls, folder: Path, items: int | None = None) -> Self:
+        """`folder` holds the four graphs, request/ and halves/{light,heavy}.npy, a row for each item of the catalogue.
+
+        Raises `BadModels` naming what is missing, or a number that is none.
+        """
         files = {name: folder / f"{name}.onnx" for name in ("request", "item", "light", "heavy")}
         tables = {name: folder / "halves" / f"{name}.npy" for name in ("light", "heavy")}
         for path in (*files.values(), *tables.values()):
@@ -70,13 +73,13 @@ class Rankers:
             given = [one.name for one in sessions[name].get_inputs()]
             if given != ["halves", "cross"]:
                 raise BadModels(f"{files[name]} asks for {', '.join(given)}, expected halves, cross: export and pack the models again")
-        halves = {name: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, path in tables.items()}
+        halves = {name: _halves(path, items) for name, path in tables.items()}
         try:
             standard = Standard.load(folder / "request")
+            made = cls(sessions, halves, {}, standard, layers=_layers(folder / "layers", sessions))
+            layers = UserLayers.load(folder / "layers" / "request") if (folder / "layers" / "request").is_dir() else None
         except BadFolder as error:
             raise BadModels(f"{error}: export and pack the models again") from None
-        made = cls(sessions, halves, {}, standard, layers=_layers(folder / "layers", sessions))
-        layers = UserLayers.load(folder / "layers" / "request") if (folder / "layers" / "request").is_dir() else None
         return replace(made, user_layers=layers) if layers is not None and layers.agree(standard, made._by_graph) else made
 
     @property
@@ -156,6 +159,18 @@ class Rankers:
             name: np.concatenate((self.extra.get(name, new[:0]), new)) for name, new in (("light", items.light), ("heavy", items.heavy))
         }
         return replace(self, extra=grown)
+
+
+def _halves(path: Path, items: int | None) -> NDArray[np.floating]:
+    """(I, H) of one ranker, mapped."""
+    table: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    if table.ndim != 2 or len(table) != (len(table) if items is None else items) or table.dtype.kind != "f":
+        raise BadModels(f"{path} is {table.dtype} of shape {table.shape}, expected a row of floats for each of {items} items: pack again")
+    try:
+        check_finite(path, table)
+    except BadFolder as error:
+        raise BadModels(str(error)) from None
+    return table
 
 
 def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:

@@ -7,11 +7,12 @@ Shapes: Fr request features, Fu of them the user's own (the last), D embedding, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats
+from serving.bundle.arrays import ArrayFolder, Floats, Held
 from serving.native import kernel
 
 SHORTEST = np.float32(1e-12)  # of a vector that is brought to length one
@@ -22,12 +23,12 @@ _TRIED = 5  # made-up users
 class Standard(ArrayFolder):
     """What the request features looked like while the models learnt."""
 
-    mean: NDArray[np.float32]  # (Fr,)
-    scale: NDArray[np.float32]  # (Fr,) one over the deviation; 0: never varied
-    log_mean: NDArray[np.float32]  # (Fr,) of the signed logarithms
-    log_scale: NDArray[np.float32]  # (Fr,)
-    own_mean: NDArray[np.float32]  # (Fu,) as the user tower learnt them; (0,) without a tower
-    own_spread: NDArray[np.float32]  # (Fu,)
+    mean: Annotated[NDArray[np.float32], Held("F")]  # (Fr,)
+    scale: Annotated[NDArray[np.float32], Held("F")]  # (Fr,) one over the deviation; 0: never varied
+    log_mean: Annotated[NDArray[np.float32], Held("F")]  # (Fr,) of the signed logarithms
+    log_scale: Annotated[NDArray[np.float32], Held("F")]  # (Fr,)
+    own_mean: Annotated[NDArray[np.float32], Held("U")]  # (Fu,) as the user tower learnt them; (0,) without a tower
+    own_spread: Annotated[NDArray[np.float32], Held("U")]  # (Fu,)
     clip: float  # deviations beyond this say no more
 
     def whole(self, features: Floats) -> Floats:
@@ -53,15 +54,15 @@ class Standard(ArrayFolder):
 class UserLayers(ArrayFolder):
     """`request.onnx` as arrays. Without a tower its part is empty."""
 
-    first: NDArray[np.float32]  # (3 Fr, H + H') both rankers' straight layers, then the first of their bent ones
-    bias: NDArray[np.float32]  # (H + H',)
-    second: NDArray[np.float32]  # (H', H)
+    first: Annotated[NDArray[np.float32], Held("XH")]  # (3 Fr, H + H') both rankers' straight layers, then the first of their bent ones
+    bias: Annotated[NDArray[np.float32], Held("H")]  # (H + H',)
+    second: Annotated[NDArray[np.float32], Held("YZ")]  # (H', H)
     light: int  # of H, how many are the light ranker's
-    own: NDArray[np.float32]  # (Fu, h)
-    own_bias: NDArray[np.float32]  # (h,)
-    top: NDArray[np.float32]  # (h, D)
-    top_bias: NDArray[np.float32]  # (D,)
-    bag: NDArray[np.float32]  # (D, D)
+    own: Annotated[NDArray[np.float32], Held("Uh")]  # (Fu, h)
+    own_bias: Annotated[NDArray[np.float32], Held("h")]  # (h,)
+    top: Annotated[NDArray[np.float32], Held("hD")]  # (h, D)
+    top_bias: Annotated[NDArray[np.float32], Held("D")]  # (D,)
+    bag: Annotated[NDArray[np.float32], Held("DD")]  # (D, D)
 
     def sides(self, standard: Standard, features: Floats, bag: Floats | None) -> tuple[Floats, Floats, Floats] | None:
         """Light half (1, .), heavy half (1, .), vector (D,) of length one; None: not here, the graph must."""

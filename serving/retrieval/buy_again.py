@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats
+from serving.bundle.arrays import ArrayFolder, Floats, Held
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts
@@ -22,7 +22,7 @@ from serving.system import SourceSpec
 class Habits(ArrayFolder):
     """How readily each item is bought again."""
 
-    factor: NDArray[np.float32]  # (I,) (share of buyers who came back for it, smoothed) ** power
+    factor: Annotated[NDArray[np.float32], Held("I")]  # (I,) (share of buyers who came back for it, smoothed) ** power
     tau_days: float
 
 
@@ -35,7 +35,7 @@ class BuyAgain:
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        return cls(spec, Habits.load(folder))
+        return cls(spec, Habits.load(folder, I=len(catalogue)))
 
     @cached_property
     def usual(self) -> float:

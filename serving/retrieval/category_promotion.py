@@ -11,12 +11,12 @@ groupings together.
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats
+from serving.bundle.arrays import ArrayFolder, Floats, Held
 from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
@@ -35,14 +35,14 @@ _NARROW = 1 << 16  # kinds that sixteen bits tell apart
 class Offers(ArrayFolder):
     """What offers are worth before the user is known."""
 
-    rows: NDArray[np.int32]  # (A,) item rows, ascending
-    popularity: NDArray[np.float32]  # (A,) users lately, smoothed
-    local_ends: NDArray[np.int64]  # (P,) where each place's entries end
-    local_at: NDArray[np.int32]  # positions in `rows` of what is sold there
-    local_factor: NDArray[np.float32]  # (share in the place / share everywhere) ** power
-    local_default: NDArray[np.float32]  # (P,) the factor of what is not sold there
-    share_ends: NDArray[np.int64]  # (G,) where each grouping's shares end
-    shares: NDArray[np.float32]  # share of all counts of each code, grouping after grouping
+    rows: Annotated[NDArray[np.int32], Held("A", below="I")]  # (A,) item rows, ascending
+    popularity: Annotated[NDArray[np.float32], Held("A")]  # (A,) users lately, smoothed
+    local_ends: Annotated[NDArray[np.int64], Held("P", ends="E")]  # (P,) where each place's entries end
+    local_at: Annotated[NDArray[np.int32], Held("E", below="A")]  # positions in `rows` of what is sold there
+    local_factor: Annotated[NDArray[np.float32], Held("E")]  # (share in the place / share everywhere) ** power
+    local_default: Annotated[NDArray[np.float32], Held("P")]  # (P,) the factor of what is not sold there
+    share_ends: Annotated[NDArray[np.int64], Held("G", ends="N")]  # (G,) where each grouping's shares end
+    shares: Annotated[NDArray[np.float32], Held("N")]  # share of all counts of each code, grouping after grouping
     powers: tuple[float, ...]  # (G,) of the lifts
     display_lift: float  # factor 1 + lift where planned in the user's own store
     mailer_lift: float
@@ -84,7 +84,7 @@ class CategoryPromotion:
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        offers = Offers.load(folder)
+        offers = Offers.load(folder, I=len(catalogue))
         position_of = np.full(offers.items, -1, np.int32)
         position_of[offers.rows] = np.arange(len(offers.rows), dtype=np.int32)
         codes = flat_codes(catalogue, offers)[offers.rows].T

@@ -7,12 +7,12 @@ Shapes: I items, M items with neighbours, K neighbours, H history items.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.arrays import ArrayFolder, Floats, Held, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
@@ -30,11 +30,11 @@ HISTORY_LIMIT = (
 class Neighbours(ArrayFolder):
     """The kept entries of B, quantised: B[rows[m], rows[neighbours[m, k]]] = weights[m, k] * scales[m]."""
 
-    rows: NDArray[np.int32]  # (M,) item row of each position, ascending
-    position_of: NDArray[np.int32]  # (I,) its inverse; -1 where the item has no neighbours
-    neighbours: NDArray[np.uint16] | NDArray[np.int32]  # (M, K) positions
-    weights: NDArray[np.int16]  # (M, K)
-    scales: NDArray[np.float32]  # (M,)
+    rows: Annotated[NDArray[np.int32], Held("M", below="I")]  # (M,) item row of each position, ascending
+    position_of: Annotated[NDArray[np.int32], Held("I", -1, "M")]  # (I,) its inverse; -1 where the item has no neighbours
+    neighbours: Annotated[NDArray[np.uint16] | NDArray[np.int32], Held("MK", below="M")]  # (M, K) positions
+    weights: Annotated[NDArray[np.int16], Held("MK", any=True)]  # (M, K)
+    scales: Annotated[NDArray[np.float32], Held("M")]  # (M,)
     tau_days: float
 
 
@@ -47,7 +47,7 @@ class Linear:
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        return cls(spec, Neighbours.load(folder))
+        return cls(spec, Neighbours.load(folder, I=len(catalogue)))
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items with the greatest positive scores; `values` holds negative ones too."""

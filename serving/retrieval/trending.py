@@ -6,12 +6,12 @@ Shapes: G groups (everyone, regions, places), n items a list, I items.
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.arrays import ArrayFolder, Floats, Held, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.retrieval.source import TowerSides
@@ -25,9 +25,9 @@ class Lists(ArrayFolder):
     """One list a group, best first."""
 
     groups: tuple[str, ...]  # (G,) "everyone", "region:<name>", "place:<name>"
-    rows: NDArray[np.int32]  # (G, n) -1 beyond a list's end
-    scores: NDArray[np.float32]  # (G, n) users, the group's own smoothed by everyone's
-    popularity: NDArray[np.float32]  # (I,) users everywhere
+    rows: Annotated[NDArray[np.int32], Held("Gn", -1, "I")]  # (G, n) -1 beyond a list's end
+    scores: Annotated[NDArray[np.float32], Held("Gn")]  # (G, n) users, the group's own smoothed by everyone's
+    popularity: Annotated[NDArray[np.float32], Held("I")]  # (I,) users everywhere
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Trending:
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        return cls(spec, Lists.load(folder))
+        return cls(spec, Lists.load(folder, I=len(catalogue)))
 
     @cached_property
     def _index(self) -> dict[str, int]:

@@ -8,12 +8,12 @@ Shapes: I items, D dimensions, H history items.
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bundle.arrays import ArrayFolder, Floats, Rows
+from serving.bundle.arrays import ArrayFolder, Floats, Held, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
 from serving.query import Hits, Query
@@ -34,10 +34,10 @@ FRESH_EVERY = 25  # of the list's places, one for a new item
 class TowerTable(ArrayFolder):
     """What the towers left for each item."""
 
-    vectors: NDArray[np.int8]  # (I, D) item vectors over their scale
-    scales: NDArray[np.float32]  # (I,)
-    prior: NDArray[np.float32]  # (I,)
-    history: NDArray[np.float16]  # (I, D) rows of the bag
+    vectors: Annotated[NDArray[np.int8], Held("ID", any=True)]  # (I, D) item vectors over their scale
+    scales: Annotated[NDArray[np.float32], Held("I")]  # (I,)
+    prior: Annotated[NDArray[np.float32], Held("I")]  # (I,)
+    history: Annotated[NDArray[np.float16], Held("ID")]  # (I, D) rows of the bag
     temperature: float
 
 
@@ -54,8 +54,8 @@ class TwoTower:
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
         created = catalogue.created_day
         new = np.isnan(created) | (created >= catalogue.cut_day - NEW_DAYS)
-        cells = Cells.load(folder / "cells") if (folder / "cells").is_dir() else None
-        return cls(spec, TowerTable.load(folder), new, cells)
+        cells = Cells.load(folder / "cells", I=len(catalogue)) if (folder / "cells").is_dir() else None
+        return cls(spec, TowerTable.load(folder, I=len(catalogue)), new, cells)
 
     def history_embedding(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""

@@ -202,6 +202,10 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Se
     widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, listed)
     found = body.numbers(shape.items, (had, events, count), widths, listed, count, sum(lengths))
     rows, clicked, candidates, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
+    if (np.diff(rows) <= 0).any():
+        raise WireError(f"the {had} rows of a history do not rise: run one release on both sides")
+    if any((told < 0).any() for told in (counts, age, span, decayed, weights)):
+        raise WireError("a count, an age or a weight of a question is below 0: run one release on both sides")
     pool = _candidates(shape, candidates, *of_pool)
     user_id, place, region = body.texts(lengths)
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from serving.bundle.bundle import Bundle
+from serving.bundle.signature import load_signed
 from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
 from serving.http.admission import EngineLanes, EngineQueue
@@ -63,7 +63,7 @@ def assemble(options: Options, log: Any) -> Parts:
     if options.bundle is None:
         raise ValueError("there is no bundle to serve: give --bundle DIR")
     system = load_system(options.system)
-    bundle = Bundle.load(options.bundle, verify=options.verify)
+    bundle = load_signed(options.bundle, options.verify, options.signed_by)
     metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)
     if options.role in ("retrieval", "ranking"):
         warm(recommender, [])

@@ -50,6 +50,7 @@ class Options:
     listen_fd: int = -1  # a supervisor's listening socket, for its workers
     control_fd: int = -1  # a supervisor's end of the talk with this worker
     verify: bool = True  # False: the supervisor has hashed the bundle already
+    signed_by: Path | None = None  # a public key, or a folder of them: bundles signed by none are refused
 
     @property
     def home(self) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from serving.bundle.bundle import BadBundle, verify
+from serving.bundle.signature import BadKey, check_signature
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -47,11 +48,16 @@ def write_release(path: Path, release: Release) -> None:
     part.replace(path)
 
 
-def checked(release: Release) -> Release:
-    """The release with its digest, every file of its bundle hashed. Raises `BadRelease`; takes a second a gigabyte."""
+def checked(release: Release, signed_by: Path | None = None) -> Release:
+    """The release with its digest, every file of its bundle hashed. Raises `BadRelease`; takes a second a gigabyte.
+
+    `signed_by`: a public key, or a folder of them, one of which must have signed it.
+    """
     try:
         found = verify(Path(release.bundle))
-    except (OSError, BadBundle) as error:
+        if signed_by is not None:
+            check_signature(Path(release.bundle), found, signed_by)
+    except (OSError, BadBundle, BadKey) as error:
         raise BadRelease(f"bundle {release.bundle} cannot be served: {error}") from error
     if release.digest not in ("", found):
         raise BadRelease(f"bundle {release.bundle} is {found}, the release file names {release.digest}: write its file again")

@@ -81,6 +81,7 @@ class Supervisor:
             follow=None,
             verify=False,
             rates=self._metrics / "rates",
+            signed_by=None,  # checked here
             listen_fd=self._listener.fileno(),
             control_fd=theirs.fileno(),
         )
@@ -161,7 +162,7 @@ class Supervisor:
 
     async def _change(self, asked: Release) -> None:
         """Answer from another release: its workers are ready before the old ones stop. Raises `BadRelease`."""
-        release = await asyncio.to_thread(checked, asked)
+        release = await asyncio.to_thread(checked, asked, self._options.signed_by)
         if release == self._release:
             return self._tell(None)
         began = asyncio.get_running_loop().time()
@@ -221,14 +222,14 @@ def first_release(options: Options, log: Any) -> tuple[Release, str | None]:
     given = Release(str(options.bundle), str(options.users) if options.users is not None else None) if options.bundle is not None else None
     if options.follow is not None:
         try:
-            return checked(read_release(options.follow)), None
+            return checked(read_release(options.follow), options.signed_by), None
         except BadRelease as error:
             if given is None:
                 raise
             log.error("release refused", reason=str(error))
-            return checked(given), str(error)
+            return checked(given, options.signed_by), str(error)
     assert given is not None
-    return checked(given), None
+    return checked(given, options.signed_by), None
 
 
 def _text(path: Path) -> bytes | None:
