@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from serving.query import Answer
+from serving.rules.rule import Floor
 from serving.system import System
 
 
@@ -87,13 +88,12 @@ def propensities(answer: Answer, system: System) -> tuple[tuple[float, ...], flo
     An item that a floor drawn in one of `every` requests brought in was shown with 1 / every; what stood there anyway is certain.
     """
     whole, lots = 1.0, [1.0] * len(answer.items)
-    for spec in system.rules:
-        every = int(spec.settings["every"]) if spec.kind == "exposure_floor" else 1
-        if every <= 1:
+    for rule in system.rules:
+        if not isinstance(rule, Floor) or rule.chance == 1:
             continue
-        added = {row for move in answer.trace.moves if move.rule == spec.kind and move.what == "added" for row in move.rows}
-        whole *= 1 / every if added else 1 - 1 / every
-        lots = [lot / every if entry.row in added else lot for lot, entry in zip(lots, answer.items, strict=True)]
+        added = {row for move in answer.trace.moves if move.rule == rule.kind and move.what == "added" for row in move.rows}
+        whole *= rule.chance if added else 1 - rule.chance
+        lots = [lot * rule.chance if entry.row in added else lot for lot, entry in zip(lots, answer.items, strict=True)]
     return (tuple(lots) if any(lot < 1 for lot in lots) else ()), whole
 
 
