@@ -13,9 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from components.data.served import collect, log_of
-from components.release import releases
 from components.release.drift_record import record_drift
-from components.release.register import UnknownBundle, model_name, open_registry, version_of
+from components.release.promotion import promote as promote_bundle
 from pipelines.drift import verdict_of
 from pipelines.runner import run_pipeline
 from pipelines.watch import DRIFT, Entry, Policy, Steps, resume, watch_once
@@ -64,7 +63,9 @@ def laptop_steps(system: str, data: Path | None, fast: bool, seed: int, home: Pa
         return {"system": name, "data": str(data.resolve()) if data else "", "until": "", "fast": fast, "seed": seed, "events": copy}
 
     def promote(trained: Entry) -> bool:
-        return promote_passed and make_champion(system, str(trained["bundle"]), home)
+        if promote_passed:
+            promote_bundle(load_system(system), home, which=str(trained["bundle"]))
+        return promote_passed
 
     return Steps(verdict, prepare, _trainer(home), promote, lambda why: _alert(folder, why))
 
@@ -79,18 +80,6 @@ def _trainer(home: Path) -> Callable[[Entry], Entry]:
         return {"bundle": version["bundle"], "version": version["version"], "passed": gate["passed"], "gate": gate["sentence"]}
 
     return train
-
-
-def make_champion(system: str, digest: str, home: Path) -> bool:
-    """Move the alias `champion` to the bundle's version and let it answer; again changes nothing. Raises `UnknownBundle`."""
-    loaded = load_system(system)
-    with open_registry(home, "") as client:
-        found = version_of(client, model_name(loaded), digest)
-        if found is None:
-            raise UnknownBundle(f"{model_name(loaded)} has no version of bundle {digest}: run `shortlist train {system}` again")
-        client.set_registered_model_alias(model_name(loaded), "champion", found.version)
-    releases.choose(loaded.name, digest, home)
-    return True
 
 
 def _alert(folder: Path, why: str) -> None:

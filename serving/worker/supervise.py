@@ -113,7 +113,8 @@ class Supervisor:
         if not worker.state.done():
             worker.state.set_result(False)
         if not worker.leaving and not self._stopping.is_set() and worker.release is self._release:
-            self._died(status)
+            if status != -signal.SIGTERM:  # told to stop before it could say that it drains: no fault of its own
+                self._died(status)
             await self._fill()
 
     def _heard(self, worker: Worker, word: Word) -> None:
