@@ -56,12 +56,13 @@ def test_too_few_days_are_counted_and_what_is_needed_is_said(tmp_path, days, sai
         asked(rows, tmp_path)
 
 
-def test_one_user_cannot_be_judged(tmp_path):
-    rows = plain()
+@pytest.mark.parametrize(("users", "until"), [(20, ""), (40, JUDGED.isoformat())])  # of forty, one is a straggler: the cut is asked for
+def test_one_user_cannot_be_judged(tmp_path, users, until):
+    rows = plain(users)
     rows["events"] = [event for event in rows["events"] if event["timestamp"] < JUDGED or event["user_id"] == "u3"]
     with pytest.raises(NotEnough, match=r"1 user has a purchase in the 7 days after 2025-02-24.*one user cannot be judged"):
-        asked(rows, tmp_path)
-    assert asked(rows, tmp_path, "end") == END.isoformat()  # nobody is judged there
+        asked(rows, tmp_path, until)
+    assert asked(rows, tmp_path, "end") == (END if users == 20 else JUDGED).isoformat()  # nobody is judged there
 
 
 def test_an_until_with_nothing_after_it_is_named_before_anything_is_learnt(tmp_path):
