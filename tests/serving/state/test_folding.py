@@ -108,8 +108,8 @@ def test_bytes_that_follow_a_state_are_not_said_again() -> None:
 
 @pytest.mark.parametrize(
     ("at", "put"),
-    [(0, b"NOPE"), (4, struct.pack("<H", 2)), (6, struct.pack("<H", len(TAUS_DAYS) + 1))],
-    ids=["other magic", "other version", "other decays"],
+    [(0, b"NOPE"), (4, struct.pack("<H", 1)), (4, struct.pack("<H", 0xFFFF)), (6, struct.pack("<H", len(TAUS_DAYS) + 1))],
+    ids=["other magic", "earlier version", "other version", "other decays"],
 )
 def test_bytes_of_another_form_are_refused(at: int, put: bytes) -> None:
     packed = whole().pack()
