@@ -25,6 +25,7 @@ class Connection(asyncio.Protocol):
         self._unread: asyncio.TimerHandle | None = None
         self._busy = self._more = False  # a request is being answered; bytes came after its end
         self._refused = False
+        self._last = b""  # the newest bytes handed on, one fewer than a head's end has: it may come in two parts
         self.arrived = 0.0  # perf_counter seconds of the newest bytes of a head
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,12 +56,7 @@ class Connection(asyncio.Protocol):
         else:
             self.arrived = perf_counter()
             self._expect_head()
-        begin = 0
-        while begin < len(data):  # a head ends what is handed on, so that an error after it cannot take it along
-            found = data.find(_HEAD_END, begin)
-            end = found + len(_HEAD_END) if found >= 0 else len(data)
-            self._http.data_received(data[begin:end] if end - begin < len(data) else data)
-            begin = end
+        self._hand_on(data)
 
     def eof_received(self) -> bool | None:
         return None if self._refused else self._http.eof_received()
@@ -89,6 +85,17 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if self._more:
             self._expect_head()
+
+    def _hand_on(self, data: bytes) -> None:
+        """A head ends what is handed on, so that an error after it cannot take it along: aiohttp drops what it read in the same bytes."""
+        seen = self._last + data
+        begin, sought = len(self._last), 0
+        while begin < len(seen):
+            found = seen.find(_HEAD_END, sought)
+            end = found + len(_HEAD_END) if found >= 0 else len(seen)
+            self._http.data_received(seen[begin:end])
+            begin = sought = end
+        self._last = seen[1 - len(_HEAD_END) :]
 
     def _expect_head(self) -> None:
         if self._deadline is None:

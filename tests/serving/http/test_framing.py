@@ -225,6 +225,18 @@ def test_the_same_bytes_in_any_cut_are_read_as_h11_reads_them(data: bytes, cuts:
     check(data, cuts)
 
 
+@pytest.mark.parametrize(
+    "good",
+    [post(b"Content-Length: 1", b"{"), post(b"Transfer-Encoding: chunked", CHUNKED[0]), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ids=["length", "chunked", "no body"],
+)
+def test_a_whole_request_is_answered_before_what_follows_it_is_refused_wherever_its_bytes_are_cut(good: bytes) -> None:
+    data = good * 2 + b'"user_id":"718"}GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n'
+    asked = theirs(good).requests * 2
+    for cuts in ([], range(len(data)), *([at] for at in range(1, len(data)))):
+        assert check(data, cuts) == Seen(asked, True), cuts
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("body", [BODY, INNER, CHUNKED[0]], ids=["body", "inner", "chunked"])
 def test_a_length_that_cannot_be_read_is_never_taken_for_none(length: bytes, body: bytes) -> None:
