@@ -163,7 +163,13 @@ class Recommender:
         return Origin(names.get(trace.rung, FILLED_UP), trace.base)
 
     def _batched(self, query: Query, rows: Rows) -> Candidates:
-        """The batch list as a pool: its order is the fused rank, no source is asked, so the rankers read none of their scores."""
+        """The batch list as a pool: its order is the fused rank, no source is asked, so the rankers read none of their scores.
+
+        Raises `ValueError` where it names items the bundle lacks: the lists' pages may be spoilt while a server runs.
+        """
+        outside = rows[(rows < 0) | (rows >= len(self.catalogue))]
+        if len(outside):
+            raise ValueError(f"the user's batch list names row {outside[0]} of {len(self.catalogue)} items: fetch the bundle again")
         rows = rows[self.rules.permits(rows) & ~np.isin(rows, query.excluded)]
         shape = (len(rows), len(self.sources))
         fused = (1 / (RANK_OFFSET + np.arange(len(rows)))).astype(np.float32)

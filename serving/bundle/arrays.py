@@ -1,7 +1,7 @@
 """Folders of named arrays: one `.npy` a field, so that every worker maps the same pages read-only. What they hold is checked at load."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -48,8 +48,11 @@ class ArrayFolder:
         (folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, **lengths: int) -> Self:
-        """`lengths`: of axes that are known elsewhere (I=items of the catalogue). Raises `BadFolder` naming the file and what is wrong."""
+    def load(cls, folder: Path, *, when_read: Collection[str] = (), **lengths: int) -> Self:
+        """`lengths`: of axes that are known elsewhere (I=items of the catalogue). Raises `BadFolder` naming the file and what is wrong.
+
+        `when_read`: fields of which type and shape alone are checked now, since whoever reads their numbers checks those it reads.
+        """
         try:
             meta = json.loads((folder / "meta.json").read_text())
             values = {
@@ -62,7 +65,7 @@ class ArrayFolder:
             }
         except (FileNotFoundError, KeyError, ValueError, AttributeError) as error:
             raise BadFolder(f"{folder} is not a complete {cls.__name__} ({error}): build it again") from error
-        _check(folder, values, held_by(cls), lengths)
+        _check(folder, values, held_by(cls), lengths, when_read)
         return cls(**values)
 
 
@@ -87,7 +90,9 @@ def check_finite(file: Path, array: NDArray[Any]) -> None:
         _refuse(file, array, ~np.isfinite(array), "a finite number")
 
 
-def _check(folder: Path, values: Mapping[str, Any], held: Mapping[str, Declared], lengths: Mapping[str, int]) -> None:
+def _check(
+    folder: Path, values: Mapping[str, Any], held: Mapping[str, Declared], lengths: Mapping[str, int], when_read: Collection[str]
+) -> None:
     known = dict(lengths)
     for name, (types, of) in held.items():
         file, array = folder / f"{name}.npy", values[name]
@@ -95,7 +100,7 @@ def _check(folder: Path, values: Mapping[str, Any], held: Mapping[str, Declared]
             found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise BadFolder(f"{file} holds {found}, expected {' or '.join(one.__name__ for one in types)}: build it again")
         _check_axes(file, array, of.axes, known)
-    for name, (_, of) in held.items():
+    for name, (_, of) in ((name, told) for name, told in held.items() if name not in when_read):
         _check_numbers(folder / f"{name}.npy", values[name], of, {**values, **known})
 
 

@@ -164,16 +164,19 @@ class Bundle:
     folder: Path
     digest: str
     manifest: Mapping[str, Any]
+    user_lists_when_read: bool = False
 
     @classmethod
-    def load(cls, folder: Path, verify: bool = True) -> "Bundle":
+    def load(cls, folder: Path, verify: bool = True, user_lists_when_read: bool = False) -> "Bundle":
         """`verify=False` skips hashing every file (a worker whose parent process has).
+
+        `user_lists_when_read`: for a server, whose ladder checks a user's list each time it is read: a spoilt one costs that list alone.
 
         Raises `BadBundle` naming the file, or the feature, that differs.
         """
         manifest = show(folder)
         digest = _verified(folder) if verify else str(manifest["digest"])
-        bundle = cls(folder, digest, manifest)
+        bundle = cls(folder, digest, manifest, user_lists_when_read)
         kinds = [source["kind"] for source in manifest["settings"]["sources"]]
         differences = schema_differences(manifest["schema"], feature_schema(USER_FEATURES, ITEM_FEATURES, kinds))
         if differences:
@@ -192,7 +195,8 @@ class Bundle:
 
     @cached_property
     def fallback(self) -> Fallback:
-        return Fallback.load(self.folder / "fallback", I=len(self.catalogue))
+        when_read = ("user_rows",) if self.user_lists_when_read else ()
+        return Fallback.load(self.folder / "fallback", when_read=when_read, I=len(self.catalogue))
 
     @property
     def user_features(self) -> tuple[str, ...]:

@@ -30,9 +30,9 @@ class Fallback(ArrayFolder):
         return self.static_rows[self.static_rows >= 0]
 
     def user(self, user_id: str) -> Rows:
-        """The user's list of the last batch; empty where there is none."""
+        """The user's list of the last batch, as it stands: a server's may be spoilt. Empty where there is none."""
         at = int(np.searchsorted(self.user_ids, user_id.encode()))
         if at >= len(self.user_ids) or bytes(self.user_ids[at]) != user_id.encode():
             return np.empty(0, np.int32)
         rows = self.user_rows[at]
-        return rows[rows >= 0]
+        return rows[rows != -1]

@@ -46,8 +46,11 @@ def sign(folder: Path, private: Path) -> str:
 
 
 def load_signed(folder: Path, verified: bool = True, signed_by: Path | None = None) -> Bundle:
-    """`Bundle.load` of what a key of `signed_by` signed, where one is asked for: its files are hashed then, whoever hashed them before."""
-    bundle = Bundle.load(folder, verified or signed_by is not None)
+    """`Bundle.load` for a server, of what a key of `signed_by` signed where one is asked for.
+
+    Its files are hashed then, whoever hashed them before.
+    """
+    bundle = Bundle.load(folder, verified or signed_by is not None, user_lists_when_read=True)
     if signed_by is not None:
         check_signature(folder, bundle.digest, signed_by)
     return bundle

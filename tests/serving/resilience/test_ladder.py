@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from feature_repo.schema import POLICY_FLAGS
+from serving.bundle.bundle import BadBundle, Bundle
+from serving.bundle.signature import load_signed
 from serving.query import Answer, Candidates, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
@@ -17,7 +20,7 @@ from serving.resilience.cache import Caches
 from serving.resilience.ladder import COSTS, Ladder
 from serving.state.user_state import UserState
 from tests.serving.resilience.test_breaker import Clock
-from tests.serving.tiny_bundle import DAY, load_tiny, states, system, write_tiny
+from tests.serving.tiny_bundle import DAY, ITEMS, load_tiny, states, system, write_tiny
 
 USERS = states()
 REQUEST = Request("u03", 10, DAY, "r")
@@ -122,6 +125,32 @@ def test_a_corrupt_cached_list_is_passed_over(recommender: Recommender, corrupt:
     assert answer.degraded["rung"] == "linear"
     assert "cached list" in answer.degraded["reason"]
     check(answer, recommender)
+
+
+@pytest.mark.parametrize("wrong", [ITEMS, 10_000_000, -2, np.iinfo(np.int32).min])
+def test_spoilt_lists_in_a_bundle_cost_a_server_that_rung_only(tmp_path: Path, wrong: int) -> None:
+    folder = write_tiny(tmp_path)
+    path = folder / "fallback" / "user_rows.npy"
+    rows = np.load(path)
+    rows[3, 5] = wrong
+    np.save(path, rows)
+    with pytest.raises(BadBundle, match=f"user_rows.npy holds {wrong} at"):  # whoever makes, fetches or judges one is told
+        Bundle.load(folder, verify=False)
+    bundle = load_signed(folder, verified=False)
+    hybrid = Recommender(bundle, replace(system(), hybrid=True))
+    recommender = Recommender(bundle, system())
+    assert ladder_of(recommender).answer(REQUEST, USERS[3]).degraded is None
+    recommender.retrieve = fail  # type: ignore[method-assign]
+    for made, told in ((recommender, "OSError: gone"), (hybrid, f"the user's batch list names row {wrong} of {ITEMS} items")):
+        answer = ladder_of(made).answer(REQUEST, USERS[3])
+        assert answer.degraded is not None
+        assert answer.degraded["rung"] == "linear"
+        assert told in answer.degraded["reason"]
+        assert "cached list: names items the bundle lacks" in answer.degraded["reason"]
+        check(answer, made)
+    other = ladder_of(recommender).answer(Request("u04", 10, DAY, "r"), USERS[4])
+    assert other.degraded is not None
+    assert other.degraded["rung"] == "cached"  # whose list is whole
 
 
 def test_an_unknown_user_is_no_failure(recommender: Recommender) -> None:
