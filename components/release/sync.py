@@ -27,6 +27,7 @@ class Synced:
     digest: str | None  # hexadecimal, of the bundle
     changed: bool
     sentence: str
+    put_off: bool = False  # the champion is a version that was not to be fetched now
 
 
 def sync(system: System, home: Path, tracking: str = "", not_now: str = "") -> Synced:
@@ -45,7 +46,8 @@ def sync(system: System, home: Path, tracking: str = "", not_now: str = "") -> S
         if digest == served:
             return Synced(digest, False, f"version {version.version} of {name} answers (bundle {digest[:12]})")
         if str(version.version) == not_now:
-            return Synced(served, False, f"version {version.version} of {name} cannot be fetched for now; {_answers(served)} and goes on")
+            said = f"version {version.version} of {name} cannot be fetched for now; {_answers(served)} and goes on"
+            return Synced(served, False, said, put_off=True)
         try:
             fetch(system, version, home, address(home, tracking))
         except NotFetched as problem:
@@ -97,9 +99,9 @@ class Reconciler:
                 self._put_off(problem.version)
             self._tell(f"{problem}. {_answers(_served(self.system, self.home)).capitalize()} and goes on", say)
             return None
-        if not self._failed or found.changed or time.monotonic() >= self._again_at:
+        if not found.put_off:  # one that is put off is asked for again, though the registry's file stays as it is
             self._seen, self._failed = stamp, ""
-            self._tell(found.sentence, say)
+        self._tell(found.sentence, say)
         return found
 
     def _put_off(self, version: str) -> None:
