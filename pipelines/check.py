@@ -20,12 +20,13 @@ from components.features.moments import BadMoment, cut_name, moment
 from components.features.usable import count, no_positives, too_little
 from feature_repo.schema import EVENT_TYPES, TABLES
 from serving.event_meanings import Meaning, Never, Positive, Shown, Signal
-from serving.system import System, load_system
+from serving.retrieval.source import Given, Needs
+from serving.retrieval.sources import UnknownSource, source_class
+from serving.system import System, UnknownName, load_system
 
 Kind = Literal["used", "unused", "stops"]
 LEVEL_OF = {"department": 0, "category": 1, "type": 2}
 ORDINAL = ("first", "second", "third")
-FEW_AGAIN = 0.01  # share of repeats below which nothing is bought again
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,17 @@ def _about_rules(system: System, facts: Facts) -> Iterator[Finding]:
 
 
 def _about_sources(system: System, facts: Facts) -> Iterator[Finding]:
-    learnt = [name for name in system.learning.positives if name in facts.types]
-    again = max((facts.again[name] for name in learnt), default=0.0)
-    if "buy_again" in system.kinds and again < FEW_AGAIN:
-        yield Finding("unused", f"buy_again: {again:.1%} of {' and '.join(learnt) or 'the positives'} are of an item the user had before")
-    if "category_promotion" in system.kinds and not facts.rows["context"]:
-        yield Finding("unused", "category_promotion: the table context plans nothing, so no item is promoted")
+    positives = tuple(name for name in system.learning.positives if name in facts.types)
+    given = Given(positives, max((facts.again[name] for name in positives), default=0.0), facts.rows["context"])
+    for kind in dict.fromkeys(system.kinds):
+        try:
+            source = source_class(kind)
+        except (UnknownSource, UnknownName) as problem:
+            yield Finding("stops", str(problem))
+            continue
+        lacking = source.lacks(given) if isinstance(source, Needs) else ""
+        if lacking:
+            yield Finding("unused", f"{kind}: {lacking}")
 
 
 def _about_columns(facts: Facts) -> Iterator[Finding]:

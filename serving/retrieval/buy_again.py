@@ -13,9 +13,11 @@ from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts
 from serving.retrieval.sentences import had
-from serving.retrieval.source import TowerSides
+from serving.retrieval.source import Given, TowerSides
 from serving.retrieval.top_k import descending
 from serving.system import SourceSpec
+
+_FEW_AGAIN = 0.01  # share of repeats below which nothing is bought again
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,13 @@ class BuyAgain:
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """Itself: a posted item comes from a history, and counts by the `usual` factor."""
         return self
+
+    @classmethod
+    def lacks(cls, given: Given) -> str:
+        """Repeats, where hardly anything is of an item the user had before."""
+        if given.again >= _FEW_AGAIN:
+            return ""
+        return f"{given.again:.1%} of {' and '.join(given.positives) or 'the positives'} are of an item the user had before"
 
 
 def buy_again(

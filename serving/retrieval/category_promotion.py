@@ -22,7 +22,7 @@ from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.interest import counts, past, positions
 from serving.retrieval.sentences import like_usual, planned
-from serving.retrieval.source import TowerSides
+from serving.retrieval.source import Given, TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
 
@@ -122,6 +122,11 @@ class CategoryPromotion:
             found = offers.rows[best], values[best], values
         rows, scores, values = found
         return Hits(rows, scores, values, self.position_of)
+
+    @classmethod
+    def lacks(cls, given: Given) -> str:
+        """A plan, where the table context has no row."""
+        return "" if given.planned else "the table context plans nothing, so no item is promoted"
 
     def reason(self, query: Query, row: int) -> str:
         """The greater of what made it worth offering: the plan of the user's store, or the user's way with its category."""

@@ -1,9 +1,11 @@
-"""What a source is: the one interface its module fills in, and two more it may.
+"""What a source is: the one interface its module fills in, and three more it may.
 
 `serving/retrieval/sources.py` finds the class of a kind; its twin in `components/retrieval/` fits what `load` reads. All that is known of a
-kind stands in its two modules: nobody else asks which kind a source is, only whether it is `Explained` or `Embeds`.
+kind stands in its two modules: nobody else asks which kind a source is, only whether it is `Explained`, `Embeds` or `Needs` something of
+the tables.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
@@ -75,4 +77,23 @@ class Embeds(Source, Protocol):
 
     def history_embedding(self, query: Query) -> Floats:
         """(D,) of what the user had and looked at; zeros without any."""
+        ...
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the tables hold of what only some sources work on."""
+
+    positives: tuple[str, ...]  # types that are learnt from and that the events have
+    again: float  # share of them, of the type with the most, that are of an item the user had before
+    planned: int  # rows of the table context
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """A source that brings nothing, whatever is learnt, where the tables lack what it works on."""
+
+    @classmethod
+    def lacks(cls, given: Given) -> str:
+        """What it misses in the tables, in one plain sentence; empty where it misses nothing."""
         ...

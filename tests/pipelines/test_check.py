@@ -1,5 +1,6 @@
 """The check says in a sentence each what a system can and cannot use of given tables, and exits 1 when it could not learn."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from components.data.ingest import ingest
 from pipelines.check import _about_columns, _about_events, _about_rules, _about_sources, findings
 from pipelines.cli import app
 from pipelines.new import choose, system_file
-from serving.system import load_system
+from serving.system import SourceSpec, load_system
 from tests.world.plain import END, plain, write
 
 SHOP = load_system("shop")
@@ -58,6 +59,28 @@ def test_sources_without_anything_to_work_on_are_named(tmp_path):
         "buy_again: 0.0% of purchase are of an item the user had before",
         "category_promotion: the table context plans nothing, so no item is promoted",
     ]
+    planned = {"item_id": "i1", "place": "r0", "valid_from": END - timedelta(days=7), "valid_until": END}
+    assert texts(_about_sources(SHOP, facts({**plain(), "context": [planned]}, tmp_path / "more"))) == []
+
+
+class Picky:
+    """A source of one's own that says what it lacks."""
+
+    load = retrieve = reason = with_new_items = print
+
+    @classmethod
+    def lacks(cls, given):
+        return f"{given.planned} rows of {given.positives} are not enough"
+
+
+def test_a_source_of_ones_own_says_what_it_lacks_and_one_that_is_not_there_stops(tmp_path):
+    kinds = (f"{__name__}:Picky", "linear", f"{__name__}:Gone", "no_such_kind")
+    system = replace(SHOP, sources=tuple(SourceSpec(kind, 0.25) for kind in kinds))
+    found = list(_about_sources(system, facts(plain(), tmp_path)))
+    assert [finding.kind for finding in found] == ["unused", "stops", "stops"]
+    assert found[0].text == f"{kinds[0]}: 0 rows of ('purchase',) are not enough"
+    assert "has no 'Gone'" in found[1].text
+    assert "no source 'no_such_kind'" in found[2].text
 
 
 def test_every_event_type_is_accounted_for(tmp_path):
