@@ -22,7 +22,7 @@ class BadData(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class PartFile:
     """One file of a table, and the columns its folders' names give."""
 
     path: Path
@@ -33,7 +33,7 @@ class Part:
         return ".csv" in self.path.suffixes
 
 
-def parts_of(table: Table, folder: Path) -> list[Part]:
+def parts_of(table: Table, folder: Path) -> list[PartFile]:
     """The files that hold the table, in the order of their names; none where the table is absent. Raises `BadData` for two homes of one."""
     names = (f"{table.name}.parquet", table.name, f"{table.name}.csv", f"{table.name}.csv.gz")
     found = [folder / name for name in names if (folder / name).exists()]
@@ -42,12 +42,12 @@ def parts_of(table: Table, folder: Path) -> list[Part]:
     if not found:
         return []
     if found[0].is_file():
-        return [Part(found[0])]
+        return [PartFile(found[0])]
     parts = [file for file in sorted(found[0].rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(found[0]))]
     readable = [file for file in parts if file.suffix == ".parquet" or ".csv" in file.suffixes]
     if not readable:
         raise BadData(f"the folder {found[0]} holds no part files: write *.parquet or *.csv into it")
-    return [Part(file, _named_by_folders(file.relative_to(found[0]), table)) for file in readable]
+    return [PartFile(file, _named_by_folders(file.relative_to(found[0]), table)) for file in readable]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -60,7 +60,7 @@ def _named_by_folders(path: Path, table: Table) -> dict[str, str | None]:
     return {name: None if value == _NOTHING else unquote(value) for name, split, value in pairs if split and name in table.names}
 
 
-def read_part(table: Table, part: Part) -> tuple[list[str], list[str], Iterator[Any]]:
+def read_part(table: Table, part: PartFile) -> tuple[list[str], list[str], Iterator[Any]]:
     """Columns of the part that the schema does not know, columns it lacks, and its rows as record batches in the schema's types.
 
     Raises `BadData` when it cannot be read or a column is missing or of another kind, also while rows are taken.
@@ -71,7 +71,7 @@ def read_part(table: Table, part: Part) -> tuple[list[str], list[str], Iterator[
     return extra, absent, _in_schema(table, part, batches)
 
 
-def _read_parquet(table: Table, part: Part) -> tuple[list[str], Iterator[Any]]:
+def _read_parquet(table: Table, part: PartFile) -> tuple[list[str], Iterator[Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -90,7 +90,7 @@ def _read_parquet(table: Table, part: Part) -> tuple[list[str], Iterator[Any]]:
     return file.schema_arrow.names, batches()
 
 
-def _read_csv(table: Table, part: Part) -> tuple[list[str], Iterator[Any]]:
+def _read_csv(table: Table, part: PartFile) -> tuple[list[str], Iterator[Any]]:
     """An empty cell means missing; ids stay as they are written (`00042`), times must carry their offset."""
     import pyarrow as pa
     from pyarrow import csv
@@ -118,7 +118,7 @@ def _read_csv(table: Table, part: Part) -> tuple[list[str], Iterator[Any]]:
     return names, batches()
 
 
-def _in_schema(table: Table, part: Part, batches: Iterator[Any]) -> Iterator[Any]:
+def _in_schema(table: Table, part: PartFile, batches: Iterator[Any]) -> Iterator[Any]:
     """The batches with the schema's columns, order and types. Pages are read here, so damage in the middle of a file is met here."""
     import pyarrow as pa
 
@@ -131,7 +131,7 @@ def _in_schema(table: Table, part: Part, batches: Iterator[Any]) -> Iterator[Any
         raise _unreadable(part.path, error) from error
 
 
-def _column(batch: Any, wanted: Any, part: Part) -> Any:
+def _column(batch: Any, wanted: Any, part: PartFile) -> Any:
     import pyarrow as pa
     from pyarrow import types
 

@@ -13,7 +13,7 @@ from serving.rules.rule import Floor
 from serving.system import System
 
 
-class Shown(msgspec.Struct, frozen=True, array_like=True):
+class ShownList(msgspec.Struct, frozen=True, array_like=True):
     """One answer, as its bytes lie in the log. `sources` are bits: bit s is the s-th source of the release's `kinds`."""
 
     request_id: str
@@ -59,7 +59,7 @@ def user_key(user_id: str) -> int:
     return int.from_bytes(blake2b(user_id.encode(), digest_size=8).digest(), "little") or 1
 
 
-def shown_of(answer: Answer, system: System) -> Shown:
+def shown_of(answer: Answer, system: System) -> ShownList:
     """The slim record of an answer. Raises `ValueError` for an answer without its trace."""
     trace = answer.trace
     if trace is None:
@@ -67,7 +67,7 @@ def shown_of(answer: Answer, system: System) -> Shown:
     request, state = trace.query.request, trace.query.state
     bit = {kind: 1 << at for at, kind in enumerate(system.kinds)}
     lots, whole = propensities(answer, system)
-    return Shown(
+    return ShownList(
         answer.request_id,
         0 if state.consent == "minimal" else user_key(request.user_id),
         request.at_day,
@@ -97,7 +97,7 @@ def propensities(answer: Answer, system: System) -> tuple[tuple[float, ...], flo
     return (tuple(lots) if any(lot < 1 for lot in lots) else ()), whole
 
 
-def exposure(seq: int, shown: Shown, bundle: str, kinds: tuple[str, ...]) -> Exposure:
+def exposure(seq: int, shown: ShownList, bundle: str, kinds: tuple[str, ...]) -> Exposure:
     """A record with its names."""
     count = len(shown.items)
     lots = shown.propensities or (1.0,) * count

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import msgspec
 
 from feature_repo.schema import SECONDS_A_DAY
-from serving.exposures.shown import Exposure, Shown, exposure
+from serving.exposures.shown import Exposure, ShownList, exposure
 from serving.state.sqlite import open_wal
 
 SHOWN, FULL = "shown.sqlite", "full.sqlite"
 _PART = 0.05  # of the rows that go at once when a file is full: rarely, so that what is freed is used meanwhile
-_decode = msgspec.msgpack.Decoder(Shown).decode
+_decode = msgspec.msgpack.Decoder(ShownList).decode
 
 
 class AnsweredBy(NamedTuple):

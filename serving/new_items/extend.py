@@ -46,7 +46,7 @@ class NewItems:
         safety: Safety | None = None, grows: bool = True,
     ) -> None:  # fmt: skip
         self._base, self._store, self._use, self._day, self._safety, self.grows = base, store, use, day, safety, grows
-        self._tables, self._now = Tables(base), base
+        self._tables, self._now = PostedTables(base), base
         self._flags = np.array(base.rules.flags)  # as bundle and posts say, safety messages left out
         self._version, self._book = 0, Book()
         self._lock = threading.Lock()  # a post and the poll may refresh at once
@@ -145,7 +145,7 @@ class NewItems:
             await asyncio.sleep(POLL_SECONDS)
 
 
-class Tables:
+class PostedTables:
     """What posted items have in each table of one recommender, behind the release's rows. Posting more writes what is more."""
 
     def __init__(self, base: Recommender) -> None:
@@ -169,12 +169,12 @@ class Tables:
         self._items = list(items)
 
 
-def grown(base: Recommender, items: Sequence[NewItem], tables: Tables | None = None) -> Recommender:
+def grown(base: Recommender, items: Sequence[NewItem], tables: PostedTables | None = None) -> Recommender:
     """A recommender of the same bundle that also knows `items`. Items the bundle has get the flags they are posted with, and more of them.
 
     `tables`: of the calls before, in the order of which items stay; the recommenders made before go on as they were.
     """
-    catalogue, tables = base.catalogue, tables or Tables(base)
+    catalogue, tables = base.catalogue, tables or PostedTables(base)
     rows = catalogue.rows_of_keys(np.array([item_key(item.item_id) for item in items], np.uint64))
     fresh = [item for item, row in zip(items, rows, strict=True) if row < 0]
     known = {int(row): item for item, row in zip(items, rows, strict=True) if row >= 0}
@@ -192,7 +192,7 @@ def grown(base: Recommender, items: Sequence[NewItem], tables: Tables | None = N
     return made
 
 
-def _sides(base: Recommender, larger: Catalogue, items: Sequence[NewItem], first: int, tables: Tables) -> ItemSide:
+def _sides(base: Recommender, larger: Catalogue, items: Sequence[NewItem], first: int, tables: PostedTables) -> ItemSide:
     """What the models know of all posted items; made of those from the `first` on."""
     begin = len(base.catalogue) + first
     if first < len(items) or tables.last is None:
@@ -203,7 +203,7 @@ def _sides(base: Recommender, larger: Catalogue, items: Sequence[NewItem], first
     return ItemSide(**{name: tables.put(name, part[:0], first, part[:0] if nothing else part) for name, part in parts.items()})
 
 
-def _with_rows(catalogue: Catalogue, items: Sequence[NewItem], first: int, tables: Tables) -> Catalogue:
+def _with_rows(catalogue: Catalogue, items: Sequence[NewItem], first: int, tables: PostedTables) -> Catalogue:
     """The catalogue with items at its end, of which those before the `first` are there. Nothing is counted of them, and nothing planned."""
     new = items[first:]
     titles = [item.title.encode() for item in items]

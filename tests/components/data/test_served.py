@@ -12,7 +12,7 @@ from components.data.served import NothingServed, append, collect, log_of
 from components.step import digest_of
 from feature_repo.schema import EVENTS, SECONDS_A_DAY, USERS
 from serving.events.sqlite import SqliteLog
-from serving.exposures.shown import Shown, user_key
+from serving.exposures.shown import ShownList, user_key
 from serving.exposures.tables import SHOWN, AnsweredBy, SegmentTable
 from serving.messages import Event, EventContext
 
@@ -26,7 +26,7 @@ def bought(number: int, user: str, item: str, at: datetime, **context: object) -
 def shown(folder: Path, request: str, user: str, items: tuple[str, ...], day: float, lots: tuple[float, ...] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = SegmentTable(folder / SHOWN, 1 << 20, 1e9)
-    table.add([(request, RELEASE, msgspec.msgpack.encode(Shown(request, user_key(user), day, "full", items, propensities=lots)))])
+    table.add([(request, RELEASE, msgspec.msgpack.encode(ShownList(request, user_key(user), day, "full", items, propensities=lots)))])
     table.close()
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace as replaced
 
 from serving.bundle.bundle import Bundle
 from serving.messages import ItemPatch, NewItem
-from serving.new_items.extend import NewItems, Tables, grown
+from serving.new_items.extend import NewItems, PostedTables, grown
 from serving.new_items.safety import Safety, Said
 from serving.new_items.store import ItemStore, RedisItems, SqliteItems, named
 from serving.query import Request
@@ -198,7 +198,7 @@ def test_a_message_leaves_what_it_does_not_name_as_it_was(base: Recommender, sto
 
 def test_tables_with_room_hold_what_a_growth_from_nothing_holds(base: Recommender) -> None:
     tables, items = (
-        Tables(base),
+        PostedTables(base),
         [NewItem(f"new-{number}" + "x" * number, "D > C3", title="T" * number, price=float(number)) for number in range(40)],
     )
     for count in (1, 2, 17, 40, 40):
