@@ -25,7 +25,8 @@ demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list
 	$(BIN)/python -m pipelines.demo
 
 test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not slow and not cost"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cost and not slow"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --each 2 --jobs 2 --seconds 60
 
 lint: $(STAMP) ## style, format, types

@@ -28,7 +28,10 @@ _COLUMNS[SOURCES] = slice(_COLUMNS[SESSION].stop, None)
 def moved(
     rankers: Rankers, query: Query, side: UserSide, pool: Candidates, scores: Scores, rows: Rows, item: bool = False
 ) -> dict[int, dict[str, float]]:
-    """Of the first `WEIGHED` shown `rows` (N,), if in the pool: part -> what it added. `item`: also what the item's own half did."""
+    """Of the first `WEIGHED` shown `rows` (N,) that are in the pool and that the session touches: part -> what it added.
+
+    `item`: also what the item's own half did, and of all of them.
+    """
     at, inside = _places(pool.rows, rows[:WEIGHED])
     if not len(at):
         return {}
@@ -37,7 +40,11 @@ def moved(
         lift = session_lift(cross)
         parts = {SESSION: _above(lift, at), SOURCES: _above(np.log(np.maximum(pool.fused, 1e-9)), at)}
         return _by_row(rows[:WEIGHED][inside], parts)
+    if not item:  # what the session does not touch is told by the history and the fused rank
+        at = at[cross[at][:, _COLUMNS[SESSION]].any(axis=1)]
     found: dict[int, dict[str, float]] = {}
+    if not len(at):
+        return found
     heavy = np.zeros(len(pool), np.bool_)
     if scores.heavy is not None:
         heavy[scores.kept] = True

@@ -62,8 +62,8 @@ class TwoTower:
         rows, weights = interest(query, BAG_TAU_DAYS)
         known = rows < len(self.table.history)
         rows, weights = rows[known], weights[known]
-        parts = self.table.history[rows].astype(np.float32) * weights[:, None]  # (H + E, D)
-        return np.asarray(parts.sum(axis=0) / max(float(weights.sum()), 1e-6), np.float32)
+        vectors = self.table.history[rows].astype(np.float32)  # (H + E, D)
+        return np.asarray(weights @ vectors / np.float32(max(float(weights.sum()), 1e-6)), np.float32)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items nearest to `vector` (D,); nothing without one."""

@@ -5,7 +5,11 @@ it. The margin is wide, because neighbours and another processor's caches move t
 them is judged by `make bench`.
 """
 
+import pytest
+
 from tests.bench.gate import figures, path, recorded
+
+pytestmark = pytest.mark.cost
 
 
 def test_a_request_costs_no_more_than_recorded_and_the_naive_build_as_many_times_that() -> None:

@@ -81,6 +81,6 @@ def test_items_outside_the_pool_and_far_down_the_list_are_not_told_of(recommende
     query, side, pool, scores = ranked(recommender, 3)
     outside = np.setdiff1d(np.arange(240, dtype=np.int32), pool.rows)[:1]
     assert moved(recommender.rankers, query, side, pool, scores, outside) == {}
-    told = moved(recommender.rankers, query, side, pool, scores, pool.rows)
+    told = moved(recommender.rankers, query, side, pool, scores, pool.rows, item=True)
     assert len(told) == min(WEIGHED, len(pool))
     assert all(HAD in parts for parts in told.values())  # those beyond the heavy ranker's too, by the light one
