@@ -136,7 +136,11 @@ def test_the_gate_refuses_a_bundle_whose_ranker_is_random_or_popularity(trained,
     evaluate(trained.system, bundle, trained.features, tmp_path / "judged")
     assert not decide(trained.system, tmp_path / "judged", tmp_path / "gate")
     verdict = json.loads((tmp_path / "gate" / "gate.json").read_text())
-    assert verdict["decided_by"] == "ndcg@10 against popularity"
+    asked = json.loads((tmp_path / "judged" / "metrics.json").read_text())["impostors"]
+    leads = asked["candidate_against"]
+    behind = [rival for rival, lead in leads.items() if lead["value"] <= 2 * lead["error"]]
+    assert max(leads, key=lambda rival: asked["values"][rival]["value"]) in behind  # the strongest rival is among those that refuse it
+    assert verdict["decided_by"] == f"ndcg@10 against {behind[0]}"  # the first check that fails decides
     assert verdict["sentence"].startswith("Refused: NDCG@10")
 
 
