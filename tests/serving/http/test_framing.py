@@ -138,7 +138,8 @@ def check(data: bytes, cuts: Sequence[int]) -> Seen:
     """One input: the same in every cut, never more than h11 sees, and refused where h11 refuses what it has read."""
     at = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     whole, cut = (asyncio.run(ours(parts)) for parts in ([data], [data[a:b] for a, b in pairwise(at)]))
-    reference = theirs(re.sub(rb"([A-Z]+) +(/\S*) +(HTTP/1)", rb"\1 \2 \3", data))  # llhttp takes several spaces there for one: no framing
+    # No framing: llhttp takes several spaces in the request line for one, and skips line ends before it, a lone CR too.
+    reference = theirs(re.sub(rb"([A-Z]+) +(/\S*) +(HTTP/1)", rb"\1 \2 \3", data.lstrip(b"\r\n")))
     assert cut == whole
     assert whole.requests == reference.requests[: len(whole.requests)]
     if reference.refused:
