@@ -124,7 +124,7 @@ def _too_few(users: int, metrics: Metrics) -> Check:
 
 
 def _ahead_of_all(metrics: Metrics) -> Iterator[Check]:
-    """NDCG@10 ahead of each rival that knows nothing: popularity first, by whose name the baseline is known."""
+    """NDCG@10 ahead of each rival that knows nothing: the first it is not ahead of, by name, is told."""
     asked, protocol = metrics["impostors"], metrics["deciding"]
     ours = asked["candidate"]["value"]
     for rival, found in asked["candidate_against"].items():
