@@ -185,6 +185,10 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
     drain_seconds: Annotated[float, typer.Option(min=0.0, help="told to stop, go on answering this long while not ready")] = 3.0,
     follow: Annotated[Path | None, typer.Option(help="release file to follow", show_default="as `shortlist sync` writes it")] = None,
+    signed_by: Annotated[
+        Path | None,
+        typer.Option(help="public key, or a folder of them, one of which has to have signed a bundle", show_default=False),
+    ] = None,
     home: Home = HOME,
     bundle: Bundle = None,
     registry: Registry = "",
@@ -198,7 +202,10 @@ def serve(
     found = released(system, home, bundle)
     if bundle is None and follow is None:
         follow = release_file(load_system(system).name, home)  # `shortlist sync` and `promote` replace it
-    work(system, found.bundle, found.users, home, host=host, port=port, workers=workers, drain_seconds=drain_seconds, follow=follow)
+    work(
+        system, found.bundle, found.users, home, host=host, port=port, workers=workers, drain_seconds=drain_seconds, follow=follow,
+        signed_by=signed_by,
+    )  # fmt: skip
 
 
 @app.command()

@@ -108,7 +108,6 @@ def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime)
         port=_free_port(),
         events=f"dir:{home}/{time.time_ns():x}",
         clock=start.isoformat(),
-        kserve=False,
     )
     log = home / "server.log"
     with log.open("wb") as file:

@@ -167,8 +167,8 @@ class Stop:
     async def begins(self) -> None:
         await self._begun.wait()
 
-    async def accepted(self, seconds: float) -> None:
-        """Returns when new connections need not be taken any more, after `seconds` at the latest."""
+    async def accepted(self, seconds: float | None) -> None:
+        """Returns when new connections need not be taken any more, after `seconds` at the latest; None: not before `now`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._now.wait()
@@ -176,11 +176,12 @@ class Stop:
             return
 
 
-async def run(server: Server, listener: socket.socket, stop: Stop, on_drain: Callable[[], None], drain_seconds: float) -> None:
+async def run(server: Server, listener: socket.socket, stop: Stop, on_drain: Callable[[], None], drain_seconds: float | None) -> None:
     """Serve until `stop`, then drain so that no request is lost.
 
-    No longer ready; each answer tells its connection that it was the last; new connections are taken for `drain_seconds`; then
-    connections that are still open have `LINGER_SECONDS` to ask once more, and what is in flight is finished.
+    No longer ready; each answer tells its connection that it was the last; new connections are taken for `drain_seconds` (None: until
+    somebody else takes them); then connections that are still open have `LINGER_SECONDS` to ask once more, and what is in flight is
+    finished.
     """
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(server.connection, sock=listener)

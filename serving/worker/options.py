@@ -38,7 +38,6 @@ class Options:
     clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
     retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)
     ranking: str = ""  # HOST:PORT of the ranking server (role recommender)
-    kserve: bool = True  # the inference protocols v1 and v2 beside the plain routes
     traces: str = ""  # OTLP/HTTP endpoint for traces; empty: none
     kernel: Kernel = "auto"  # native: the compiled loops or no start; pure: without them; auto: where they are installed
     drain_seconds: float = 0.0  # after SIGTERM, keep answering this long while not ready

@@ -41,10 +41,12 @@ def serve(
     workers: int = 1,
     drain_seconds: float = 3.0,
     follow: Path | None = None,
+    signed_by: Path | None = None,
 ) -> None:
     """`shortlist serve`: become a server of that bundle, its states, events and exposures under `home`. Does not return.
 
-    It follows the release file `follow`; none: `home`/serving/<system>/release.json, which is made to name this bundle.
+    It follows the release file `follow`; none: `home`/serving/<system>/release.json, which is made to name this bundle. `signed_by`: a
+    public key, or a folder of them; what none of them signed is not answered from, now or later.
     """
     folder = home / "serving" / Path(system).stem
     if follow is None:
@@ -52,7 +54,7 @@ def serve(
         write_release(follow, Release(str(bundle.resolve()), str(users.resolve()) if users is not None else None))
     options = Options(
         bundle, system, host=host, port=port, workers=workers, users=users, events=f"dir:{folder}", clock="auto",
-        drain_seconds=drain_seconds, follow=follow,
+        drain_seconds=drain_seconds, follow=follow, signed_by=signed_by,
     )  # fmt: skip
     sys.stdout.flush()
     os.execv(sys.executable, command(options))
@@ -107,7 +109,7 @@ async def _worker(options: Options) -> int:
         channel.tell(Word("ready"))
         beside.append(asyncio.create_task(_obey(channel, app, stop)))
     try:
-        await run(server, listener, stop, lambda: _drains(app, channel), options.drain_seconds)
+        await run(server, listener, stop, lambda: _drains(app, channel), options.drain_seconds if channel is None else None)
         if rpc is not None:
             await rpc.stop()
     finally:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Supervisor:
         self._options, self._release, self._listener, self._metrics, self._log = options, release, listener, metrics, log
         self._workers: set[Worker] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = asyncio.Event()
+        self._stopping, self._filling = asyncio.Event(), asyncio.Lock()
         self._refused: str | None = None
         self._deaths: deque[float] = deque(maxlen=_DEATHS * options.workers)
         self._status = 0
@@ -65,6 +66,7 @@ class Supervisor:
         await self._stopping.wait()
         for worker in self._workers:
             self._signal(worker, signal.SIGTERM)
+        await self._drained()
         await asyncio.gather(*(self._ends(worker) for worker in self._workers))
         for task in self._tasks:
             task.cancel()
@@ -81,7 +83,6 @@ class Supervisor:
             follow=None,
             verify=False,
             rates=self._metrics / "rates",
-            signed_by=None,  # checked here
             listen_fd=self._listener.fileno(),
             control_fd=theirs.fileno(),
         )
@@ -121,16 +122,31 @@ class Supervisor:
         if word.say == "ready" and not worker.state.done():
             worker.state.set_result(True)
             worker.channel.tell(Word("release", self._refused))
-        elif word.say == "draining" and not worker.leaving:
+            self._relieve()
+        elif word.say == "draining" and not worker.leaving:  # somebody told this one to stop
             worker.leaving = True
-            if not self._stopping.is_set() and worker.release is self._release:
-                self._beside(self._succeed(worker))
+            if worker.release is self._release:
+                self._beside(self._fill())
+            else:
+                worker.channel.tell(Word("replaced"))
 
-    async def _succeed(self, worker: Worker) -> None:
-        """Somebody told one worker to stop: its successor is ready before it stops taking connections."""
-        successor = await self._start(self._release)
-        if await successor.state:
-            worker.channel.tell(Word("replaced"))
+    def _relieve(self) -> None:
+        """Tell who drains that it is replaced, once as many workers as there should be take the new connections."""
+        ready = sum(one.release is self._release and not one.leaving and one.state.done() for one in self._workers)
+        if ready >= self._options.workers:
+            self._replaced()
+
+    def _replaced(self) -> None:
+        for worker in self._workers:
+            if worker.leaving:
+                worker.channel.tell(Word("replaced"))
+
+    async def _drained(self) -> None:
+        """Workers take new connections for as long as they are to drain, all of them: there is nobody else."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.drain_seconds):
+                await asyncio.gather(*(worker.ended.wait() for worker in self._workers))
+        self._replaced()
 
     def _died(self, status: int) -> None:
         """Count a worker's unforeseen end; too many of them end the supervisor."""
@@ -143,9 +159,10 @@ class Supervisor:
             self._stopping.set()
 
     async def _fill(self) -> None:
-        serving = sum(worker.release is self._release and not worker.leaving for worker in self._workers)
-        for _ in range(0 if self._stopping.is_set() else self._options.workers - serving):
-            await self._start(self._release)
+        async with self._filling:  # two that end at once want one successor each
+            serving = sum(worker.release is self._release and not worker.leaving for worker in self._workers)
+            for _ in range(0 if self._stopping.is_set() else self._options.workers - serving):
+                await self._start(self._release)
 
     async def _follow(self, path: Path) -> None:
         """Look at the release file again and again; a release that cannot be served is said to be so and changes nothing."""

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from serving.bundle.bundle import show
 from serving.telemetry.logs import configure_logs
 from serving.worker.assemble import Parts, assemble
 from serving.worker.options import Options
+from serving.worker.release import Release, write_release
 from tests.serving.tiny_bundle import DAY, SYSTEM_FILE, states, write_tiny
 
 NOON = f"{time.strftime('%Y-%m-%d', time.gmtime(DAY * 86_400))}T12:00:00+00:00"  # half a day after the cut
@@ -26,7 +28,7 @@ def tiny_options(folder: Path, **changes: Any) -> Options:
     """Options of a server over a tiny bundle written below `folder`; its clock starts half a day after the cut."""
     bundle, users = write_tiny(folder / "bundles"), folder / "users"
     states().save(users)
-    made = Options(bundle, str(SYSTEM_FILE), users=users, events=f"dir:{folder / 'events'}", clock=NOON, log_level="error", kserve=False)
+    made = Options(bundle, str(SYSTEM_FILE), users=users, events=f"dir:{folder / 'events'}", clock=NOON, log_level="error")
     return replace(made, **changes)
 
 
@@ -80,6 +82,17 @@ def running(options: Options, ready: str = "/readyz", environment: Mapping[str, 
         if process.poll() is None:
             process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def following(folder: Path, **changes: int) -> Iterator[tuple[Running, Path]]:
+    """A supervised server that follows a release file naming the tiny bundle."""
+    options = tiny_options(folder, **changes)
+    file = folder / "release.json"
+    assert options.bundle is not None
+    write_release(file, Release(str(options.bundle), str(options.users), show(options.bundle)["digest"]))
+    with running(options, follow=file, bundle=None, users=None) as server:
+        yield server, file
 
 
 def until(true: Any, seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from serving.bundle.bundle import SIGNATURE, BadBundle, Bundle, verify
 from serving.bundle.signature import BadKey, check_signature, load_signed, make_key, sign
 from serving.worker.release import BadRelease, Release, checked
 from tests.serving import tiny_bundle
+from tests.serving.servers import free_port, tiny_options
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,23 @@ def test_a_release_that_nobody_we_know_signed_is_not_changed_to(bundle: Path, tm
             checked(Release(str(bundle)), ours)
     sign(bundle, tmp_path / "ours")
     assert checked(Release(str(bundle)), ours).digest == verify(bundle)
+
+
+def test_shortlist_serve_hands_the_key_on_and_its_workers_hold_the_bundle_against_it(bundle: Path, tmp_path: Path) -> None:
+    public = make_key(tmp_path / "ours")
+    begin = (
+        "import sys; from pathlib import Path; from serving.worker.run import serve\n"
+        "system, (bundle, users, home, key) = sys.argv[1], map(Path, sys.argv[2:])\n"
+        "serve(system, bundle, users, home, signed_by=key)"
+    )
+    line = [sys.executable, "-c", begin, tiny_bundle.SYSTEM_FILE, bundle, tmp_path, tmp_path / "home", public]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "is not signed" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
+    worker = subprocess.run(
+        [sys.executable, "-m", "serving", *tiny_options(tmp_path / "worker", signed_by=public, verify=False, port=free_port()).arguments()],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (worker.returncode, "is not signed" in worker.stderr) == (1, True)
 
 
 def test_the_commands_make_a_key_sign_and_verify(bundle: Path, tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ def test_options_survive_their_own_command_line() -> None:
         users=Path("u"),
         state="redis://x",
         clock="2017-11-27T00:00:00+00:00",
-        kserve=False,
     )
     assert parse(given.arguments()) == given
     assert command(given)[1:3] == ["-m", "serving"]

@@ -1,80 +1,20 @@
 """A supervisor, its workers and the release file: nothing asked is lost while workers come and go, and a bad release changes nothing."""
 
-import http.client
 import json
 import os
 import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from serving.bundle.bundle import show
 from serving.worker.release import BadRelease, Release, checked, read_release, write_release
-from tests.serving.servers import Running, running, tiny_options, until
+from tests.serving.asking import Asking, children
+from tests.serving.servers import Running, following, running, tiny_options, until
 from tests.serving.tiny_bundle import write_tiny
 
 ASK = {"user_id": "u01", "k": 3}
-
-
-def children(server: Running) -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()}
-
-
-class Asking:
-    """Clients on kept connections that ask without end; what they saw, by status or error."""
-
-    def __init__(self, port: int, clients: int) -> None:
-        self.seen: Counter[str] = Counter()
-        self._port, self._stop = port, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self) -> "Asking":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def lost(self) -> Counter[str]:
-        return Counter({what: number for what, number in self.seen.items() if what != "200"})
-
-    def _ask(self) -> None:
-        connection: http.client.HTTPConnection | None = None
-        while not self._stop.is_set():
-            try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
-                connection.request("POST", "/v1/recommendations", json.dumps(ASK), {"content-type": "application/json"})
-                answer = connection.getresponse()
-                answer.read()
-                self.seen[str(answer.status)] += 1
-                if answer.will_close:
-                    connection.close()
-                    connection = None
-            except (OSError, http.client.HTTPException) as error:
-                self.seen[repr(error)] += 1
-                connection = None
-            self._stop.wait(0.01)
-        if connection is not None:
-            connection.close()
-
-
-@contextmanager
-def following(folder: Path, **changes: int) -> Iterator[tuple[Running, Path]]:
-    """A supervised server that follows a release file naming the tiny bundle."""
-    options = tiny_options(folder, **changes)
-    file = folder / "release.json"
-    assert options.bundle is not None
-    write_release(file, Release(str(options.bundle), str(options.users), show(options.bundle)["digest"]))
-    with running(options, follow=file, bundle=None, users=None) as server:
-        yield server, file
 
 
 def answered_by(server: Running) -> str:
