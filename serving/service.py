@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,6 +32,8 @@ from serving.state.store import StoreUnavailable
 from serving.state.user_state import UserState
 from serving.system import System
 
+_READERS = 4  # threads that read states where reading may wait
+_SLOW_SECONDS = 30.0  # reads of a file that was slow go to a thread this long
 _LOOK_SECONDS, _HALVED_SECONDS = 1.0, 3600.0  # how often the wall clock is looked at; what a difference to it takes to halve
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
 REPLAY_AHEAD_DAYS = 366.0  # the same of a clock that moves on with the events it is sent
@@ -97,6 +99,8 @@ class Clock:
 class Service:
     """Everything one worker needs to answer. `inbox` None: this role takes no events."""
 
+    _slow_until: float = field(default=float("-inf"), init=False)  # monotonic seconds: the file kept a read waiting
+
     engine: Engine
     states: States
     clock: Clock
@@ -104,7 +108,8 @@ class Service:
     inbox: Inbox | None = None
     new_items: NewItems | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
-    readers: Executor | None = None  # for a store that is elsewhere: what may wait, a name's resolver too, waits there
+    readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "state reader"))  # what may wait, waits there
+    near: bool = True  # the store is a file of this machine: a read that waits for nothing is cheaper than a thread
     lately: Lately = field(default_factory=Lately)
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
@@ -141,11 +146,20 @@ class Service:
         return state, None
 
     def _read(self, user_id: str) -> tuple[UserState, bool] | Awaitable[tuple[UserState, bool]]:
-        return self.states.look(user_id) if self.readers is None else self._elsewhere(self.readers, user_id)
+        """At once from a file that answers at once; else in a thread: a store elsewhere, a slow disk, a state that is folded anew."""
+        began = time.monotonic()
+        if not self.near or began < self._slow_until:
+            return self._elsewhere(user_id)
+        try:
+            found = self.states.peek(user_id)
+        finally:
+            if time.monotonic() - began > self.engine.system.budget.features_ms / 1e3:
+                self._slow_until = time.monotonic() + _SLOW_SECONDS
+        return self._elsewhere(user_id) if found is None else found
 
-    async def _elsewhere(self, readers: Executor, user_id: str) -> tuple[UserState, bool]:
+    async def _elsewhere(self, user_id: str) -> tuple[UserState, bool]:
         async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
-            return await asyncio.get_running_loop().run_in_executor(readers, self.states.look, user_id)
+            return await asyncio.get_running_loop().run_in_executor(self.readers, self.states.look, user_id)
 
     async def accept(self, events: dict[int, Event], refused: list[Refusal]) -> EventsResponse:
         """Acknowledge events: when this returns they are in the log, and the next answer knows them."""
@@ -192,13 +206,15 @@ class Service:
             await asyncio.to_thread(self.new_items.say, said)
         except StoreUnavailable as error:
             raise WireProblem(503, "safety_unavailable", str(error), retry_after=1) from None
+        self.readers.submit(self.new_items.share)  # to other machines at once; the poll does it again in a second
         return SafetyResponse(len(said), self.engine.unknown([one.item_id for one in messages]))
 
     async def _hear(self) -> None:
         """What another worker was told of an item's safety holds in this answer already."""
         if self.new_items is not None and self.new_items.is_news():
-            with suppress(StoreUnavailable):  # it is asked for again by every request, and told by the poll
-                await asyncio.to_thread(self.new_items.hear)
+            with suppress(StoreUnavailable, TimeoutError):  # it is asked for again by every request, and told by the poll
+                async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
+                    await asyncio.get_running_loop().run_in_executor(self.readers, self.new_items.hear)
 
     async def post_items(self, items: list[ItemPatch]) -> ItemsResponse:
         """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""

@@ -41,5 +41,6 @@ class Consumer:
         self.behind = self._log.behind(self._position)
 
     def close(self) -> None:
+        self._log.close()
         if self._states is not None:
             self._states.store.close()

@@ -1,5 +1,5 @@
-"""The way in: one writer thread commits what has gathered since its last commit, so that many requests share one fsync, folds the log into
-the users' states as far as it now reaches, and only then lets the requests answer: the next request sees their events.
+"""The way in: one writer thread commits what has gathered since its last commit, so that many requests share one fsync; another folds the
+log into the users' states as far as it now reaches, and only then the requests are answered: the next request sees their events.
 
 `dir:PATH` is one append-only SQLite database (WAL, synchronous=FULL: on disk before it is acknowledged) shared by the workers of a machine;
 `kafka://…` (serving/events/kafka.py) a topic. While the store is down events are acknowledged all the same, and folded when it is back.
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 from serving.events.consumer import Consumer
 from serving.events.log import EventLog, LogUnavailable, Outcome
@@ -24,7 +23,8 @@ from serving.state.store import StoreUnavailable
 
 _WAITING = 256  # requests that may wait for the writer
 _TOGETHER = 2_000  # events in one commit
-_RETRY_SECONDS = 0.5  # after the store failed; also how often it is looked whether others wrote, or the store lost what it had
+_LOOK_SECONDS = 0.5  # after the store failed; also how often it is looked whether others wrote, or the store lost what it had
+_CLOSE_SECONDS = 2.0  # for the last fold
 _ANSWER_SECONDS = 0.25  # an acknowledgement waits no longer than this for the fold
 
 Batch = list[tuple[list[Event], "Future[list[Outcome]]"]]
@@ -49,29 +49,37 @@ def log_name(url: str) -> str:
 
 
 class Inbox:
-    """Events on their way to the log and the states, through one writer thread, which makes its own connections."""
+    """Events on their way to the log, through one writer thread, and from there into the states, through one that folds.
+
+    Each makes its own connections: a store that hangs, or a resolver that does not find it, keeps nobody from acknowledging.
+    """
 
     def __init__(self, log: Callable[[], EventLog], states: Callable[[], States]) -> None:
         self._open_log, self._open_states = log, states
         self._queue: queue.Queue[tuple[list[Event], Future[list[Outcome]]] | None] = queue.Queue(_WAITING)
-        self._retry_at, self._down = 0.0, False  # of the store
-        self._more = True  # the log may hold what is not folded
-        self._settled = threading.Event()
+        self._appended = self._folded = 0  # events this worker put into the log; of those, how many the states have
+        self._late = False  # the last to be acknowledged were not in the states by then
+        self._changed = threading.Condition()
+        self._news, self._settled, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._down = False  # the store
         self._broken: Exception | None = None
         self._log: EventLog | None = None
         self._consumer: Consumer | None = None
-        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True) for work in (self._writes, self._folds)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def behind(self) -> int:
         """Acknowledged events not yet in their users' states, as far as the log and the store could be asked."""
-        return self._consumer.behind if self._consumer is not None else 0
+        return max(self._consumer.behind if self._consumer is not None else 0, self._appended - self._folded)
 
     @property
     def waiting(self) -> int:
-        """Events that the store, which is down, does not have; 0 while it is there, however many are on their way."""
-        return self.behind if self._down else 0
+        """Events that answers have to do without, since the store is down or does not keep up; 0 however many are on their way."""
+        return self.behind if self._late else 0
 
     @property
     def reads(self) -> bool:
@@ -80,7 +88,7 @@ class Inbox:
 
     @property
     def alive(self) -> bool:
-        """False when the writer met what it did not foresee: only a restart helps."""
+        """False when a thread met what it did not foresee: only a restart helps."""
         return self._broken is None
 
     def settle(self, seconds: float) -> bool:
@@ -99,13 +107,17 @@ class Inbox:
         return await asyncio.wrap_future(done)
 
     def close(self) -> None:
-        """Write what has been taken, then stop."""
+        """Write what has been taken and fold what can be folded at once, then stop. A store that hangs is waited for no longer."""
         self._queue.put(None)
-        self._thread.join()
+        writer, folder = self._threads
+        writer.join()
+        self._closing.set()
+        self._news.set()
+        folder.join(_CLOSE_SECONDS)
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            self._work()
+            work()
         except Exception as error:
             self._broken = error  # no request may wait for a writer that is gone
             while not self._queue.empty():
@@ -114,29 +126,19 @@ class Inbox:
                     waiting[1].set_exception(LogUnavailable(f"the event writer stopped ({error!r}): restart this server"))
             raise
         finally:
+            with self._changed:
+                self._changed.notify_all()
             self._settled.set()
 
-    def _work(self) -> None:
-        self._fold(0)
+    def _writes(self) -> None:
         while (batch := self._gather()) is not None:
-            if batch:
-                self._write(batch)
-            else:
-                self._fold(0)
-        self._retry_at = 0.0
-        self._fold(_ANSWER_SECONDS)
-        if self._consumer is not None:
-            self._consumer.close()
+            self._write(batch)
         if self._log is not None:
             self._log.close()
 
     def _gather(self) -> Batch | None:
-        """Everything that waits, up to a commit's worth; [] when it is time to look at the log; None when closed."""
-        going = self._more and monotonic() >= self._retry_at
-        try:
-            first = self._queue.get_nowait() if going else self._queue.get(timeout=_RETRY_SECONDS)
-        except queue.Empty:
-            return []
+        """Everything that waits, up to a commit's worth; None when closed."""
+        first = self._queue.get()
         batch: Batch = []
         while first is not None:
             batch.append(first)
@@ -160,43 +162,66 @@ class Inbox:
             for _, done in batch:
                 done.set_exception(error if isinstance(error, LogUnavailable) else LogUnavailable(f"the event log failed: {error!r}"))
             return
-        self._more = True
-        try:
-            self._fold(_ANSWER_SECONDS)
-        finally:  # they are in the log, whatever became of the states
-            for part, done in batch:
-                done.set_result(outcomes[: len(part)])
-                outcomes = outcomes[len(part) :]
+        self._await_fold(outcomes.count("new"))
+        for part, done in batch:  # they are in the log, whatever became of the states
+            done.set_result(outcomes[: len(part)])
+            outcomes = outcomes[len(part) :]
 
-    def _fold(self, seconds: float) -> None:
-        """Fold what is left of the log for at most so long, or one part of it; leave it for later where log or store are down."""
-        ends = monotonic() + seconds
+    def _await_fold(self, count: int) -> None:
+        """Let the states catch up with what was appended, for a moment, and not while the store is down."""
+        with self._changed:
+            self._appended += count
+            self._news.set()
+            goal = self._appended
+            self._changed.wait_for(lambda: self._folded >= goal or self._down or self._broken is not None, _ANSWER_SECONDS)
+            self._late = self._folded < goal
+
+    def _folds(self) -> None:
+        while not self._closing.is_set():
+            self._news.clear()
+            goal = self._appended
+            if self._fold():
+                self._reached(goal)
+                self._news.wait(_LOOK_SECONDS)
+            else:
+                self._closing.wait(_LOOK_SECONDS)
+        self._fold()  # once more, what was taken last
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _reached(self, goal: int) -> None:
+        """The states have what this worker had appended by then."""
+        with self._changed:
+            self._folded, self._down = goal, False
+            self._late = self._late and self._folded < self._appended
+            self._changed.notify_all()
+        self._settled.set()
+
+    def _fold(self) -> bool:
+        """Fold all that is left of the log; False where log or store are down."""
         try:
             consumer = self._ready()
-            if monotonic() < self._retry_at:  # so that acknowledging does not wait for a store that is down
-                self._look()
-                return
-            while (more := consumer.advance()) and monotonic() < ends:
-                pass
-            self._more = more
-            self._down = False
-            if not more:
-                self._settled.set()
+            while consumer.advance():
+                if self._closing.is_set():
+                    return False
         except StoreUnavailable:
-            self._retry_at, self._down = monotonic() + _RETRY_SECONDS, True
-            self._settled.set()
-            self._look()
+            self._failed(store=True)
+            if self._consumer is not None:
+                with suppress(LogUnavailable):  # it will be asked again
+                    self._consumer.look()
+            return False
         except LogUnavailable:
-            self._more = False  # looked at again with the next events, or in a while
-            self._settled.set()
+            self._failed(store=False)
+            return False
+        return True
 
-    def _look(self) -> None:
-        """Count what waits for the store."""
-        if self._consumer is not None:
-            with suppress(LogUnavailable):  # it will be asked again
-                self._consumer.look()
+    def _failed(self, *, store: bool) -> None:
+        with self._changed:
+            self._down = store
+            self._late = self._late or store
+            self._changed.notify_all()
+        self._settled.set()
 
     def _ready(self) -> Consumer:
-        self._log = self._log or self._open_log()
-        self._consumer = self._consumer or Consumer(self._log, self._open_states)
+        self._consumer = self._consumer or Consumer(self._open_log(), self._open_states)
         return self._consumer

@@ -4,8 +4,10 @@ The topic may hold an event twice when a client sends it again to another worker
 state. What was seen by this worker lately is counted as a duplicate, or refused as another event's id, here already.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import blake2b
 from time import monotonic
 from typing import Any
@@ -22,33 +24,29 @@ _SEEN = 100_000  # event ids remembered
 _READ_SECONDS = 1.0  # of one reading; what comes later is the next one's
 
 _decode = msgspec.json.Decoder(Event).decode
+_log = logging.getLogger("serving.events")
 
 
 class KafkaLog:
     """`kafka://HOST:PORT[,HOST:PORT]/TOPIC`; the topic has to exist, or the brokers make it."""
 
     def __init__(self, url: str) -> None:
-        from confluent_kafka import Consumer, Producer
-
         parts = urlsplit(url)
         self._brokers, self._topic = parts.netloc, parts.path.strip("/") or "shortlist-events"
         self._seen: OrderedDict[str, bytes] = OrderedDict()  # event id -> digest of its body
         self._next: dict[int, int] = {}  # partition -> the offset that is read next
-        common = {"bootstrap.servers": self._brokers, "logger": None}
-        self._producer = Producer(
-            {
-                **common,
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 1,
-                "delivery.timeout.ms": _DELIVERY_MS,
-                "request.timeout.ms": _DELIVERY_MS // 2,
-                "queue.buffering.max.messages": 100_000,
-            }
-        )
-        # Positions are kept with the states, so the group is a name only: nothing is committed to the brokers.
+
+    @cached_property
+    def _producer(self) -> Any:
+        return producer_of(self._brokers)
+
+    @cached_property
+    def _consumer(self) -> Any:
+        """Positions are kept with the states, so the group is a name only: nothing is committed to the brokers."""
+        from confluent_kafka import Consumer
+
         reading = {"group.id": "shortlist-states", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
-        self._consumer = Consumer({**common, **reading})
+        return Consumer({"bootstrap.servers": self._brokers, "logger": None, **reading})
 
     def append(self, events: Sequence[Event]) -> list[Outcome]:
         fresh: dict[str, bytes] = {}
@@ -146,19 +144,34 @@ class KafkaLog:
                     continue  # told again by the next look at the brokers, if it lasts
                 taken += 1
                 self._next[int(message.partition() or 0)] = int(message.offset() or 0) + 1
-                event = _event(message.value())
-                if event is not None:
-                    events.append(event)
+                try:
+                    events.append(state_event(_decode(message.value() or b"")))
+                except (msgspec.DecodeError, ValueError, OverflowError) as error:  # of a producer that is not ours: it stays in the topic
+                    where = f"partition {message.partition()}, offset {message.offset()}"
+                    _log.warning("left out of the states: %s of topic %s is no event (%s)", where, self._topic, error)
         return events
 
     def close(self) -> None:
-        self._producer.flush(_DELIVERY_MS / 1000)
-        self._consumer.close()
+        made = vars(self)
+        if "_producer" in made:
+            self._producer.flush(_DELIVERY_MS / 1000)
+        if "_consumer" in made:
+            self._consumer.close()
 
 
-def _event(body: bytes | None) -> StateEvent | None:
-    """The event in a message; None for what another producer put there that is none."""
-    try:
-        return state_event(_decode(body or b""))
-    except (msgspec.DecodeError, ValueError, OverflowError):
-        return None
+def producer_of(brokers: str) -> Any:
+    """A producer of `HOST:PORT[,HOST:PORT]` that writes each message once, on all replicas; what is not there in time is given up."""
+    from confluent_kafka import Producer
+
+    return Producer(
+        {
+            "bootstrap.servers": brokers,
+            "logger": None,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 1,
+            "delivery.timeout.ms": _DELIVERY_MS,
+            "request.timeout.ms": _DELIVERY_MS // 2,
+            "queue.buffering.max.messages": 100_000,
+        }
+    )

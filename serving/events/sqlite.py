@@ -17,8 +17,9 @@ _decode = msgspec.json.Decoder(Event).decode
 class SqliteLog:
     """`events.sqlite` in a folder; used by the thread that made it.
 
-    Before an acknowledgement it is looked at whether the files are still those that were opened: what is written into a removed file is
-    lost with the process. Then nothing is taken until the same log is back at its place, or the server is started again.
+    Before an acknowledgement, and before it is read, it is looked at whether the files are still those that were opened: what is written
+    into a removed file is lost with the process. Then nothing is taken until the same log is back at its place, or the server is started
+    again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,6 +81,7 @@ class SqliteLog:
         return "duplicate" if body == row[2] or _decode(body) == event else "conflict"
 
     def read(self, after: Position, limit: int, floor_day: float) -> Part:
+        self._check()
         try:
             begin = self._seq(after)
             last = self._last()
@@ -93,6 +95,7 @@ class SqliteLog:
             raise LogUnavailable(f"the event log {self.path} cannot be read ({error}): put a whole one back") from error
 
     def behind(self, after: Position) -> int:
+        self._check()
         try:
             return self._last() - self._seq(after)
         except sqlite3.Error as error:

@@ -20,12 +20,14 @@ import msgspec
 from serving.exposures.record import Record, record_of
 from serving.exposures.shown import Exposure, shown_of
 from serving.exposures.tables import FULL, SHOWN, AnsweredBy, SegmentTable, find, found_shown, name_of
+from serving.exposures.topic import ExposureTopic
 from serving.query import Answer
 from serving.system import System
 
 _GATHER_SECONDS = 0.1  # records wait this long for others while they come; the first after a pause does not
 _MANY = 64  # waiting records that wake the writer at once
 _PAUSE_SECONDS = 1.0  # after the disk refused
+_LAST_SECONDS = 1.0  # at the end, for what the brokers have not taken yet
 _SPARE_A_SECOND, _SPARE = 1.0, 60.0  # full records beyond the sample: how many a second, and saved up in a pause
 _NAMES = 1 << 64
 
@@ -53,9 +55,10 @@ class ExposureLog:
     """The log of one folder."""
 
     def __init__(
-        self, folder: Path, keeping: Keeping | None = None, *, waiting: int = 1024, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.folder, self._keeping, self._clock = folder, keeping or Keeping(), clock
+        self, folder: Path, keeping: Keeping | None = None, *, waiting: int = 1024, clock: Callable[[], float] = time.monotonic,
+        topic: ExposureTopic | None = None,
+    ) -> None:  # fmt: skip
+        self.folder, self._keeping, self._clock, self._topic = folder, keeping or Keeping(), clock, topic
         self.dropped = self.failed = self.written = 0  # answers: queue full, disk refused, in the log
         self._room = waiting
         self._spare, self._spared_at = _SPARE, clock()
@@ -117,7 +120,8 @@ class ExposureLog:
 
     def counters(self) -> dict[str, int]:
         """Answers by what became of their records; they only grow."""
-        return {"written": self.written, "dropped": self.dropped, "failed": self.failed}
+        sent = {"sent": self._topic.sent, "unsent": self._topic.unsent} if self._topic is not None else {}
+        return {"written": self.written, "dropped": self.dropped, "failed": self.failed, **sent}
 
     def flush(self, seconds: float = 1.0) -> bool:
         """Wait until what was taken before is written; False when that takes longer."""
@@ -143,6 +147,8 @@ class ExposureLog:
                     entry.set()
             if None in batch:
                 self._close_tables()
+                if self._topic is not None:
+                    self._topic.close(_LAST_SECONDS)
                 return
             self._asleep = not batch
             if self._asleep and self._queue:  # came before we said that we sleep
@@ -152,6 +158,8 @@ class ExposureLog:
         """Write records, or count them as failed."""
         if not records:
             return
+        if self._topic is not None:
+            self._topic.add([(one.request_id, one.release, one.shown) for one in records])
         if time.monotonic() - self._refused_at < _PAUSE_SECONDS:
             self.failed += len(records)
             return

@@ -10,7 +10,7 @@ The file is JSON:
 
 `storage`, where it is told, is the Redis in which many machines count together: "storage": "redis://HOST:PORT/DB". The workers of one
 machine count together in any case. A list costs 1, and 1 more for every further `LIST_ITEMS` items asked for; a batch of events or items
-1 for each `BATCH_ENTRIES` it has. A call that costs more than its rate allows at a time is always refused.
+1 for each `BATCH_ENTRIES` it has; safety messages nothing. A call that costs more than its rate allows at a time is always refused.
 
 A key comes as `X-API-Key: <key>`, a token as `Authorization: Bearer <jwt>` whose `scope` claim lists scopes separated by spaces.
 """
@@ -29,6 +29,7 @@ from serving.http.counters import Counters, RedisCounters
 from serving.messages import WireProblem
 
 LIST_ITEMS, BATCH_ENTRIES = 200, 50  # that cost as much as one short list
+UNLIMITED = "safety"  # the scope whose calls are counted against no rate: a recall must not wait
 _SECRET_BYTES = 32  # of a secret that tokens are signed with: a shorter one can be guessed
 
 ScopeName = Literal["recommend", "events", "items", "safety", "why", "admin"]
@@ -117,7 +118,8 @@ class Guard:
         if needed not in client.scopes and "admin" not in client.scopes:
             raise WireProblem(403, "forbidden", f"client {client.name!r} lacks the scope {needed!r}: ask for a key that has it")
         scope["client_admitted"] = client
-        await self._count(client.rate, "client", client.name, 1)
+        if needed != UNLIMITED:
+            await self._count(client.rate, "client", client.name, 1)
         return client.name
 
     async def close(self) -> None:

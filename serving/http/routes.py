@@ -95,8 +95,10 @@ class Api(App):
             self.metrics.events(outcome, count)
         return 200, JSON, messages.encode(response)
 
-    async def items(self, _: Scope, body: bytes) -> Reply:
-        return 200, JSON, messages.encode(await self.service.post_items(messages.decode(messages.item_batch, body).items))
+    async def items(self, scope: Scope, body: bytes) -> Reply:
+        items = messages.decode(messages.item_batch, body).items
+        await self.guard.charge(scope, batch_cost(len(items)))
+        return 200, JSON, messages.encode(await self.service.post_items(items))
 
     async def safety(self, _: Scope, body: bytes) -> Reply:
         return 200, JSON, messages.encode(await self.service.say(messages.decode(messages.safety_batch, body).messages))

@@ -49,7 +49,8 @@ class NewItems:
         self._tables, self._now = PostedTables(base), base
         self._flags = np.array(base.rules.flags)  # as bundle and posts say, safety messages left out
         self._version, self._book = 0, Book()
-        self._lock = threading.Lock()  # a post and the poll may refresh at once
+        self._lock = threading.Lock()  # of what answers see; held while it is written, never while somebody is waited for
+        self._refreshing = threading.Lock()  # a post and the poll may refresh at once
 
     def post(self, items: Sequence[ItemPatch | NewItem]) -> tuple[int, int]:
         """Keep items and take them up here; how many were new, and the version. Raises `StoreUnavailable`."""
@@ -85,7 +86,7 @@ class NewItems:
         return self._safety is not None and self._safety.is_news()
 
     def hear(self) -> None:
-        """Let every safety message hold. Raises `StoreUnavailable`."""
+        """Let every safety message hold that this machine knows. Raises `StoreUnavailable`."""
         if self._safety is None:
             return
         with self._lock:
@@ -96,20 +97,26 @@ class NewItems:
                 self._use(self._now)
 
     def refresh(self) -> bool:
-        """Take up what was posted anywhere; whether something was. Raises `StoreUnavailable`."""
-        self.hear()
-        with self._lock:
+        """Take up what was posted or said anywhere; whether something was posted. Raises `StoreUnavailable`."""
+        self.share()
+        with self._refreshing:
             version = self._store.version()
             if version == self._version:
                 return False
             kept = self._retired(self._store.all())
             made = grown(self._base, kept, self._tables) if self.grows else self._base
-            self._flags = np.array(made.rules.flags) if made is not self._base else self._flags
-            self._now = made
-            self._apply()
-            self._use(made)
-            self._version = version
+            flags = np.array(made.rules.flags) if made is not self._base else self._flags
+            with self._lock:
+                self._flags, self._now, self._version = flags, made, version
+                self._apply()
+                self._use(made)
             return True
+
+    def share(self) -> None:
+        """Hear what other machines were told, and tell them what this one was. Raises `StoreUnavailable`."""
+        if self._safety is not None:
+            self._safety.share()
+            self.hear()
 
     def _retired(self, kept: Sequence[Kept]) -> list[NewItem]:
         """What still counts: what was posted of an item before the release that holds it says less than the release does."""
@@ -200,7 +207,8 @@ def _sides(base: Recommender, larger: Catalogue, items: Sequence[NewItem], first
         tables.last = base.rankers.item(larger.features[begin:], codes.astype(np.int32), _content(items[first:]))
     parts = {name: getattr(tables.last, name) for name in ("vector", "history", "light", "heavy")}
     nothing = first == len(items)
-    return ItemSide(**{name: tables.put(name, part[:0], first, part[:0] if nothing else part) for name, part in parts.items()})
+    columns = {name: tables.put(name, part[:0], first, part[:0] if nothing else part) for name, part in parts.items()}
+    return ItemSide(**columns, behind=lambda name, base, rows: tables.put(name, base, first, rows(first)))
 
 
 def _with_rows(catalogue: Catalogue, items: Sequence[NewItem], first: int, tables: PostedTables) -> Catalogue:

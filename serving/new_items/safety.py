@@ -5,11 +5,12 @@ of an item and an action holds (`Said.at`), so copies can be merged in any order
 `safety.sqlite`; where states are in Redis, they are there too, and each side is given what the other has.
 """
 
+import math
 import mmap
 import os
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,35 +53,36 @@ class Safety:
         self._rung = -1
 
     def say(self, messages: Iterable[Said]) -> None:
-        """Keep messages: on disk when this returns. A Redis that is down is given them when it is back."""
-        said = list(messages)
+        """Keep messages: on disk when this returns, and last of what was said of their items, whatever another machine's clock said."""
+        known = merged(self._kept())
+        said: list[Said] = []
+        for one in messages:
+            had = known.get((one.item_id, one.action))
+            said.append(one if had is None or one.at > had.at else one._replace(at=math.nextafter(had.at, math.inf)))
+            known[one.item_id, one.action] = said[-1]
         self._keep(said)
-        if self._shared is not None:
-            try:
-                self._shared.say(said)
-            except StoreUnavailable:
-                return  # `book` brings both sides together, every second
 
     def is_news(self) -> bool:
         """Whether another worker of this machine said something since `book` was read: a look at a word of shared memory."""
         return self._bell.count() != self._rung
 
     def book(self) -> Book:
-        """All that holds, or did. Gives each side what the other has."""
+        """All that this machine knows to hold, or to have held."""
         rung = self._bell.count()
-        own = self._kept()
-        if self._shared is None:
-            self._rung = rung
-            return merged(own)
-        try:
-            shared = self._shared.all()
-        except StoreUnavailable:
-            return merged(own)
-        book = merged(own, shared)
-        self._shared.say([said for key, said in book.items() if said not in set(shared)])
-        self._keep([said for said in book.values() if said not in set(own)])
-        self._rung = self._bell.count()
+        book = merged(self._kept())
+        self._rung = rung
         return book
+
+    def share(self) -> None:
+        """Give this machine what the others have in Redis, and them what it has; a Redis that is down is left alone until the next time."""
+        if self._shared is None:
+            return
+        own = set(self._kept())
+        with suppress(StoreUnavailable):
+            shared = set(self._shared.all())
+            book = merged(own, shared)
+            self._keep([said for said in book.values() if said not in own])
+            self._shared.say([said for said in book.values() if said not in shared])
 
     def _keep(self, said: list[Said]) -> None:
         if not said:

@@ -5,7 +5,7 @@ graphs here take the sum of the first two as an input. Shapes: C candidates, I i
 features, H hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,14 @@ class UserSide:
     heavy: Floats  # (1, H)
 
 
+Behind = Callable[[str, NDArray[Any], Callable[[int], NDArray[Any]]], NDArray[Any]]
+
+
+def copied(_: str, base: NDArray[Any], rows: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """A table and rows behind it, all of them made, in a table of its own."""
+    return np.concatenate((base, rows(0)))
+
+
 @dataclass(frozen=True)
 class ItemSide:
     """What the models know of items: made once a release, and for items posted since."""
@@ -44,6 +52,7 @@ class ItemSide:
     history: Floats  # (n, D) what an item adds to the history bag; (n, 0) without a tower
     light: Floats  # (n, H)
     heavy: Floats  # (n, H)
+    behind: Behind = field(default=copied, repr=False)  # how tables of the release take the posted rows
 
 
 @dataclass(frozen=True)

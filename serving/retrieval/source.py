@@ -5,14 +5,19 @@ kind stands in its two modules: nobody else asks which kind a source is, only wh
 the tables.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
+
+from numpy.typing import NDArray
 
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.system import SourceSpec
+
+Table = NDArray[Any]
 
 
 class TowerSides(Protocol):
@@ -26,6 +31,10 @@ class TowerSides(Protocol):
     @property
     def history(self) -> Floats:
         """(n, D) what an item adds to the history bag; (n, 0) without a tower."""
+        ...
+
+    def behind(self, name: str, base: Table, rows: Callable[[int], Table]) -> Table:
+        """`base` (I, ...) and the posted items' rows behind it, of which `rows` makes those from a place on: the others are there."""
         ...
 
 

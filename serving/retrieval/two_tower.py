@@ -5,10 +5,11 @@
 Shapes: I items, D dimensions, H history items.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +107,15 @@ class TwoTower:
         if not vectors.shape[1]:
             return self
         scales = np.maximum(np.abs(vectors).max(axis=1), 1e-9) / 127  # (n,) as the exported ones: one scale a row
-        grown = replace(
-            table,
-            vectors=np.concatenate((table.vectors, np.round(vectors / scales[:, None]).astype(np.int8))),
-            scales=np.concatenate((table.scales, scales.astype(np.float32))),
-            prior=np.concatenate((table.prior, usual_priors(table.prior, catalogue.category[:, -1], len(vectors)))),
-            history=np.concatenate((table.history, sides.history.astype(np.float16))),
-        )
-        return replace(self, table=grown)
+        leaf, count = catalogue.category[:, -1], len(table.prior)
+        rows: dict[str, Callable[[int], NDArray[Any]]] = {
+            "vectors": lambda first: np.round(vectors[first:] / scales[first:, None]).astype(np.int8),
+            "scales": lambda first: scales[first:].astype(np.float32),
+            "prior": lambda first: usual_priors(table.prior, leaf[:count], leaf[count + first :]),
+            "history": lambda first: sides.history[first:].astype(np.float16),
+        }
+        grown = {name: sides.behind(f"{self.spec.kind} {name}", getattr(table, name), made) for name, made in rows.items()}
+        return replace(self, table=replace(table, **grown))
 
     @cached_property
     def fresh(self) -> Rows:
@@ -147,14 +149,14 @@ class TwoTower:
         return found[np.isin(found, excluded, invert=True)][:n] if len(excluded) else found
 
 
-def usual_priors(prior: Floats, leaf: NDArray[np.int32], n: int) -> Floats:
+def usual_priors(prior: Floats, known: NDArray[np.int32], posted: NDArray[np.int32]) -> Floats:
     """(n,) the median prior of the items of the same category: nothing is counted of a posted item, so it is taken for a usual one.
 
-    `leaf` (I + n,): the finest category code of each item, 0 unknown.
+    `known` (I,), `posted` (n,): the finest category code of each item, 0 unknown.
     """
-    overall, known = np.float32(np.median(prior)), leaf[: len(prior)]
+    overall = np.float32(np.median(prior)) if len(posted) else np.float32(0)
     found = []
-    for code in leaf[len(prior) : len(prior) + n]:
+    for code in posted:
         alike = prior[known == code] if code else prior[:0]
         found.append(np.float32(np.median(alike)) if len(alike) else overall)
     return np.array(found, np.float32)

@@ -68,14 +68,20 @@ class States:
 
     def look(self, user_id: str) -> tuple[UserState, bool]:
         """The state, and whether the store has caught up with its log: one that lost everything has not. Raises `StoreUnavailable`."""
+        found = self.peek(user_id)
+        if found is not None:
+            return found
+        self.store.change([user_id], self._fold({}))
+        value, whole = self.store.get(user_id)
+        return self._unpacked(value) or self.known(user_id), whole
+
+    def peek(self, user_id: str) -> tuple[UserState, bool] | None:
+        """`look`, but None where the value has to be folded anew first: of another cut, or damaged. Raises `StoreUnavailable`."""
         value, whole = self.store.get(user_id)
         if value is None:
             return self.known(user_id), whole
         state = self._unpacked(value)
-        if state is None:
-            self.store.change([user_id], self._fold({}))
-            state = self._unpacked(self.store.get(user_id).value)
-        return state or self.known(user_id), whole
+        return None if state is None else (state, whole)
 
     def _unpacked(self, value: bytes | None) -> UserState | None:
         """The state in a value of this cut; None when it is another cut's, or damaged."""

@@ -1,8 +1,11 @@
 """Traces, when an exporter is given."""
 
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+_LAST_SECONDS = 2.0
 
 
 class Traces:
@@ -34,5 +37,8 @@ class Traces:
         return span
 
     def close(self) -> None:
+        """Send what is left, for as long as a collector that answers needs."""
         if self._provider is not None:
-            self._provider.shutdown()
+            last = threading.Thread(target=self._provider.shutdown, daemon=True)
+            last.start()
+            last.join(_LAST_SECONDS)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from serving.bundle.signature import load_signed
 from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
+from serving.exposures.topic import ExposureTopic
 from serving.http.admission import EngineLanes, EngineQueue
 from serving.http.app import App
 from serving.http.auth import Guard, load_keys
@@ -40,7 +40,6 @@ from serving.worker.options import Options
 _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
 _STEP_DAYS = 1.0  # with --clock auto, the most that one event moves the time of all users
-_READERS = 4  # threads that read states from a store that is elsewhere
 _SETTLE_SECONDS = 10.0  # a start waits no longer for states that are made from the log: lists say so meanwhile
 _STALE_DAYS = 60.0  # with --clock auto, a bundle cut longer ago than this is served at its own time
 
@@ -76,7 +75,8 @@ def assemble(options: Options, log: Any) -> Parts:
 def _front(options: Options, log: Any, system: System, recommender: Recommender, metrics: Metrics) -> Parts:
     """A server that users ask: the whole recommender, or one whose halves are elsewhere."""
     bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
-    exposures = ExposureLog(options.exposures or options.home / "exposures", options.keeping)
+    topic = ExposureTopic(options.exposures_to) if options.exposures_to else None
+    exposures = ExposureLog(options.exposures or options.home / "exposures", options.keeping, topic=topic)
     metrics.watch_exposures(exposures.counters)
     caches = Caches(bundle.digest, time.monotonic)
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
@@ -97,8 +97,7 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
         new_items.refresh()
     except StoreUnavailable as error:  # `follow` takes them up as soon as they can be had
         log.warning("posted items or safety messages cannot be read", reason=str(error))
-    readers = None if options.state_url.startswith("sqlite:") else ThreadPoolExecutor(_READERS, "state reader")
-    service = Service(ladder, reading, clock, request_ids(), inbox, new_items, readers=readers)
+    service = Service(ladder, reading, clock, request_ids(), inbox, new_items, near=options.state_url.startswith("sqlite:"))
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
     turn = (EngineQueue if options.role == "fused" else EngineLanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)

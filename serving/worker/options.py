@@ -34,6 +34,7 @@ class Options:
     exposures_sample: float = Keeping().sample  # share of answers whose full record is kept; of all others what was shown
     exposures_days: float = Keeping().days  # that exposures are kept
     exposures_mb: int = Keeping().shown_bytes >> 20  # that what was shown may take; full records an eighth of it more
+    exposures_to: str = ""  # kafka://HOST:PORT/TOPIC that takes what was shown too; empty: none
     keys: Path | None = None  # keys file (serving/http/auth.py); none: everybody may ask
     clock: str = "now"  # "now"; a timestamp at which the server's clock starts, for replays; "auto": the cut's, if long ago
     retrieval: str = ""  # HOST:PORT of the retrieval server (role recommender)

@@ -76,7 +76,7 @@ def running(options: Options, ready: str = "/readyz", environment: Mapping[str, 
     process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=given)
     server = Running(process, options.port)
     try:
-        until(lambda: _ready(server, ready), 60)
+        until(lambda: _ready(server, ready), 120)
         yield server
     finally:
         if process.poll() is None:

@@ -2,10 +2,7 @@
 
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -209,64 +206,3 @@ async def test_thirteen_thousand_events_taken_while_the_store_is_locked_are_all_
     box.close()
     with closing(sqlite3.connect(tmp_path / "states")) as db:
         assert db.execute("SELECT COUNT(*) FROM states WHERE user_id LIKE 'w%'").fetchone() == (13_000,)
-
-
-WRITER = """
-import asyncio, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from serving.events.inbox import Inbox
-from serving.events.sqlite import SqliteLog
-from serving.messages import Event
-from serving.state.sqlite import SqliteStore
-from serving.state.states import States
-from serving.system import Learning
-folder, turn = Path(sys.argv[1]), sys.argv[2]
-async def work():
-    box = Inbox(lambda: SqliteLog(folder), lambda: States(SqliteStore(folder / "states", 0.01, log="log"), None, Learning()))
-    for number in range(1_000_000):
-        name = f"{turn}-{number}"
-        events = [Event(f"{name}-{n}", "purchase", f"u{n}", f"i{number % 50}", datetime(2024, 10, 4, tzinfo=UTC)) for n in range(3)]
-        assert await box.take(events) == ["new"] * 3
-        print(name, flush=True)
-asyncio.run(work())
-"""
-
-
-def kills(folder: Path, turns: int) -> tuple[int, int, int]:
-    """Kill a writer as often, every other time with the store locked; acknowledged batches, events in the log, and in the states."""
-    SqliteStore(folder / "states", 1, log="log").position()
-    acknowledged = []
-    for turn in range(turns):
-        with closing(sqlite3.connect(folder / "states", isolation_level=None, timeout=10)) as lock:
-            if turn % 2:
-                lock.execute("BEGIN IMMEDIATE")
-            with subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(turn)], stdout=subprocess.PIPE, text=True) as writer:
-                assert writer.stdout is not None
-                for line in writer.stdout:
-                    acknowledged.append(line.strip())
-                    if len(acknowledged) % 7 == turn % 7 and len(acknowledged) > 7 * turn:
-                        writer.kill()
-    log, states = SqliteLog(folder), States(SqliteStore(folder / "states", 1, log="log"), None, Learning())
-    assert folded(log, states).behind == 0
-    log.close()
-    kept = [one for _, one in read_log(folder)]
-    assert {f"{name}-{n}" for name in acknowledged for n in range(3)} <= {one.event_id for one in kept}
-    by_user = Counter(one.user_id for one in kept)
-    counted = {user: float(states.read(user).counts.sum()) for user in by_user}
-    states.store.close()
-    assert counted == by_user
-    return len(acknowledged), len(kept), int(sum(counted.values()))
-
-
-def test_after_kills_with_the_store_up_and_down_the_states_are_what_the_log_says(tmp_path: Path) -> None:
-    acknowledged, kept, counted = kills(tmp_path, 4)
-    assert acknowledged >= 4
-    assert kept == counted >= 3 * acknowledged
-
-
-@pytest.mark.slow
-def test_after_twenty_kills_with_the_store_up_and_down_the_states_are_what_the_log_says(tmp_path: Path) -> None:
-    acknowledged, kept, counted = kills(tmp_path, 20)
-    assert kept == counted >= 3 * acknowledged
-    print(f"20 kills: {acknowledged} batches of 3 acknowledged, {kept} events in the log, {counted} in the states")

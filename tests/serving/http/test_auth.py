@@ -165,3 +165,12 @@ async def test_a_token_whose_claims_are_no_moments_is_refused(tmp_path: Path) ->
     guard = Guard(keys(tmp_path))
     for claims in ({"exp": "soon"}, {"scope": ["recommend"]}, {"nbf": int(time.time()) + 600}):
         assert await refusal(guard, token(**claims)) == 401
+
+
+async def test_a_recall_waits_for_no_rate_and_needs_its_scope_all_the_same(tmp_path: Path) -> None:
+    guard = Guard(keys(tmp_path, web={"rate": "1/hour", "scopes": ["recommend", "safety"]}))
+    await guard.admit(scope(x_api_key="web-key"), "recommend")
+    assert await refusal(guard, scope(x_api_key="web-key")) == 429
+    for _ in range(5):
+        await guard.admit(scope(x_api_key="web-key"), "safety")
+    assert await refusal(Guard(keys(tmp_path)), scope(x_api_key="web-key"), "safety") == 403

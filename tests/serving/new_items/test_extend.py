@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -222,6 +223,27 @@ def test_tables_with_room_hold_what_a_growth_from_nothing_holds(base: Recommende
             ), name
     changed = [replaced(items[0], title="ANOTHER"), *items[1:]]
     assert grown(base, changed, tables).catalogue.title(ITEMS) == "ANOTHER"
+
+
+def test_the_towers_table_is_not_copied_for_an_item_more() -> None:
+    rng = np.random.default_rng(3)
+    table = TowerTable(
+        rng.integers(-127, 128, (5_000, 8)).astype(np.int8), np.full(5_000, 1 / 127, np.float32), np.zeros(5_000, np.float32),
+        np.zeros((5_000, 8), np.float16), 0.1,
+    )  # fmt: skip
+    source = TwoTower(tiny_bundle.system().sources[0], table)
+    vectors, tables, none = rng.normal(size=(40, 8)).astype(np.float32), PostedTables(None), np.empty((40, 0), np.float32)  # type: ignore[arg-type]
+    grown: list[TwoTower] = []
+    for first, count in ((0, 7), (7, 8), (8, 40)):
+        leaves = SimpleNamespace(category=np.zeros((5_000 + count, 3), np.int32))
+        sides = ItemSide(
+            vectors[:count], vectors[:count], none, none, lambda name, base, rows, at=first: tables.put(name, base, at, rows(at))
+        )
+        grown.append(source.with_new_items(leaves, sides))  # type: ignore[arg-type]
+        whole = source.with_new_items(leaves, ItemSide(vectors[:count], vectors[:count], none, none))  # type: ignore[arg-type]
+        for name in ("vectors", "scales", "prior", "history"):
+            assert np.array_equal(getattr(grown[-1].table, name), getattr(whole.table, name)), name
+            assert np.shares_memory(getattr(grown[0].table, name), getattr(grown[-1].table, name)), name
 
 
 def test_what_was_posted_before_a_release_that_holds_it_is_retired(base: Recommender, store: Callable[[], ItemStore]) -> None:

@@ -68,10 +68,25 @@ def test_a_redis_that_comes_back_empty_is_told_again_and_one_that_is_down_stops_
         client.flushdb()
         here = Safety(tmp_path / "here", redis_url)
         here.say([said])
-        assert Safety(tmp_path / "elsewhere", redis_url).book() == {("i001", "recall"): said}
-        client.flushdb()
-        assert here.book() == {("i001", "recall"): said}
-        assert Safety(tmp_path / "third", redis_url).book() == {("i001", "recall"): said}
+        here.share()
+        for place in ("elsewhere", "third"):
+            other = Safety(tmp_path / place, redis_url)
+            other.share()
+            assert other.book() == {("i001", "recall"): said}
+            client.flushdb()
+            here.share()
     down = Safety(tmp_path / "here", "redis://127.0.0.1:1/0")
     down.say([Said("i002", "block", True, 2.0)])
+    down.share()
+    assert not down.is_news() or down.book()  # what is heard of this machine's file does not wait for Redis
+    assert not down.is_news()
     assert set(down.book()) == {("i001", "recall"), ("i002", "block")}
+
+
+def test_what_is_said_last_holds_whatever_the_clock_that_said_the_first(tmp_path: Path) -> None:
+    safety = Safety(tmp_path)
+    safety.say([Said("i001", "recall", True, 400.0)])  # a server whose clock was ahead
+    safety.say([Said("i001", "recall", False, 5.0)])
+    assert [one.on for one in safety.book().values()] == [False]
+    safety.say([Said("i001", "recall", on, 5.0) for on in (True, False, True, False)])
+    assert [one.on for one in safety.book().values()] == [False]
