@@ -8,7 +8,8 @@ both read it, so whatever may be learnt may also be asked for.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from math import isnan, log1p
+from typing import Literal, NamedTuple
 
 Kind = Literal["string", "float", "timestamp"]
 
@@ -40,6 +41,28 @@ NO_CONTROL = r"^[^\x00-\x1f\x7f]*(?!\n)$"  # the same, as a JSON schema says it:
 MOST_AMOUNT = 1e12  # of a price or a quantity
 MOST_POSITION = 1e6
 MOST_CODES = 255  # different values of a column whose codes are one byte; code 0 is "none"
+
+
+LEAST_WORTH, MOST_WORTH = 0.1, 3.0  # between which an event's value can move its weight: no single one outweighs a habit
+
+
+class Worth(NamedTuple):
+    """How much a positive event counts: `weight`, and where its value says how much was liked, more or less by the value's logarithm."""
+
+    weight: float = 1.0
+    usual: float | None = None  # the value of which an event counts `weight`; None: the value does not matter
+    at_least: float | None = None  # an event with less, or without a value, is no positive
+
+    def of(self, value: float) -> float:
+        """What one event counts; 0 for one that is no positive. `value`: NaN where it is not known, which counts as the usual one.
+
+        `feature_repo.expressions.worth` is the same for tables.
+        """
+        if self.at_least is not None and not value >= self.at_least:
+            return 0.0
+        if self.usual is None or isnan(value):
+            return self.weight
+        return self.weight * min(max(log1p(value) / log1p(self.usual), LEAST_WORTH), MOST_WORTH)
 
 
 @dataclass(frozen=True)

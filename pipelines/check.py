@@ -18,8 +18,8 @@ from components.data.ingest import ingest
 from components.data.validate import validate
 from components.features.moments import BadMoment, cut_name, moment
 from components.features.usable import count, no_positives, too_little
-from feature_repo.schema import EVENT_TYPES, TABLES
-from serving.event_meanings import Meaning, Never, Positive, Shown, Signal
+from feature_repo.schema import TABLES
+from serving.event_meanings import Again, Ignored, Negative, Never, Positive, Shown, Signal
 from serving.retrieval.source import Given, Needs
 from serving.retrieval.sources import UnknownSource, source_class
 from serving.system import System, UnknownName, load_system
@@ -95,33 +95,25 @@ def _about_the_cut(name: str, system: System, tables: Path, until: str) -> Itera
 
 def _about_events(system: System, facts: Facts) -> Iterator[Finding]:
     for name, number in facts.types.items():
-        meaning = _meaning(system, name)
-        unsent = "" if name in EVENT_TYPES else "; a running server does not take this type: it comes with the tables"
+        meaning = system.learning.meanings.get(name)
         if isinstance(meaning, Positive):
             needs = f" where {meaning.value or 'the value'} is at least {meaning.at_least:g}" if meaning.at_least is not None else ""
-            yield Finding("used", f"{number:,} {name}: learnt from{needs}{unsent}")
-        elif isinstance(meaning, Signal) and unsent:
-            yield Finding("unused", f"{number:,} {name}: a hint, not learnt from{unsent}")
+            yield Finding("used", f"{number:,} {name}: learnt from{needs}")
         elif isinstance(meaning, Signal):
             yield Finding(
                 "used", f"{number:,} {name}: not learnt from; sent to a server, they move the user's next lists ({meaning.weight:g})"
             )
         elif isinstance(meaning, Shown):
             yield Finding("unused", f"{number:,} {name}: shown in lists; counted, not learnt from")
-        elif meaning is not None:
-            kind = "asked never to be shown again" if isinstance(meaning, Never) else "no sign of liking"
-            yield Finding("unused", f"{number:,} {name}: {kind}; counted, not learnt from")
+        elif isinstance(meaning, (Never, Negative, Again)):
+            does = {Never: "gone from the user's lists", Negative: "lower in them, its like too"}.get(
+                type(meaning), "as if nothing was said"
+            )
+            yield Finding("used", f"{number:,} {name}: not learnt from; sent to a server, the item is {does}")
+        elif isinstance(meaning, Ignored):
+            yield Finding("unused", f"{number:,} {name}: no sign of liking; counted, not learnt from")
         else:
             yield Finding("unused", f"{number:,} {name}: not used; name it in the system's `events` to give it a meaning")
-
-
-def _meaning(system: System, name: str) -> Meaning | None:
-    if system.events:
-        return system.events.get(name)
-    if name in system.learning.positives:
-        return Positive()
-    weight = system.learning.session_weights.get(name)
-    return Signal(weight) if weight else None
 
 
 def _about_rules(system: System, facts: Facts) -> Iterator[Finding]:

@@ -1,27 +1,38 @@
 """What an event means to a system: liking an item, a hint of it, that it was shown, that it is not wanted, or nothing.
 
 events={"purchase": Positive(), "add_to_cart": Signal(0.5), "view_item": Signal(0.2), "rating": Positive(value="stars", at_least=4),
-        "impression": Shown(), "hide": Never(), "dislike": Negative(), "remove_from_cart": Ignored()}
+        "watch": Positive(value="seconds", usual=300), "impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative(),
+        "remove_from_cart": Ignored()}
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from feature_repo.schema import EVENT_TYPES, Worth
 
 
 @dataclass(frozen=True)
 class Positive:
     """Liking the item: learnt from, judged by, and part of the user's history."""
 
-    weight: float = 1.0
-    value: str = ""  # what the events' `value` counts, as people call it: stars, seconds, pieces
+    weight: float = 1.0  # in the history and in learning, beside the other positives
+    value: str = ""  # what the events' `value` counts, as people call it: stars, seconds, pieces; named, it weighs the event
     at_least: float | None = None  # of the value; an event with less, or without a value, is no positive
+    usual: float | None = None  # the value of which an event weighs `weight`; not said: `at_least`, or 1 without one
     kind: str = field(default="positive", init=False)
 
     def __post_init__(self) -> None:
-        if self.weight != 1.0:
+        _check_weight("a positive", self.weight)
+        if self.usual is not None and not (self.value and self.usual > 0):
             raise ValueError(
-                f"a positive weighs {self.weight:g}, expected 1: positives count alike; make the weaker one a Signal({self.weight:g})"
+                f"a positive whose usual value is {self.usual:g} needs value= and usual= above 0: say what it counts, as value='seconds'"
             )
+
+    @property
+    def worth(self) -> Worth:
+        """How much one such event counts, as `feature_repo` computes it."""
+        return Worth(self.weight, (self.usual or self.at_least or 1.0) if self.value else None, self.at_least)
 
 
 @dataclass(frozen=True)
@@ -32,29 +43,35 @@ class Signal:
     kind: str = field(default="signal", init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight <= 10:
-            raise ValueError(f"a signal weighs {self.weight:g}, expected more than 0 and at most 10; what means nothing is Ignored()")
+        _check_weight("a signal", self.weight)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The item was seen in a list: counted, not yet learnt from."""
+    """The item was seen in a list, at the position of its context."""
 
     kind: str = field(default="shown", init=False)
 
 
 @dataclass(frozen=True)
 class Never:
-    """The user wants the item gone: no positive and no hint."""
+    """The user wants the item gone: no list of theirs holds it, until they take that back (`Again`)."""
 
     kind: str = field(default="never", init=False)
 
 
 @dataclass(frozen=True)
 class Negative:
-    """The user likes the item less: no positive and no hint."""
+    """The user likes the item less: it and its like stand lower in their lists, until they have it again or take it back."""
 
     kind: str = field(default="negative", init=False)
+
+
+@dataclass(frozen=True)
+class Again:
+    """Takes back what was said of the item before: it is neither gone nor lowered."""
+
+    kind: str = field(default="again", init=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,18 @@ class Ignored:
     kind: str = field(default="ignored", init=False)
 
 
-Meaning = Positive | Signal | Shown | Never | Negative | Ignored
+Meaning = Positive | Signal | Shown | Never | Negative | Again | Ignored
+UNLESS_SAID: Mapping[str, Meaning] = {"impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative()}
+
+
+def _check_weight(what: str, weight: float) -> None:
+    if not 0 < weight <= 10:
+        raise ValueError(f"{what} weighs {weight:g}, expected more than 0 and at most 10; what means nothing is Ignored()")
+
+
+def with_usual(events: Mapping[str, Meaning]) -> dict[str, Meaning]:
+    """The table with what a hide, a dislike and an impression mean wherever it does not say otherwise."""
+    return {**events, **{name: meaning for name, meaning in UNLESS_SAID.items() if name not in events}}
 
 
 def positives_of(events: Mapping[str, Meaning]) -> tuple[str, ...]:
@@ -77,6 +105,30 @@ def signals_of(events: Mapping[str, Meaning]) -> dict[str, float]:
     return {name: meaning.weight for name, meaning in events.items() if isinstance(meaning, Signal)}
 
 
+def worths_of(events: Mapping[str, Meaning]) -> dict[str, Worth]:
+    """How much an event of each positive type counts."""
+    return {name: meaning.worth for name, meaning in events.items() if isinstance(meaning, Positive)}
+
+
 def least_values(events: Mapping[str, Meaning]) -> dict[str, float]:
     """The positives that need a value, and the least of it."""
     return {name: meaning.at_least for name, meaning in events.items() if isinstance(meaning, Positive) and meaning.at_least is not None}
+
+
+def types_of(events: Mapping[str, Meaning]) -> tuple[str, ...]:
+    """The types an event may be of: the schema's, and those the table names itself."""
+    return (*EVENT_TYPES, *(name for name in events if name not in EVENT_TYPES))
+
+
+def type_code(name: str) -> int:
+    """A 32-bit name of an event type: what states keep in place of it, the same under every system and release."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "little")
+
+
+def check_codes(names: tuple[str, ...]) -> None:
+    """Raise `ValueError` where two types have the same code: one of the two has to be called otherwise."""
+    known: dict[int, str] = {}
+    for name in names:
+        other = known.setdefault(type_code(name), name)
+        if other != name:
+            raise ValueError(f"event types {other!r} and {name!r} cannot be told apart in users' states: give one of them another name")

@@ -1,6 +1,7 @@
 """What is said on the wire: requests and responses as typed structs; unknown fields, wrong types and ranges are refused by name."""
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -21,9 +22,6 @@ Name = Annotated[str, Meta(max_length=MAX_ID, pattern=NO_CONTROL)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]  # of several lines, if need be
 Moment = Annotated[datetime, Meta(tz=True)]
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
-EventType = Literal[
-    "impression", "product_view", "video_view", "click", "add_to_cart", "purchase", "watch", "like", "dislike", "hide", "unhide"
-]
 
 
 class RequestContext(Struct, forbid_unknown_fields=True, frozen=True):
@@ -76,10 +74,10 @@ class EventContext(Struct, forbid_unknown_fields=True, frozen=True, omit_default
 
 
 class Event(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """Something a user did. Sending the same event_id again changes nothing."""
+    """Something a user did. Sending the same event_id again changes nothing. Its type is one the system knows (`events`)."""
 
     event_id: Id
-    event_type: EventType
+    event_type: Id
     user_id: Id
     item_id: Id
     timestamp: Moment
@@ -113,6 +111,8 @@ class EventsResponse(Struct, frozen=True):
     refused: list[Refusal]
     without_effect: int = 0  # of before the tables that are served
     unknown_items: int = 0  # of an item that neither the release nor a post knows
+    unused: dict[str, int] = {}  # of a type that moves no list: impressions, and what the system gives no meaning
+    not_kept: int = 0  # of users whose consent is minimal: taken, and forgotten at once
 
 
 class NewItem(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -251,18 +251,29 @@ item_batch = msgspec.json.Decoder(ItemBatch)
 safety_batch = msgspec.json.Decoder(SafetyBatch)
 
 
-def events(body: bytes) -> tuple[dict[int, Event], list[Refusal]]:
-    """The events of a body by their place in it, and the entries refused; a body that is one bad event raises `WireProblem`."""
+def events(body: bytes, types: Collection[str]) -> tuple[dict[int, Event], list[Refusal]]:
+    """The events of a body by their place in it, and the entries refused; a body that is one bad event raises `WireProblem`.
+
+    `types`: those the system knows (`System.event_types`).
+    """
     if decode(_peek, body).events is UNSET:
-        return {0: decode(_event, body)}, []
+        return {0: _known(decode(_event, body), types)}, []
     taken: dict[int, Event] = {}
     refused: list[Refusal] = []
     for index, raw in enumerate(decode(_batch, body).events):
         try:
-            taken[index] = decode(_event, raw)
+            taken[index] = _known(decode(_event, raw), types)
         except WireProblem as problem:
             refused.append(Refusal(index, problem.code, problem.message, problem.field))
     return taken, refused
+
+
+def _known(event: Event, types: Collection[str]) -> Event:
+    """The event, if its type is one of those."""
+    if event.event_type not in types:
+        message = f"event_type: {event.event_type!r} is none of {', '.join(types)}: correct it, or name it in the system's `events`"
+        raise WireProblem(422, "bad_value", message, "event_type")
+    return event
 
 
 def error(problem: WireProblem) -> bytes:

@@ -17,7 +17,7 @@ from feature_repo.names import TAUS_DAYS
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.native import kernel
-from serving.state.user_state import SESSION_TYPES, UserState
+from serving.state.user_state import UserState
 from serving.system import Learning
 
 T = TypeVar("T")
@@ -82,11 +82,11 @@ class Query:
         """Item rows and weights of recent events that are not positives: (E,), (E,). Decayed by `learning.session_tau_days`."""
         if not len(self.state.session_keys):
             return _NOTHING
-        state, at, tau, worth = self.state, self.request.at_day, self.learning.session_tau_days, self.learning.session_weights
+        state, at, tau, worth = self.state, self.request.at_day, self.learning.session_tau_days, self.learning.weight_of_code
         events = zip(  # a few: one by one they cost less than a dozen calls of numpy
             self.catalogue.rows_of_keys(state.session_keys).tolist(), state.session_types.tolist(), state.session_days.tolist(), strict=True
         )
-        weighed = [(row, worth.get(SESSION_TYPES[kind], 0.0) * exp(-max(at - day, 0.0) / tau)) for row, kind, day in events if row >= 0]
+        weighed = [(row, worth.get(kind, 0.0) * exp(-max(at - day, 0.0) / tau)) for row, kind, day in events if row >= 0]
         kept = [(row, weight) for row, weight in weighed if weight > _LEAST_WEIGHT]
         return np.array([row for row, _ in kept], np.int32), np.array([weight for _, weight in kept], np.float32)
 
@@ -116,7 +116,15 @@ class Query:
     @cached_property
     def hidden(self) -> Rows:
         """(N,) rows the user hid: no list holds them, on any rung."""
-        keys = self.state.hidden
+        return self._known(self.state.hidden)
+
+    @cached_property
+    def disliked(self) -> Rows:
+        """(N,) rows the user likes less: they and their like stand lower, on every rung."""
+        return self._known(self.state.disliked)
+
+    def _known(self, keys: NDArray[np.uint64]) -> Rows:
+        """Rows of the keys that the catalogue has."""
         if not len(keys):
             return _NOTHING[0]
         rows = self.catalogue.rows_of_keys(keys)

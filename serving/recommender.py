@@ -18,6 +18,7 @@ from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.catalogue import Catalogue
 from serving.query import Answer, Answered, Candidates, Query, Request
 from serving.ranking.attribution import moved
+from serving.ranking.dislikes import lowered
 from serving.ranking.features import request_features
 from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
@@ -97,16 +98,21 @@ class Recommender:
 
     def arrange(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""
-        request = query.request
-        arranged = self.rules.arrange(ranked, request, query.hidden)
-        if len(arranged.rows) >= request.k:
+        arranged = self._arranged(query, ranked)
+        if len(arranged.rows) >= query.request.k:
             return arranged
         for rows in self._more(query):
             ranked = _extended(ranked, rows, query)
-            arranged = self.rules.arrange(ranked, request, query.hidden)
-            if len(arranged.rows) >= request.k:
+            arranged = self._arranged(query, ranked)
+            if len(arranged.rows) >= query.request.k:
                 break
         return arranged
+
+    def _arranged(self, query: Query, ranked: Ranked) -> Arranged:
+        """Under the rules, what the user likes less lowered before."""
+        ranked, moves = lowered(query, ranked)
+        arranged = self.rules.arrange(ranked, query.request, query.hidden)
+        return arranged._replace(moves=(*moves, *arranged.moves)) if moves else arranged
 
     def barred_only(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k that no bar holds back, filled up from the catalogue: what is left where the other rules or the lists fail."""

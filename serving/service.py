@@ -173,6 +173,8 @@ class Service:
                 refused.append(Refusal(index, "bad_value", message, "timestamp"))
             else:
                 taken[index] = event
+        kept = {index: event for index, event in taken.items() if self.states.consent(event.user_id) != "minimal"}
+        taken, not_kept = kept, len(taken) - len(kept)
         try:
             outcomes = await self.inbox.take(list(taken.values())) if taken else []
         except LogUnavailable as error:
@@ -185,7 +187,8 @@ class Service:
         new = [taken[index] for index, outcome in told.items() if outcome == "new"]
         self._took(new, self.inbox)
         early = sum(event_day(event) < self.states.cut_day for event in new)
-        return EventsResponse(len(new), outcomes.count("duplicate"), refused, early, self.engine.unknown([one.item_id for one in new]))
+        unknown, unused = self.engine.unknown([one.item_id for one in new]), self.states.unused(one.event_type for one in new)
+        return EventsResponse(len(new) + not_kept, outcomes.count("duplicate"), refused, early, unknown, unused, not_kept)
 
     def _took(self, events: list[Event], inbox: Inbox) -> None:
         """Events are in the log: what was made without them is forgotten."""

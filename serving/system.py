@@ -7,11 +7,11 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from feature_repo.schema import EVENT_TYPES
-from serving.event_meanings import Meaning, positives_of, signals_of
+from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]
@@ -73,6 +73,28 @@ class Learning:
         default_factory=lambda: {"click": 0.6, "product_view": 0.3, "add_to_cart": 1.0, "like": 1.0}
     )
     session_tau_days: float = 0.5  # decay of those weights
+    events: Mapping[str, Meaning] = field(default_factory=dict)  # the system's own table, from which the two above then derive
+
+    def __post_init__(self) -> None:
+        if self.events:
+            object.__setattr__(self, "positives", positives_of(self.events))
+            object.__setattr__(self, "session_weights", signals_of(self.events))
+
+    @cached_property
+    def meanings(self) -> Mapping[str, Meaning]:
+        """What every type means: the one table that states, labels, sources, session, rules and the server read."""
+        made = {name: Signal(weight) for name, weight in self.session_weights.items()} | {name: Positive() for name in self.positives}
+        return with_usual(self.events or made)
+
+    @cached_property
+    def type_of_code(self) -> Mapping[int, str]:
+        """The event type behind each code that a state may hold."""
+        return {type_code(name): name for name in types_of(self.meanings)}
+
+    @cached_property
+    def weight_of_code(self) -> Mapping[int, float]:
+        """What a session event of each code weighs."""
+        return {type_code(name): weight for name, weight in self.session_weights.items()}
 
 
 @dataclass(frozen=True)
@@ -104,14 +126,14 @@ class System:
     @property
     def event_types(self) -> tuple[str, ...]:
         """The types an event may be of: the schema's, and those this system names itself."""
-        return (*EVENT_TYPES, *(name for name in self.events if name not in EVENT_TYPES))
+        return types_of(self.events)
 
     def __post_init__(self) -> None:
         if self.events:
             if not positives_of(self.events):
                 raise ValueError(f"system {self.name}: none of its events is Positive(), so it has nothing to learn: name one in `events`")
-            learnt = replace(self.learning, positives=positives_of(self.events), session_weights=signals_of(self.events))
-            object.__setattr__(self, "learning", learnt)  # one table read by all: states, labels, session
+            check_codes(self.event_types)
+            object.__setattr__(self, "learning", replace(self.learning, events=self.events))
         total = sum(source.share for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")

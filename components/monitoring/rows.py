@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from components.data.duck import connect
 from components.evaluation.batch import open_recommender
-from feature_repo.names import TAUS_DAYS, request_names
+from feature_repo.names import request_names
 from feature_repo.schema import SECONDS_A_DAY
-from serving.bundle.catalogue import item_key
 from serving.query import Request
 from serving.ranking.features import request_features
 from serving.recommender import Recommender
-from serving.state.user_state import SESSION_LENGTH, SESSION_TYPES, StateTable, UserState
+from serving.state.fold import Fold
+from serving.state.store import StateEvent
+from serving.state.user_state import StateTable, UserState
 from serving.system import System
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class KnownBefore:
     items: list[str]
     kinds: list[str]
     days: NDArray[np.float64]
+    values: list[float]  # NaN: not said
 
 
 class Visits:
@@ -83,14 +85,15 @@ class Visits:
 
         asked = pa.table({"user_id": [user for user, _ in visits], "visited": [at for _, at in visits]})
         self._db.register("asked", asked)
-        kinds = _texts((*self.system.learning.positives, *SESSION_TYPES))
-        lists = ", ".join(f"list({name} ORDER BY day, event_id)" for name in ("item_id", "event_type", "day"))
+        kinds = _texts(tuple(self.system.learning.meanings))
+        lists = ", ".join(f"list({name} ORDER BY day, event_id)" for name in ("item_id", "event_type", "day", "value"))
+        told = f"SELECT * REPLACE (coalesce(value, 'nan'::DOUBLE) AS value), {_DAY} AS day FROM events WHERE event_type IN ({kinds})"
         rows = self._db.execute(
-            f"""SELECT user_id, {lists} FROM (SELECT *, {_DAY} AS day FROM events WHERE event_type IN ({kinds}))
+            f"""SELECT user_id, {lists} FROM ({told})
             JOIN asked USING (user_id) WHERE day < visited GROUP BY user_id"""
         ).fetchall()
         self._db.unregister("asked")
-        return {user: KnownBefore(items, types, np.asarray(days, np.float64)) for user, items, types, days in rows}
+        return {user: KnownBefore(items, types, np.asarray(days, np.float64), values) for user, items, types, days, values in rows}
 
 
 def frame(system: System, bundle: Path, users: Path, visits: Visits, since: datetime, until: datetime) -> "pd.DataFrame":
@@ -100,7 +103,7 @@ def frame(system: System, bundle: Path, users: Path, visits: Visits, since: date
     recommender, table = open_recommender(system, bundle), StateTable.load(users)
     drawn = visits.draw(since, until)
     pasts = visits.pasts([(user, at) for user, at, *_ in drawn])
-    nothing = KnownBefore([], [], np.empty(0))
+    nothing = KnownBefore([], [], np.empty(0), [])
     return pd.DataFrame([_row(system, recommender, table, visit, pasts.get(visit[0], nothing)) for visit in drawn])
 
 
@@ -129,31 +132,14 @@ def _row(system: System, recommender: Recommender, table: StateTable, visit: tup
 
 
 def state_before(system: System, table: StateTable, user: str, past: KnownBefore) -> UserState:
-    """The user's state from the events before a moment: what folding them one by one makes (`UserState.with_positive`), all at once."""
+    """The user's state from the events before a moment alone, folded as the server folds them."""
     index = table.index(user)
-    state = table[index] if index >= 0 else UserState(user)
-    positive = np.array([kind in system.learning.positives for kind in past.kinds], bool)
-    keys = np.array([item_key(item) for item in past.items], np.uint64)
-    known, place = np.unique(keys[positive], return_inverse=True)  # (K,), (H,)
-    days, taus = past.days[positive], np.asarray(TAUS_DAYS)
-    first, last = np.full(len(known), np.inf), np.full(len(known), -np.inf)
-    np.minimum.at(first, place, days)
-    np.maximum.at(last, place, days)
-    decayed = np.zeros((len(known), len(taus)))
-    np.add.at(decayed, place, np.exp(-(last[place] - days)[:, None] / taus))
-    recent = np.flatnonzero(~positive)[-SESSION_LENGTH:]
-    return replace(
-        state,
-        keys=known,
-        first_day=first,
-        last_day=last,
-        counts=np.bincount(place, minlength=len(known)).astype(np.float32),
-        decayed=decayed.astype(np.float32),
-        session_keys=keys[recent],
-        session_days=past.days[recent],
-        session_types=np.array([SESSION_TYPES.index(past.kinds[at]) for at in recent.tolist()], np.uint8),
-        updated_day=float(past.days[-1]) if len(past.days) else float("nan"),
-    )
+    known = table[index] if index >= 0 else UserState(user)
+    empty = UserState(user, place=known.place, region=known.region, consent=known.consent, created_day=known.created_day)
+    told = zip(past.items, past.kinds, past.days.tolist(), past.values, strict=True)
+    events = [StateEvent(str(at), user, item, kind, day, value) for at, (item, kind, day, value) in enumerate(told)]
+    folded = Fold(system.learning).of(empty, events)
+    return replace(folded, features=known.features, schema_key=known.schema_key)
 
 
 def _days(moment: datetime) -> float:

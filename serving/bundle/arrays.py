@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
@@ -33,7 +33,8 @@ class Held(NamedTuple):
 class ArrayFolder:
     """Base of dataclasses whose fields are arrays (saved as `<field>.npy`) and plain values (saved in `meta.json`).
 
-    `save` writes the same bytes for the same values; `load` maps the arrays read-only.
+    `save` writes the same bytes for the same values; `load` maps the arrays read-only. A field with a default may be missing in a folder
+    that was written before there was such a field.
     """
 
     def save(self, folder: Path) -> None:
@@ -62,10 +63,11 @@ class ArrayFolder:
                 if field.name in meta
                 else _mapped(folder / f"{field.name}.npy")
                 for field in fields(cls)
+                if field.default_factory is MISSING or (folder / f"{field.name}.npy").exists()
             }
         except (FileNotFoundError, KeyError, ValueError, AttributeError) as error:
             raise BadFolder(f"{folder} is not a complete {cls.__name__} ({error}): build it again") from error
-        _check(folder, values, held_by(cls), lengths, when_read)
+        _check(folder, values, {name: held for name, held in held_by(cls).items() if name in values}, lengths, when_read)
         return cls(**values)
 
 

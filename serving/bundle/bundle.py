@@ -53,6 +53,7 @@ def settings_of(system: System) -> dict[str, Any]:
     """The system file as plain values, as bundle.json keeps it; a rule is its kind and its settings."""
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
+    del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
     told = {sizes.get(name, name): value for name, value in values.items() if name not in _NOT_ANSWERED_BY and (name != "events" or value)}
     return json.loads(json.dumps(told, default=dict))
 

@@ -53,7 +53,8 @@ def event_day(event: Event) -> float:
 
 def state_event(event: Event) -> StateEvent:
     """What of a wire event changes its user's state."""
-    return StateEvent(event.event_id, event.user_id, event.item_id, event.event_type, event_day(event))
+    value = float("nan") if event.value is None else event.value
+    return StateEvent(event.event_id, event.user_id, event.item_id, event.event_type, event_day(event), value)
 
 
 def packed(position: Position, whole: bool) -> bytes:

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document of the public routes, made from the message structs, with an example each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ def document(system: System, model_name: str) -> dict[str, Any]:
             **{path: {"get": _probe(path)} for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")},
         },
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas(system.event_types),
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -127,8 +128,8 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _schemas() -> dict[str, Any]:
-    """JSON schemas of all messages, by name: the components of the OpenAPI document."""
+def _schemas(event_types: Sequence[str]) -> dict[str, Any]:
+    """JSON schemas of all messages, by name: the components of the OpenAPI document. `event_types`: those the system knows."""
     kinds: list[Any] = [
         messages.RecommendationRequest,
         messages.RecommendationResponse,
@@ -148,6 +149,7 @@ def _schemas() -> dict[str, Any]:
         messages.InferenceError,
     ]
     _, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    components["Event"]["properties"]["event_type"] = {"enum": list(event_types)}
     components["EventBatch"] = {
         "title": "EventBatch",
         "type": "object",

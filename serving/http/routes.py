@@ -87,7 +87,7 @@ class Api(App):
         return answer
 
     async def events(self, scope: Scope, body: bytes) -> Reply:
-        taken, refused = messages.events(body)
+        taken, refused = messages.events(body, self.service.engine.system.event_types)
         await self.guard.charge(scope, batch_cost(len(taken) + len(refused)))
         with self.traces.span("events", scope["headers"]):
             response = await self.service.accept(taken, refused)

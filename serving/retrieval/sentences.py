@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.query import Query
-from serving.state.user_state import SESSION_TYPES
 
 _LOOKED = {"add_to_cart": "put it in your cart", "like": "liked it"}  # what is said of a session's event; else "looked at it"
 
@@ -72,7 +71,7 @@ def _event(query: Query, row: int) -> str:
     """The last thing the session did with an item, in words."""
     state, events = query.state, _events(query, row)
     last = events[np.argmax(state.session_days[events])]
-    return _LOOKED.get(SESSION_TYPES[int(state.session_types[last])], "looked at it")
+    return _LOOKED.get(query.learning.type_of_code.get(int(state.session_types[last]), ""), "looked at it")
 
 
 def _age(query: Query, row: int) -> float:
@@ -82,6 +81,5 @@ def _age(query: Query, row: int) -> float:
 
 def _events(query: Query, row: int) -> NDArray[np.intp]:
     """Positions of the session's events on an item that speak for it."""
-    state, worth = query.state, query.learning.session_weights
-    counted = np.array([worth.get(name, 0.0) > 0 for name in SESSION_TYPES])
-    return np.flatnonzero((state.session_keys == query.catalogue.keys[row]) & counted[state.session_types])
+    state, counted = query.state, list(query.learning.weight_of_code)
+    return np.flatnonzero((state.session_keys == query.catalogue.keys[row]) & np.isin(state.session_types, counted))

@@ -12,11 +12,12 @@ from serving.state.store import WHOLE, Change, Found, StoreUnavailable
 
 _TRIES = 20  # of a change that another worker got in between
 _WRITE_SECONDS = 1.0  # changes run beside the requests and may take longer than a read
-_PREFIX = "shortlist"
+_PREFIX = "shortlist:3"  # of what is kept: under another version everything is folded anew from the log
 
 
 class RedisStore:
-    """`redis://HOST:PORT/DB` or `unix://PATH`; keys `shortlist:state:<user>`, `shortlist:recent:<user>` and `shortlist:position:<log>`.
+    """`redis://HOST:PORT/DB` or `unix://PATH`; keys `shortlist:3:state:<user>`, `shortlist:3:recent:<user>` and
+    `shortlist:3:position:<log>`.
 
     `log`: the name of the log that is folded here; empty: none is, and the store counts as whole. One thread's own connection.
     """

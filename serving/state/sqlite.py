@@ -64,9 +64,10 @@ class SqliteStore:
         if found is None:
             found = open_wal(self._path, self._timeout, any_thread=True)  # folded again from the event log; survives SIGKILL as it is
             try:
+                # Version 3 of what is kept: a database of an earlier one is folded anew from the log, beside what it held.
                 # With rowids: a tree whose inner pages hold whole states is deep, and a read costs 2.5 times as much.
-                found.execute("CREATE TABLE IF NOT EXISTS states (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB)")
-                found.execute("CREATE TABLE IF NOT EXISTS positions (log TEXT PRIMARY KEY, position BLOB NOT NULL)")
+                found.execute("CREATE TABLE IF NOT EXISTS states_3 (user_id TEXT PRIMARY KEY, state BLOB, recent BLOB)")
+                found.execute("CREATE TABLE IF NOT EXISTS positions_3 (log TEXT PRIMARY KEY, position BLOB NOT NULL)")
             except sqlite3.Error:
                 found.close()
                 raise
@@ -91,7 +92,7 @@ class SqliteStore:
             found.close()
 
     def get(self, user_id: str) -> Found:
-        query = "SELECT (SELECT state FROM states WHERE user_id = ?), (SELECT substr(position, 1, 1) FROM positions WHERE log = ?)"
+        query = "SELECT (SELECT state FROM states_3 WHERE user_id = ?), (SELECT substr(position, 1, 1) FROM positions_3 WHERE log = ?)"
         try:
             value, position = self._db.execute(query, (user_id, self._log)).fetchone()
         except (sqlite3.Error, OSError) as error:
@@ -110,7 +111,7 @@ class SqliteStore:
         def move(db: sqlite3.Connection) -> bool:
             if _position(db, self._log) != expected:
                 return False
-            db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (self._log, reached))
+            db.execute("INSERT OR REPLACE INTO positions_3 VALUES (?, ?)", (self._log, reached))
             return True
 
         return self._changed(user_ids, fold, move)
@@ -126,9 +127,9 @@ class SqliteStore:
             try:
                 going = first(db)
                 for user_id in user_ids if going else ():
-                    row = db.execute("SELECT state, recent FROM states WHERE user_id = ?", (user_id,)).fetchone()
+                    row = db.execute("SELECT state, recent FROM states_3 WHERE user_id = ?", (user_id,)).fetchone()
                     pair = fold(user_id, *(row or (None, None)))
-                    db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (user_id, *pair))
+                    db.execute("INSERT OR REPLACE INTO states_3 VALUES (?, ?, ?)", (user_id, *pair))
                 db.execute("COMMIT")
                 return going
             except BaseException:
@@ -145,5 +146,5 @@ class SqliteStore:
 
 
 def _position(db: sqlite3.Connection, log: str) -> bytes | None:
-    row = db.execute("SELECT position FROM positions WHERE log = ?", (log,)).fetchone()
+    row = db.execute("SELECT position FROM positions_3 WHERE log = ?", (log,)).fetchone()
     return row[0] if row else None

@@ -1,27 +1,27 @@
 """Where users' states live: one packed value a user, read once a request, changed by events that may arrive twice or late.
 
-A stored value is the state at a cut with the events since folded in, and beside it those events themselves (33 bytes each, the latest
+A stored value is the state at a cut with the events since folded in, and beside it those events themselves (40 bytes each, the latest
 4,096). So an event that comes again is known by its id, and when a bundle with a later cut is served, the value is folded anew from that
 cut's table. How far the log is folded stands in the store too and moves with the values, all or nothing (`commit`).
+
+What an event does to a state is what it means to the system (`serving/event_meanings.py`); one that means nothing to it stays in the log.
 
 `sqlite:PATH` is shared by the workers of one machine, `redis://…` (serving/state/redis.py) by those of many.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.bundle.catalogue import item_key
+from serving.state.fold import RECENT, Fold, fresh
 from serving.state.sqlite import SqliteStore
 from serving.state.store import Change, StateEvent, StateStore
-from serving.state.user_state import SESSION_TYPES, BadState, StateTable, UserState
+from serving.state.user_state import BadState, StateTable, UserState
 from serving.system import Learning
 
 KEEP_DAYS = 28.0  # events this much older than the cut are let go: a roll-back goes no further
-RECENT = np.dtype([("id", "S16"), ("key", "<u8"), ("day", "<f8"), ("kind", "u1")])  # one event since the cut
 RECENT_LENGTH = 4096  # of them kept, the last to come: more than a person makes between two releases
 _CUT = np.dtype("<f8")
 
@@ -45,17 +45,26 @@ class States:
         self.store, self._table, self._learning = store, table, learning
         self.cut_day = table.cut_day if table is not None else 0.0
         self._cut = np.asarray(self.cut_day, _CUT).tobytes()
-        self._positive = np.array([kind in learning.positives for kind in SESSION_TYPES])  # (kinds,)
+        self._events = Fold(learning)
 
     def known(self, user_id: str) -> UserState:
         """The state at the cut, without a read: what is left when the store is down."""
         index = self._table.index(user_id) if self._table is not None else -1
         return self._table[index] if self._table is not None and index >= 0 else UserState(user_id)
 
+    def consent(self, user_id: str) -> str:
+        """What the user allows to be kept, as of the cut; everything, of one who is not in its table."""
+        index = self._table.index(user_id) if self._table is not None else -1
+        return bytes(self._table.consent[index]).decode() if self._table is not None and index >= 0 else "full"
+
     def some(self, count: int) -> list[UserState]:
         """A few states of the table, spread over it."""
         table = self._table
         return [table[index] for index in range(0, len(table), max(len(table) // count, 1))][:count] if table is not None else []
+
+    def unused(self, types: Iterable[str]) -> dict[str, int]:
+        """How many events of each type that changes no state."""
+        return dict(Counter(name for name in types if name not in self._events.told))
 
     @property
     def floor_day(self) -> float:
@@ -105,45 +114,27 @@ class States:
 
     def with_events(self, state: UserState, events: Iterable[StateEvent]) -> UserState:
         """A state with events that no store has yet."""
-        rows = _fresh(np.empty(0, RECENT), [event for event in events if event.kind in SESSION_TYPES])
-        return state if state.consent == "minimal" else self._folded(state, rows)
+        rows = fresh(np.empty(0, RECENT), [event for event in events if event.kind in self._events.told])
+        return state if state.consent != "full" else self._events.folded(state, rows, self.cut_day)
 
     def _by_user(self, events: Iterable[StateEvent]) -> dict[str, list[StateEvent]]:
-        """Those that can change a state: of a kind it holds, and not of before every table."""
+        """Those that can change a state: of a type that means something to it, and not of before every table."""
         by_user: dict[str, list[StateEvent]] = {}
         for event in events:
-            if event.kind in SESSION_TYPES and event.day >= self.floor_day:
+            if event.kind in self._events.told and event.day >= self.floor_day:
                 by_user.setdefault(event.user_id, []).append(event)
         return by_user
 
     def _fold(self, by_user: dict[str, list[StateEvent]]) -> Change:
         def fold(user_id: str, value: bytes | None, recent: bytes | None) -> tuple[bytes, bytes]:
             had = np.frombuffer((recent or b"")[: len(recent or b"") // RECENT.itemsize * RECENT.itemsize], RECENT)
-            fresh = news = _fresh(had, by_user.get(user_id, []))
+            new = news = fresh(had, by_user.get(user_id, []))
             state = self._unpacked(value)
             if state is None:  # another bundle's cut, or damaged: start from this one's table
                 state, had = self.known(user_id), had[had["day"] >= self.cut_day - KEEP_DAYS]
-                news = np.concatenate([had, fresh])
-            if state.consent == "minimal":  # nothing personal may be kept of these users
+                news = np.concatenate([had, new])
+            if state.consent != "full":  # nothing personal may be kept of these users
                 return self._cut + state.pack(), b""
-            return self._cut + self._folded(state, news).pack(), np.concatenate([had, fresh])[-RECENT_LENGTH:].tobytes()
+            return self._cut + self._events.folded(state, news, self.cut_day).pack(), np.concatenate([had, new])[-RECENT_LENGTH:].tobytes()
 
         return fold
-
-    def _folded(self, state: UserState, news: NDArray[np.void]) -> UserState:
-        """The state after those events that are not of before the cut."""
-        news = news[news["day"] >= self.cut_day]
-        positive = self._positive[news["kind"]]
-        state = state.with_positives(news["key"][positive], news["day"][positive])
-        others = news[~positive]
-        return state.with_session_events(others["key"], others["kind"], others["day"])
-
-
-def _fresh(had: NDArray[np.void], events: list[StateEvent]) -> NDArray[np.void]:
-    """The events not yet among `had`, as RECENT rows, each id once."""
-    rows: dict[bytes, tuple[bytes, int, float, int]] = {}
-    for event in events:
-        name = blake2b(event.event_id.encode(), digest_size=8).hexdigest().encode()
-        rows.setdefault(name, (name, item_key(event.item_id), event.day, SESSION_TYPES.index(event.kind)))
-    known = set(had["id"].tolist())
-    return np.array([row for name, row in rows.items() if name not in known], RECENT)

@@ -18,6 +18,7 @@ class StateEvent:
     item_id: str
     kind: str
     day: float  # days since 1970
+    value: float = float("nan")  # quantity, seconds, stars; NaN: not said
 
 
 Change = Callable[[str, bytes | None, bytes | None], tuple[bytes, bytes]]

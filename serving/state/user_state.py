@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from feature_repo.names import TAUS_DAYS
 from serving.bundle.arrays import ArrayFolder
 from serving.bundle.catalogue import item_key
+from serving.event_meanings import type_code
 
-SESSION_LENGTH = 64  # latest non-positive events kept
+SESSION_LENGTH = 64  # latest hints kept
 HISTORY_LENGTH = 4096  # distinct items kept, those with the greatest decayed counts; what a person never has and a script may
 MOST = np.float32(1000)  # a count, plain or decayed, never exceeds this
-HIDDEN_LENGTH = 1024  # items a user hid, or showed again, that are kept: the latest
-SESSION_TYPES = ("click", "product_view", "video_view", "add_to_cart", "like", "dislike", "hide", "watch", "purchase", "unhide")
-_HIDE, _UNHIDE = SESSION_TYPES.index("hide"), SESSION_TYPES.index("unhide")
+SAID_LENGTH = 1024  # items of which a user said what they want, that are kept: the latest
+AGAIN, NEVER, LESS = 0, 1, 2  # what was said: taken back, never to be shown, liked less
 _HEADER = struct.Struct("<4sHHIIIIddQ")  # magic, version, T, H, E, Fu, N, created_day, updated_day, schema key
-_MAGIC, _VERSION = b"SLUS", 2
-_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "u8", "f8", "f4", "f4", "f4", "u1", "u1")))  # of the arrays, as packed
+_MAGIC, _VERSION = b"SLUS", 3
+_DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "u8", "f8", "f4", "f4", "f4", "u4", "u1")))  # of the arrays, as packed
 
 
 class BadState(ValueError):
@@ -45,13 +45,13 @@ class UserState:
     first_day: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (H,) days since 1970
     last_day: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (H,)
     counts: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (H,) positive events
-    decayed: NDArray[np.float32] = field(default_factory=lambda: _empty("f4", 0, len(TAUS_DAYS)))  # (H, T) at last_day
+    decayed: NDArray[np.float32] = field(default_factory=lambda: _empty("f4", 0, len(TAUS_DAYS)))  # (H, T) their weights, at last_day
     session_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (E,)
     session_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (E,)
-    session_types: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (E,) index into SESSION_TYPES
-    hidden_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (N,) items hidden or shown again, by key
-    hidden_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (N,) when, the last time
-    hidden_on: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (N,) 1: hidden, 0: shown again
+    session_types: NDArray[np.uint32] = field(default_factory=lambda: _empty("u4"))  # (E,) serving.event_meanings.type_code
+    said_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (N,) items of which something was said, by key
+    said_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (N,) when, the last time
+    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (N,) AGAIN, NEVER or LESS
     features: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (Fu,) user_stats; empty: not known
     schema_key: int = 0  # of the feature names `features` were made with; 0 when empty
     place: str = ""  # usual store
@@ -72,10 +72,21 @@ class UserState:
     @property
     def hidden(self) -> NDArray[np.uint64]:
         """Keys of the items this user never wants to see again."""
-        return self.hidden_keys[self.hidden_on != 0] if len(self.hidden_on) else self.hidden_keys
+        return self.said_keys[self.said == NEVER] if len(self.said) else self.said_keys
 
-    def with_positive(self, key: int, day: float) -> "UserState":
-        """The state after one positive event (a purchase). O(H); order of events does not matter."""
+    @property
+    def disliked(self) -> NDArray[np.uint64]:
+        """Keys of the items this user likes less, those they have had again since left out."""
+        if not len(self.said):
+            return self.said_keys
+        keys, days = self.said_keys[self.said == LESS], self.said_days[self.said == LESS]
+        if not len(keys) or not len(self.keys):
+            return keys
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return keys[(self.keys[at] != keys) | (self.last_day[at] <= days)]
+
+    def with_positive(self, key: int, day: float, weight: float = 1.0) -> "UserState":
+        """The state after one positive event (a purchase) of that weight. O(H); order of events does not matter."""
         at = int(np.searchsorted(self.keys, np.uint64(key)))
         taus = np.asarray(TAUS_DAYS)
         updated = day if np.isnan(self.updated_day) else max(self.updated_day, day)
@@ -83,10 +94,10 @@ class UserState:
             last, first = self.last_day.copy(), self.first_day.copy()
             counts, decayed = self.counts.copy(), self.decayed.copy()
             if day >= last[at]:
-                decayed[at] = decayed[at] * np.exp(-(day - last[at]) / taus) + 1
+                decayed[at] = decayed[at] * np.exp(-(day - last[at]) / taus) + weight
                 last[at] = day
             else:
-                decayed[at] += np.exp(-(last[at] - day) / taus)
+                decayed[at] += weight * np.exp(-(last[at] - day) / taus)
                 first[at] = min(first[at], day)
             counts[at] += 1
             return replace(self, last_day=last, first_day=first, counts=counts, decayed=decayed, updated_day=updated)
@@ -96,7 +107,7 @@ class UserState:
             first_day=np.insert(self.first_day, at, day),
             last_day=np.insert(self.last_day, at, day),
             counts=np.insert(self.counts, at, np.float32(1)),
-            decayed=np.insert(self.decayed, at, np.ones(len(taus), np.float32), axis=0),
+            decayed=np.insert(self.decayed, at, np.full(len(taus), weight, np.float32), axis=0),
             updated_day=updated,
         )
 
@@ -109,20 +120,23 @@ class UserState:
             self,
             session_keys=np.append(self.session_keys, np.uint64(key))[by_time],
             session_days=days[by_time],
-            session_types=np.append(self.session_types, np.uint8(SESSION_TYPES.index(kind)))[by_time],
+            session_types=np.append(self.session_types, np.uint32(type_code(kind)))[by_time],
             updated_day=day if np.isnan(self.updated_day) else max(self.updated_day, day),
         )
 
-    def with_positives(self, keys: NDArray[np.uint64], days: NDArray[np.float64]) -> "UserState":
-        """The state after (n,) positive events, merged with the history by one sort; their order does not matter."""
+    def with_positives(
+        self, keys: NDArray[np.uint64], days: NDArray[np.float64], weights: NDArray[np.float32] | None = None
+    ) -> "UserState":
+        """The state after (n,) positive events, each of its weight (or 1), merged with the history by one sort; in any order."""
         if not len(keys):
             return self
-        if len(keys) == 1 and len(self.keys) < HISTORY_LENGTH and self.counts.max(initial=0) < MOST:
-            return self.with_positive(int(keys[0]), float(days[0]))
+        weights = np.ones(len(keys), np.float32) if weights is None else weights
+        if len(keys) == 1 and len(self.keys) < HISTORY_LENGTH and max(self.counts.max(initial=0), self.decayed.max(initial=0)) < MOST / 2:
+            return self.with_positive(int(keys[0]), float(days[0]), float(weights[0]))
         taus = np.asarray(TAUS_DAYS)
         distinct, at = np.unique(np.concatenate((self.keys, keys)), return_inverse=True)  # (M,), (H + n,)
         when, begun = np.concatenate((self.last_day, days)), np.concatenate((self.first_day, days))
-        worth = np.concatenate((self.decayed, np.ones((len(keys), len(taus)), np.float32)))
+        worth = np.concatenate((self.decayed, np.repeat(weights[:, None], len(taus), axis=1)))
         last, first = np.full(len(distinct), -np.inf), np.full(len(distinct), np.inf)
         np.maximum.at(last, at, when)
         np.minimum.at(first, at, begun)
@@ -136,37 +150,37 @@ class UserState:
             updated_day=_later(self.updated_day, float(days.max())),
         )  # fmt: skip
 
-    def with_session_events(self, keys: NDArray[np.uint64], kinds: NDArray[np.uint8], days: NDArray[np.float64]) -> "UserState":
-        """The state after (n,) clicks, views, hides, …; of the first only the latest SESSION_LENGTH stay."""
+    def with_session_events(self, keys: NDArray[np.uint64], types: NDArray[np.uint32], days: NDArray[np.float64]) -> "UserState":
+        """The state after (n,) clicks, views, …, of which only the latest SESSION_LENGTH stay."""
         if not len(keys):
             return self
-        hides = (kinds == _HIDE) | (kinds == _UNHIDE)
-        state = self._with_hidden(keys[hides], kinds[hides] == _HIDE, days[hides]) if hides.any() else self
-        looks = ~hides
-        all_days = np.concatenate((self.session_days, days[looks]))
+        all_days = np.concatenate((self.session_days, days))
         by_time = np.argsort(all_days, kind="stable")[-SESSION_LENGTH:]
         return replace(
-            state,
-            session_keys=np.concatenate((self.session_keys, keys[looks].astype(np.uint64)))[by_time],
+            self,
+            session_keys=np.concatenate((self.session_keys, keys.astype(np.uint64)))[by_time],
             session_days=all_days[by_time],
-            session_types=np.concatenate((self.session_types, kinds[looks]))[by_time],
+            session_types=np.concatenate((self.session_types, types.astype(np.uint32)))[by_time],
             updated_day=_later(self.updated_day, float(days.max())),
         )
 
-    def _with_hidden(self, keys: NDArray[np.uint64], on: NDArray[np.bool_], days: NDArray[np.float64]) -> "UserState":
-        """What was said last of each item holds, however it comes."""
-        said = {key: (day, state) for key, day, state in zip(
-            self.hidden_keys.tolist(), self.hidden_days.tolist(), self.hidden_on.tolist(), strict=True
+    def with_said(self, keys: NDArray[np.uint64], said: NDArray[np.uint8], days: NDArray[np.float64]) -> "UserState":
+        """The state after (n,) hides, dislikes, …: what was said last of each item holds, in whatever order it comes."""
+        if not len(keys):
+            return self
+        latest = {key: (day, what) for key, day, what in zip(
+            self.said_keys.tolist(), self.said_days.tolist(), self.said.tolist(), strict=True
         )}  # fmt: skip
-        for key, day, state in zip(keys.tolist(), days.tolist(), on.tolist(), strict=True):
-            if key not in said or (day, state) > said[key]:
-                said[key] = (day, int(state))
-        latest = sorted(sorted(said.items(), key=lambda one: one[1])[-HIDDEN_LENGTH:])
+        for key, day, what in zip(keys.tolist(), days.tolist(), said.tolist(), strict=True):
+            if key not in latest or (day, what) > latest[key]:
+                latest[key] = (day, int(what))
+        kept = sorted(sorted(latest.items(), key=lambda one: one[1])[-SAID_LENGTH:])
         return replace(
             self,
-            hidden_keys=np.array([key for key, _ in latest], np.uint64),
-            hidden_days=np.array([day for _, (day, _) in latest]),
-            hidden_on=np.array([state for _, (_, state) in latest], np.uint8),
+            said_keys=np.array([key for key, _ in kept], np.uint64),
+            said_days=np.array([day for _, (day, _) in kept]),
+            said=np.array([what for _, (_, what) in kept], np.uint8),
+            updated_day=_later(self.updated_day, float(days.max())),
         )
 
     def pack(self) -> bytes:
@@ -174,13 +188,13 @@ class UserState:
         if self._packed:
             return self._packed
         head = _HEADER.pack(
-            _MAGIC, _VERSION, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features), len(self.hidden_keys),
+            _MAGIC, _VERSION, len(TAUS_DAYS), len(self.keys), len(self.session_keys), len(self.features), len(self.said_keys),
             self.created_day, self.updated_day, self.schema_key,
         )  # fmt: skip
         texts = "\0".join((self.user_id, self.place, self.region, self.consent)).encode()
         arrays = (
-            self.keys, self.first_day, self.last_day, self.session_keys, self.session_days, self.hidden_keys, self.hidden_days,
-            self.counts, self.decayed, self.features, self.hidden_on, self.session_types,
+            self.keys, self.first_day, self.last_day, self.session_keys, self.session_days, self.said_keys, self.said_days,
+            self.counts, self.decayed, self.features, self.session_types, self.said,
         )  # fmt: skip
         packed = b"".join((head, struct.pack("<I", len(texts)), texts, *(np.ascontiguousarray(a).data for a in arrays)))
         object.__setattr__(self, "_packed", packed)
@@ -198,18 +212,18 @@ class UserState:
             at = _HEADER.size + 4 + length
             user_id, place, region, consent = packed[at - length : at].decode().split("\0")
             parts = []
-            for dtype, count in zip(_DTYPES, (h, h, h, e, e, n, n, h, h * taus, fu, n, e), strict=True):
+            for dtype, count in zip(_DTYPES, (h, h, h, e, e, n, n, h, h * taus, fu, e, n), strict=True):
                 parts.append(np.ndarray(count, dtype, packed, at))
                 at += count * dtype.itemsize
         except (struct.error, ValueError, TypeError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
-        keys, first, last, s_keys, s_days, h_keys, h_days, counts, decayed, features, h_on, s_types = parts
-        if e and max(packed[at - e : at]) >= len(SESSION_TYPES):
-            raise BadState(f"user state of {len(packed)} bytes names an event type it cannot have: materialize again")
+        keys, first, last, s_keys, s_days, n_keys, n_days, counts, decayed, features, s_types, said = parts
+        if n and max(packed[at - n : at]) > LESS:
+            raise BadState(f"user state of {len(packed)} bytes says of an item what cannot be said: materialize again")
         state = cls.__new__(cls)  # all fields at once: one by one, as a frozen class sets them, takes as long as all the rest
         vars(state).update(
             user_id=user_id, keys=keys, first_day=first, last_day=last, counts=counts, decayed=decayed.reshape(h, taus),
-            session_keys=s_keys, session_days=s_days, session_types=s_types, hidden_keys=h_keys, hidden_days=h_days, hidden_on=h_on,
+            session_keys=s_keys, session_days=s_days, session_types=s_types, said_keys=n_keys, said_days=n_days, said=said,
             features=features, schema_key=schema, place=place, region=region,
             consent=consent, created_day=created, updated_day=updated, _packed=packed if at == len(packed) else b"",
         )  # fmt: skip
@@ -232,7 +246,7 @@ def _later(day: float, other: float) -> float:
 class StateTable(ArrayFolder):
     """Every user's state at a cut: what training, evaluation and batch read, and what fills the online store.
 
-    Shapes: U users sorted by id, N history rows of all users end to end.
+    Shapes: U users sorted by id, N history rows and S said items of all users end to end.
     """
 
     user_ids: NDArray[np.bytes_]  # (U,) UTF-8, sorted by bytes
@@ -241,7 +255,7 @@ class StateTable(ArrayFolder):
     first_day: NDArray[np.float64]  # (N,)
     last_day: NDArray[np.float64]  # (N,)
     counts: NDArray[np.float32]  # (N,)
-    decayed: NDArray[np.float32]  # (N, T) at last_day
+    decayed: NDArray[np.float32]  # (N, T) their weights, at last_day
     features: NDArray[np.float32]  # (U, Fu)
     place: NDArray[np.bytes_]  # (U,)
     region: NDArray[np.bytes_]  # (U,)
@@ -249,6 +263,10 @@ class StateTable(ArrayFolder):
     created_day: NDArray[np.float64]  # (U,)
     feature_names: tuple[str, ...]  # (Fu)
     cut_day: float  # nothing at or after this day was read
+    said_ends: NDArray[np.int64] = field(default_factory=lambda: _empty("i8"))  # (U,) where each user's said items end; (0,): none has any
+    said_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (S,) sorted within a user
+    said_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (S,)
+    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (S,) AGAIN, NEVER or LESS
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -269,6 +287,9 @@ class StateTable(ArrayFolder):
     def __getitem__(self, index: int) -> UserState:
         rows = slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
         last = self.last_day[rows]
+        said = slice(0, 0)
+        if len(self.said_ends):
+            said = slice(int(self.said_ends[index - 1]) if index else 0, int(self.said_ends[index]))
         return UserState(
             user_id=bytes(self.user_ids[index]).decode(),
             keys=self.keys[rows],
@@ -276,6 +297,9 @@ class StateTable(ArrayFolder):
             last_day=last,
             counts=self.counts[rows],
             decayed=self.decayed[rows],
+            said_keys=self.said_keys[said],
+            said_days=self.said_days[said],
+            said=self.said[said],
             features=self.features[index],
             schema_key=self._schema_key,
             place=bytes(self.place[index]).decode(),

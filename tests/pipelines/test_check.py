@@ -93,12 +93,12 @@ def test_every_event_type_is_accounted_for(tmp_path):
     assert len(found) == 4
 
 
-def test_a_type_of_ones_own_is_said_to_come_with_the_tables_only(tmp_path):
+def test_a_type_of_ones_own_is_used_as_the_schemas_are(tmp_path):
     rows = plain(types=("order", "view_item"))
     system = load_system(str(written(rows, tmp_path)))
     bought, seen = texts(_about_events(system, facts(rows, tmp_path)))
-    assert bought.endswith("order: learnt from; a running server does not take this type: it comes with the tables")
-    assert "view_item: a hint, not learnt from; a running server does not take this type" in seen
+    assert bought.endswith("order: learnt from")
+    assert "view_item: not learnt from; sent to a server, they move the user's next lists" in seen
 
 
 def test_columns_without_a_value_are_named(tmp_path):

@@ -181,6 +181,8 @@ def test_a_server_told_to_stop_finishes_and_its_events_are_there_when_it_starts_
             "refused": [],
             "without_effect": 0,
             "unknown_items": 0,
+            "unused": {},
+            "not_kept": 0,
         }
 
 

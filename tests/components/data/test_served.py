@@ -177,7 +177,15 @@ def test_served_events_change_a_weight_a_list_and_a_label_of_the_next_training(w
         for _ in range(2):  # and sent again
             status, said = server.ask("POST", "/v1/events", {"events": wanted})
             assert status == 200, said
-    assert said == {"accepted": 0, "duplicates": len(wanted), "refused": [], "unknown_items": 0, "without_effect": 0}
+    assert said == {
+        "accepted": 0,
+        "duplicates": len(wanted),
+        "refused": [],
+        "unknown_items": 0,
+        "without_effect": 0,
+        "unused": {},
+        "not_kept": 0,
+    }
     append(world_system, world.folder, tmp_path / "tables", collect(options.events_url, tmp_path / "copy"))
     made = {}
     for name, tables in (("without", world.folder), ("with", tmp_path / "tables")):

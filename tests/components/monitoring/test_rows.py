@@ -25,9 +25,8 @@ def test_a_state_made_at_once_is_the_state_folded_event_by_event(tmp_path):
     system, table = tiny_bundle.system(), tiny_bundle.states()
     random = np.random.default_rng(0)
     days = np.sort(tiny_bundle.DAY + random.uniform(0, 30, 200))
-    past = KnownBefore(
-        [f"i{row:03}" for row in random.integers(0, 20, 200)], random.choice(["purchase", "click", "product_view"], 200).tolist(), days
-    )
+    kinds = random.choice(["purchase", "click", "product_view"], 200).tolist()
+    past = KnownBefore([f"i{row:03}" for row in random.integers(0, 20, 200)], kinds, days, [float("nan")] * 200)
     made = state_before(system, table, "u03", past)
     bare = table[table.index("u03")]
     from dataclasses import replace
@@ -87,6 +86,6 @@ def test_what_was_served_is_added_once(world, world_system, tmp_path):
 def test_the_table_of_states_is_only_read_for_what_events_do_not_tell(tmp_path):
     table = tiny_bundle.states()
     table.save(tmp_path)
-    nobody = state_before(tiny_bundle.system(), StateTable.load(tmp_path), "stranger", KnownBefore([], [], np.empty(0)))
+    nobody = state_before(tiny_bundle.system(), StateTable.load(tmp_path), "stranger", KnownBefore([], [], np.empty(0), []))
     assert nobody.is_unknown
     assert nobody.user_id == "stranger"

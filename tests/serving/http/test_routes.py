@@ -60,7 +60,15 @@ async def test_k_sets_the_length_and_every_request_has_its_own_id(client: httpx.
 async def test_a_purchase_changes_the_very_next_answer(client: httpx.AsyncClient) -> None:
     before = await ask(client)
     reply = await client.post("/v1/events", json=event(1, event_type="purchase", item_id="i100"))
-    assert reply.json() == {"accepted": 1, "duplicates": 0, "refused": [], "without_effect": 0, "unknown_items": 0}
+    assert reply.json() == {
+        "accepted": 1,
+        "duplicates": 0,
+        "refused": [],
+        "without_effect": 0,
+        "unknown_items": 0,
+        "unused": {},
+        "not_kept": 0,
+    }
     after = await ask(client)
     assert "i100" not in {item["item_id"] for item in before["items"]}
     assert "i100" in {item["item_id"] for item in after["items"]}
@@ -70,7 +78,15 @@ async def test_an_event_sent_twice_counts_once(client: httpx.AsyncClient) -> Non
     await client.post("/v1/events", json=event(1, event_type="purchase"))
     once = await ask(client)
     reply = await client.post("/v1/events", json={"events": [event(1, event_type="purchase"), event(2, user_id="u02")]})
-    assert reply.json() == {"accepted": 1, "duplicates": 1, "refused": [], "without_effect": 0, "unknown_items": 0}
+    assert reply.json() == {
+        "accepted": 1,
+        "duplicates": 1,
+        "refused": [],
+        "without_effect": 0,
+        "unknown_items": 0,
+        "unused": {},
+        "not_kept": 0,
+    }
     assert [item["item_id"] for item in (await ask(client))["items"]] == [item["item_id"] for item in once["items"]]
 
 

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.names import TAUS_DAYS
+from feature_repo.schema import EVENT_TYPES
 from serving.bundle.bundle import Bundle
+from serving.event_meanings import type_code
 from serving.native import kernel
 from serving.query import Candidates, History, Hits, Query, Request
 from serving.ranking.features import cross_features, request_features
@@ -28,7 +30,7 @@ from serving.retrieval.linear import Linear, Neighbours
 from serving.retrieval.reasons import known
 from serving.retrieval.top_k import descending, select
 from serving.retrieval.two_tower import TowerTable, TwoTower
-from serving.state.user_state import SESSION_TYPES, StateTable, UserState
+from serving.state.user_state import StateTable, UserState
 from serving.system import SourceSpec, load_system
 from tests.bench.synthetic import Sizes, write_synthetic
 from tests.serving import tiny_bundle
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.skipif(not kernel.native(), reason="the native kernel w
 CATALOGUE = tiny_bundle.catalogue()
 LEARNING = tiny_bundle.system().learning
 SEEDS = st.integers(0, 2**32 - 1)
+TYPES = [type_code(name) for name in EVENT_TYPES]
 
 
 @contextmanager
@@ -65,7 +68,7 @@ def user(random: np.random.Generator) -> UserState:
     return UserState(
         "u", keys, last - random.exponential(60, count), last, counts, random.random((count, len(TAUS_DAYS)), np.float32) * counts[:, None],
         random.choice(CATALOGUE.keys, clicks), tiny_bundle.DAY - random.random(clicks) / 10,
-        random.integers(len(SESSION_TYPES), size=clicks).astype(np.uint8), place=str(random.choice(["north", "south", ""])),
+        random.choice(TYPES, clicks).astype(np.uint32), place=str(random.choice(["north", "south", ""])),
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def wild_state(random: np.random.Generator, recommender: Recommender, state: Use
     return replace(
         state, keys=keys, first_day=wild(random, state.first_day, share), last_day=wild(random, state.last_day, share),
         counts=wild(random, state.counts, share), decayed=wild(random, state.decayed, share),
-        session_keys=random.choice(recommender.catalogue.keys, clicks), session_types=random.integers(0, 9, clicks).astype(np.uint8),
+        session_keys=random.choice(recommender.catalogue.keys, clicks), session_types=random.integers(0, 9, clicks).astype(np.uint32),
         session_days=wild(random, np.full(clicks, recommender.catalogue.cut_day), share), features=wild(random, state.features, share),
     )  # fmt: skip
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.names import TAUS_DAYS
-from serving.state.user_state import SESSION_LENGTH, SESSION_TYPES, BadState, StateTable, UserState, schema_key
+from serving.event_meanings import type_code
+from serving.state.user_state import AGAIN, LESS, NEVER, SESSION_LENGTH, BadState, StateTable, UserState, schema_key
 from tests.serving import tiny_bundle
 
 EVENTS = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 400).map(lambda quarter: quarter / 4)), min_size=1, max_size=12)
@@ -60,7 +61,7 @@ def test_a_session_is_the_latest_events_oldest_first_and_of_one_moment_as_they_c
         state = state.with_session_event(key, "like", day)
     assert state.session_keys.tolist() == [2, 4, 1, 3]
     assert state.session_days.tolist() == [3.0, 4.0, 5.0, 5.0]
-    assert [SESSION_TYPES[kind] for kind in state.session_types] == ["like"] * 4
+    assert state.session_types.tolist() == [type_code("like")] * 4
     for key in range(100, 100 + SESSION_LENGTH):
         state = state.with_session_event(key, "click", 6.0 + key)
     assert state.session_keys.tolist() == [*range(100, 100 + SESSION_LENGTH)]
@@ -84,6 +85,7 @@ def test_two_states_are_the_same_where_their_bytes_are() -> None:
 def whole() -> UserState:
     """One with something in every array."""
     state = folded([(5, 40.0), (9, 41.0)]).with_session_event(3, "purchase", 42.0).with_session_event(4, "click", 43.0)
+    state = state.with_said(np.array([5, 9], np.uint64), np.array([NEVER, LESS], np.uint8), np.array([44.0, 45.0]))
     given = {"features": np.array([1.5, np.nan], np.float32), "schema_key": 77, "place": "north", "region": "é", "consent": "aggregated"}
     return replace(state, created_day=12.0, **given)
 
@@ -108,7 +110,7 @@ def test_bytes_that_follow_a_state_are_not_said_again() -> None:
 
 @pytest.mark.parametrize(
     ("at", "put"),
-    [(0, b"NOPE"), (4, struct.pack("<H", 1)), (4, struct.pack("<H", 0xFFFF)), (6, struct.pack("<H", len(TAUS_DAYS) + 1))],
+    [(0, b"NOPE"), (4, struct.pack("<H", 2)), (4, struct.pack("<H", 0xFFFF)), (6, struct.pack("<H", len(TAUS_DAYS) + 1))],
     ids=["other magic", "earlier version", "other version", "other decays"],
 )
 def test_bytes_of_another_form_are_refused(at: int, put: bytes) -> None:
@@ -124,14 +126,14 @@ def test_a_state_that_is_cut_anywhere_is_refused() -> None:
             UserState.unpack(packed[:length])
 
 
-def test_an_event_type_beyond_the_last_is_refused() -> None:
-    packed = whole().pack()  # ends with the types of its two events
-    assert UserState.unpack(packed[:-1] + bytes([len(SESSION_TYPES) - 1])).session_types.tolist()[-1] == len(SESSION_TYPES) - 1
-    for kind in (len(SESSION_TYPES), 255):
+def test_what_cannot_be_said_of_an_item_is_refused() -> None:
+    packed = whole().pack()  # ends with what was said of two items
+    assert UserState.unpack(packed[:-1] + bytes([AGAIN])).said.tolist() == [NEVER, AGAIN]
+    for what in (LESS + 1, 255):
         for place in (-1, -2):
             damaged = bytearray(packed)
-            damaged[place] = kind
-            with pytest.raises(BadState, match="event type"):
+            damaged[place] = what
+            with pytest.raises(BadState, match="what cannot be said"):
                 UserState.unpack(bytes(damaged))
 
 

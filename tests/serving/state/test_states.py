@@ -161,11 +161,11 @@ def test_a_later_cuts_table_takes_the_events_it_has_not_seen_and_no_other(opened
     assert len(back.keys) == len(TABLE[1].keys) + 2
 
 
-@pytest.mark.parametrize("damage", [lambda value: value[:60], lambda value: value[:-1] + b"Z"], ids=["cut short", "no such event type"])
+@pytest.mark.parametrize("damage", [lambda value: value[:60], lambda value: value[:-1] + b"Z"], ids=["cut short", "nothing to say"])
 def test_a_damaged_value_is_folded_again_from_the_events_beside_it(opened: Open, damage: Callable[[bytes], bytes]) -> None:
     store = opened()
     states = States(store, TABLE, LEARNING)
-    states.apply([event(1)])
+    states.apply([event(1), event(2, kind="hide")])
     whole = states.read("u01").pack()
     store.change(["u01"], lambda _, value, recent: (damage(value or b""), recent or b""))
     assert states.read("u01").pack() == whole

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.state.user_state import HISTORY_LENGTH, SESSION_TYPES, StateTable, UserState
+from serving.event_meanings import type_code
+from serving.state.user_state import AGAIN, HISTORY_LENGTH, LESS, NEVER, StateTable, UserState
 from tests.serving.tiny_bundle import DAY, states
 
 STATES = states()
@@ -93,30 +94,44 @@ def test_forty_thousand_events_of_one_user_are_folded_in_a_time_that_grows_with_
     assert sum(took) < 4  # 1.8 s a batch when every event was inserted by itself
 
 
-HIDES = st.lists(
-    st.tuples(st.integers(1, 3), st.sampled_from(["hide", "unhide"]), st.integers(0, 5)), max_size=8, unique_by=lambda one: one[::2]
+SAYINGS = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from([AGAIN, NEVER, LESS]), st.integers(0, 5)), max_size=8, unique_by=lambda one: one[::2]
 )
 
 
-@given(HIDES, st.randoms())
-def test_what_was_said_last_of_an_item_holds_in_whatever_order_it_comes(events: list[tuple[int, str, int]], order: random.Random) -> None:
-    def after(some: list[tuple[int, str, int]]) -> set[int]:
+@given(SAYINGS, st.randoms())
+def test_what_was_said_last_of_an_item_holds_in_whatever_order_it_comes(events: list[tuple[int, int, int]], order: random.Random) -> None:
+    def after(some: list[tuple[int, int, int]]) -> tuple[set[int], set[int]]:
         state = UserState("u")
-        for key, kind, day in some:
-            state = state.with_session_events(
-                np.array([key], np.uint64), np.array([SESSION_TYPES.index(kind)], np.uint8), np.array([DAY + day])
-            )
-        return set(UserState.unpack(state.pack()).hidden.tolist())
+        for key, said, day in some:
+            state = state.with_said(np.array([key], np.uint64), np.array([said], np.uint8), np.array([DAY + day]))
+        again = UserState.unpack(state.pack())
+        return set(again.hidden.tolist()), set(again.disliked.tolist())
 
-    latest = {key: kind for key, kind, _ in sorted(events, key=lambda one: one[2])}
+    latest = {key: said for key, said, _ in sorted(events, key=lambda one: one[2])}
     shuffled = events.copy()
     order.shuffle(shuffled)
-    assert after(events) == after(shuffled) == {key for key, kind in latest.items() if kind == "hide"}
+    expected = tuple({key for key, said in latest.items() if said == what} for what in (NEVER, LESS))
+    assert after(events) == after(shuffled) == expected
 
 
 def test_clicks_push_no_hidden_item_out_of_memory() -> None:
-    hide, click = SESSION_TYPES.index("hide"), SESSION_TYPES.index("click")
-    state = UserState("u").with_session_events(np.array([7], np.uint64), np.array([hide], np.uint8), np.array([DAY]))
-    state = state.with_session_events(np.arange(500, dtype=np.uint64), np.full(500, click, np.uint8), DAY + np.arange(500.0))
+    state = UserState("u").with_said(np.array([7], np.uint64), np.array([NEVER], np.uint8), np.array([DAY]))
+    clicks = np.full(500, type_code("click"), np.uint32)
+    state = state.with_session_events(np.arange(500, dtype=np.uint64), clicks, DAY + np.arange(500.0))
     assert state.hidden.tolist() == [7]
     assert state.session_keys.tolist() == list(range(436, 500))
+
+
+@pytest.mark.parametrize(("had", "lowered"), [(DAY - 1, [7]), (DAY + 1, [])])
+def test_an_item_that_was_had_since_is_disliked_no_more(had: float, lowered: list[int]) -> None:
+    state = UserState("u").with_said(np.array([7, 9], np.uint64), np.array([LESS, NEVER], np.uint8), np.array([DAY, DAY]))
+    assert state.with_positive(7, had).with_positive(3, DAY + 5).disliked.tolist() == lowered
+
+
+def test_a_heavier_event_counts_more_and_is_one_event_all_the_same() -> None:
+    light, heavy = (UserState("u").with_positive(5, DAY, weight) for weight in (0.5, 2.0))
+    assert (light.counts.tolist(), heavy.counts.tolist()) == ([1], [1])
+    assert (light.decayed.tolist(), heavy.decayed.tolist()) == ([[0.5] * 4], [[2.0] * 4])
+    both = UserState("u").with_positives(np.array([5, 5], np.uint64), np.array([DAY, DAY]), np.array([0.5, 2.0], np.float32))
+    assert both.decayed.tolist() == [[2.5] * 4]
