@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import numpy as np
 import pytest
 
@@ -63,11 +62,9 @@ async def test_own_types_are_taken_in_the_document_and_others_refused_by_name(cl
     assert "'view_itme'" in refused[0]["message"]
     assert "view_item" in refused[0]["message"]
     document = (await client.get("/openapi.json")).json()
-    schema = {"$ref": "#/components/schemas/Event", "components": document["components"]}
-    event = {"event_id": "e", "event_type": "view_item", "user_id": "u", "item_id": "i", "timestamp": NOON}
-    jsonschema.validate(event, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(event | {"event_type": "view_itme"}, schema)
+    allowed = document["components"]["schemas"]["Event"]["properties"]["event_type"]["enum"]
+    assert {"order", "view_item", "ban", "purchase"} <= set(allowed)
+    assert "view_itme" not in allowed
 
 
 async def test_a_hint_lifts_its_item_and_a_positive_is_history(client: httpx.AsyncClient) -> None:
