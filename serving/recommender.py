@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feature_repo.names import request_names
 from serving.bundle.arrays import Rows
 from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.catalogue import Catalogue
@@ -75,6 +76,11 @@ class Recommender:
         self.explained = tuple(source for source in self.sources if isinstance(source, Explained))
         self.reasons = Reasons(self.sources, bundle.fallback)
         self._user_schema = schema_key(bundle.user_features)
+        told = len(request_names(bundle.user_features))
+        if self.rankers.request_width != told:
+            raise BadBundle(
+                f"bundle {bundle.digest}: its models read {self.rankers.request_width} request features, {told} are named: pack again"
+            )
 
     def query(self, request: Request, state: UserState) -> Query:
         """The question on this bundle's rows. User features made under other names than the bundle's are not read."""

@@ -16,7 +16,7 @@ from components.evaluation.batch import BatchResult, Question, ask, open_recomme
 from components.evaluation.compare import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
 from components.evaluation.impostors import impostors, judged
 from components.evaluation.metrics import NOTHING, Lists, Target
-from components.evaluation.slices import COLD_BASKETS, made_cold
+from components.evaluation.slices import COLD_BASKETS, baskets_of, made_cold
 from components.evaluation.truth import Truth, new_target, read_later, read_truth
 from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, protocols, without_barred
 from serving.bundle.arrays import BadFolder
@@ -27,7 +27,6 @@ from serving.system import System
 
 LIST = 1000  # lists are cut here: a pool, the depth of recall@1000
 COLD_USERS = 200  # asked again as if new, spread evenly over all by id
-SHARE_OF_HISTORY = "user_baskets_all"  # log1p of baskets before the cut, feature_repo/names.py
 
 
 def evaluate(
@@ -106,11 +105,10 @@ def _numbers(
 ) -> Numbers:
     """Everything in metrics.json but the bundles' names."""
     targets, deciding = targets_of(truth, barred), deciding_protocol(system)
-    column = truth.states.feature_names.index(SHARE_OF_HISTORY)
-    baskets = np.expm1(np.asarray(truth.states.features)[truth.users, column].astype(np.float64))
+    baskets = baskets_of(truth.states)[truth.users]
     slices: dict[str, dict[str, Numbers]] = {}
     for protocol in protocols(system):
-        for name, found in sliced(lists[protocol], targets[protocol], baskets.round(), known, truth.states.cut_day).items():
+        for name, found in sliced(lists[protocol], targets[protocol], baskets, known, truth.states.cut_day).items():
             slices.setdefault(name, {})[protocol] = found
     asked = impostors(truth, known, barred, new_only=deciding == NEW)
     return {

@@ -8,11 +8,21 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.state.user_state import UserState
+from serving.state.user_state import StateTable, UserState
 
 BASKETS = {"under 5 baskets": (0, 5), "5 to 24 baskets": (5, 25), "25 to 99 baskets": (25, 100), "100 or more baskets": (100, np.inf)}
+COUNTED = "user_baskets_all"  # log1p of baskets before the cut, where a system picks that feature
 COLD_BASKETS = (0, 1, 5)
 NEW_ITEM_DAYS = 14
+
+
+def baskets_of(users: StateTable) -> NDArray[np.float64]:
+    """(U,) baskets before the cut as the system's features count them; where it has no such feature, a day with an event is one."""
+    if COUNTED in users.feature_names:
+        return np.asarray(np.expm1(users.features[:, users.feature_names.index(COUNTED)].astype(np.float64)).round())
+    owner = np.repeat(np.arange(len(users)), np.diff(users.ends, prepend=0))
+    days = np.unique(np.stack((owner, np.floor(users.last_day).astype(np.int64))), axis=1)  # an item had again shows its last day alone
+    return np.bincount(days[0], minlength=len(users)).astype(np.float64)
 
 
 def by_baskets(baskets: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:

@@ -9,9 +9,8 @@ from components.features.item_table import ItemBase, build_item_table, open_shel
 from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, parse_moment, weekly_cuts
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
-from components.features.store import apply, features_at
+from components.features.store import KEYS, apply, feature_names, features_at
 from components.features.tables import Tables, open_tables
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.system import System
 
 JUDGED = "judged"  # folder of the later weeks a bundle is judged on; read by nobody but evaluation
@@ -36,9 +35,10 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         later = later_cuts(moment, learning.horizon_days, opened.last_day)
         rows = write_snapshots(opened, tables, system, [*moments, *later], out, engine)
         store = apply(system, out, moment)
-        shelf = open_shelf(opened, ITEM_FEATURES)
+        names = {service: feature_names(store, service) for service in KEYS}
+        shelf = open_shelf(opened, names["items"])
         made, judged = (
-            [_build_cut(opened, store, shelf, cut, learning.horizon_days, out / place / cut_name(cut)) for cut in chosen]
+            [_build_cut(opened, store, shelf, names["users"], cut, learning.horizon_days, out / place / cut_name(cut)) for cut in chosen]
             for place, chosen in (("cuts", moments), (JUDGED, later))
         )
     report = {
@@ -49,8 +49,8 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         "quiet_weeks": [cut_name(cut) for cut in quiet],
         "cuts": made,
         "judged": judged,
-        "user_features": list(USER_FEATURES),
-        "item_features": list(ITEM_FEATURES),
+        "user_features": list(names["users"]),
+        "item_features": list(names["items"]),
     }
     (out / "features.json").write_text(json.dumps(report, indent=1) + "\n")
     if quiet:
@@ -70,13 +70,15 @@ def _telling_cuts(tables: Tables, until: datetime, count: int, horizon_days: int
     return [*reversed(found), until], [cut for cut in reversed(quiet) if cut > oldest or not found]
 
 
-def _build_cut(tables: Tables, store: Any, shelf: ItemBase, cut: datetime, horizon_days: int, out: Path) -> dict[str, Any]:
+def _build_cut(
+    tables: Tables, store: Any, shelf: ItemBase, user_features: tuple[str, ...], cut: datetime, horizon_days: int, out: Path
+) -> dict[str, Any]:  # fmt: skip
     """One cut's folder; its entry in the report."""
     out.mkdir(parents=True, exist_ok=True)
     day = cut_day(cut)
-    items = features_at(store, "items", "item_id", [item.decode() for item in tables.item_ids.tolist()], cut, ITEM_FEATURES)
-    users = features_at(store, "users", "user_id", user_ids(tables), cut, USER_FEATURES)
-    states = build_states(tables, day, users, USER_FEATURES)
+    items = features_at(store, "items", [item.decode() for item in tables.item_ids.tolist()], cut, shelf.catalogue.feature_names)
+    users = features_at(store, "users", user_ids(tables), cut, user_features)
+    states = build_states(tables, day, users, user_features)
     states.save(out / "users")
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
     labels = write_labels(tables, day, horizon_days, out / "labels.parquet")

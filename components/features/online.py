@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.features.moments import cut_name, parse_moment
-from components.features.store import apply, open_store
-from feature_repo.names import USER_FEATURES
+from components.features.store import apply, feature_names, open_store
 from serving.state.user_state import StateTable
 from serving.system import System
 
@@ -48,7 +47,7 @@ def online_features(system: System, online: Path, user_id: str) -> dict[str, flo
     """One user's row as Feast's online store under `online` has it, by name; None where it knows nothing."""
     store = open_store(system, online)
     answer = store.get_online_features(features=store.get_feature_service("users"), entity_rows=[{"user_id": user_id}]).to_dict()
-    return {name: answer[name][0] for name in USER_FEATURES}
+    return {name: answer[name][0] for name in feature_names(store, "users")}
 
 
 def last_states(features: Path, until: str) -> StateTable:

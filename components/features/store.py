@@ -15,8 +15,15 @@ from serving.system import System
 ROOT = Path(feature_repo.__file__).parents[1]
 
 
+KEYS = {"users": "user_id", "items": "item_id"}  # each system's two Feast services, and what a row of each is about
+
+
 class LostRows(ValueError):
     """The store did not answer with one row for each row asked."""
+
+
+class BadService(ValueError):
+    """A system's Feast services do not say what its users' and items' features are."""
 
 
 def open_store(system: System, run: Path, online: Path | None = None) -> Any:
@@ -92,9 +99,35 @@ def _set_times_in(message: Any, moment: datetime) -> None:
                 _set_times_in(part, moment)
 
 
-def features_at(store: Any, service: str, key: str, ids: list[str], cut: datetime, names: tuple[str, ...]) -> NDArray[np.float32]:
+def feature_names(store: Any, service: str) -> tuple[str, ...]:
+    """The features of a service in its order: by view, and in a view as its schema has them. Raises `BadService`."""
+    from feast.errors import FeastObjectNotFoundException
+    from feast.types import Bool, Float32, Float64, Int32, Int64
+
+    key, numbers = KEYS[service], (Float32, Float64, Int32, Int64, Bool)
+    try:
+        views = store.get_feature_service(service).feature_view_projections
+    except FeastObjectNotFoundException as problem:
+        raise BadService(f"the feature repo of {store.project} has no FeatureService {service!r}: add one to its features.py") from problem
+    names: list[str] = []
+    for view in views:
+        keys = [column.name for column in store.get_feature_view(view.name).entity_columns]
+        if keys != [key]:
+            raise BadService(f"the view {view.name} is about {', '.join(keys) or 'nothing'}, but the service {service!r} reads by {key}")
+        for field in view.features:
+            if field.dtype not in numbers:
+                raise BadService(f"the feature {field.name} of the view {view.name} is a {field.dtype}: rankers read numbers, make it one")
+            if field.name in names:
+                raise BadService(f"the service {service!r} has two features {field.name!r}: give one of them another name")
+            names.append(field.name)
+    return tuple(names)
+
+
+def features_at(store: Any, service: str, ids: list[str], cut: datetime, names: tuple[str, ...]) -> NDArray[np.float32]:
     """(len(ids), len(names)) features as of `cut`, in the order asked; NaN where the store knows none. Raises `LostRows`."""
     import pandas as pd
+
+    key = KEYS[service]
 
     asked = pd.DataFrame(
         {key: ids, "row": np.arange(len(ids)), "event_timestamp": pd.Series([cut] * len(ids), dtype="datetime64[us, UTC]")}

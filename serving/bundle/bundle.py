@@ -28,7 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES, cross_names, request_names
+from feature_repo.names import cross_names, request_names
 from serving.bundle.arrays import BadFolder
 from serving.bundle.catalogue import Catalogue
 from serving.bundle.fallback import Fallback
@@ -132,7 +132,10 @@ def diff(first: Path, second: Path) -> list[str]:
 
 
 def feature_schema(user: Iterable[str], item: Iterable[str], kinds: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Name and type of every feature, in order: what bundle.json keeps and `Bundle.load` compares."""
+    """Name and type of every feature, in order: what bundle.json keeps and `Bundle.load` compares.
+
+    `user`, `item`: the features of the system's Feast services; the rest follows from them and from this code.
+    """
     user, item = tuple(user), tuple(item)
     names = {"user": user, "item": item, "request": request_names(user), "cross": cross_names(kinds)}
     return {side: tuple((name, "float32") for name in listed) for side, listed in names.items()}
@@ -178,17 +181,21 @@ class Bundle:
         manifest = show(folder)
         digest = _verified(folder) if verify else str(manifest["digest"])
         bundle = cls(folder, digest, manifest, user_lists_when_read)
-        kinds = [source["kind"] for source in manifest["settings"]["sources"]]
-        differences = schema_differences(manifest["schema"], feature_schema(USER_FEATURES, ITEM_FEATURES, kinds))
-        if differences:
-            raise BadBundle(
-                f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code"
-            )
         try:
             len(bundle.catalogue), len(bundle.fallback.static_rows)  # what they hold is checked now, not in some later request
         except BadFolder as error:
             raise BadBundle(f"bundle {digest}: {error}") from error
+        differences = schema_differences(manifest["schema"], bundle._expected_schema())
+        if differences:
+            raise BadBundle(
+                f"bundle {digest}: {differences[0]} ({len(differences)} differences): train again, or serve it with its own code"
+            )
         return bundle
+
+    def _expected_schema(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """What the bundle's parts and this code make of the users' features it names: its catalogue has the items' names."""
+        kinds = [source["kind"] for source in self.manifest["settings"]["sources"]]
+        return feature_schema(self.user_features, self.catalogue.feature_names, kinds)
 
     @cached_property
     def catalogue(self) -> Catalogue:

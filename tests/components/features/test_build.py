@@ -216,7 +216,7 @@ def test_a_store_that_loses_rows_is_noticed(built, world, world_system):
 
     store = open_store(world_system, built)
     with pytest.raises(LostRows, match="asked the service items for 2 rows, got 1"):
-        features_at(Losing(store), "items", "item_id", ["i000", "i001"], world.until, ITEM_FEATURES)
+        features_at(Losing(store), "items", ["i000", "i001"], world.until, ITEM_FEATURES)
 
 
 def test_weekly_cuts_leave_every_label_before_the_last_cut():

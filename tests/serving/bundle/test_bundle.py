@@ -109,6 +109,18 @@ def test_a_feature_too_many_or_too_few_is_refused_by_name(packed: Path, tmp_path
         Bundle.load(folder)
 
 
+def test_models_that_read_another_number_of_features_than_the_bundle_names_are_refused(packed: Path, tmp_path: Path) -> None:
+    folder = copy(packed, tmp_path)
+
+    def more(manifest: dict) -> None:  # type: ignore[type-arg]
+        for side in ("user", "request"):
+            manifest["schema"][side].append(["own_tier", "float32"])
+
+    rewrite(folder, more)
+    with pytest.raises(BadBundle, match=r"its models read \d+ request features, \d+ are named"):
+        Recommender(Bundle.load(folder, verify=False), system())
+
+
 def test_diff_names_what_differs(packed: Path, tmp_path: Path) -> None:
     folder = copy(packed, tmp_path)
 
