@@ -5,12 +5,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV := 0.13.9
 NOT_ON_CPU := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\|triton\)==.*/--no-emit-package \1/p' requirements.lock)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+TAG := $(VERSION)-$(COMMIT)
+IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg REVISION=$(COMMIT)
 # for the first 3.11: it needs what later ones need, and a little more
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make locks"
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
 
-.PHONY: help demo test lint mutants bench faults sanitize images locks
+.PHONY: help demo test lint mutants bench faults sanitize images sbom locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
 
@@ -51,8 +55,13 @@ sanitize: $(STAMP) ## the compiled loops under ASan and UBSan: their tests, and 
 	$(BIN)/python -P -m pytest -x -p no:cacheprovider -o "pythonpath=build/sanitize ." tests/serving/native
 
 images: $(STAMP) ## the two images: one that learns (a pipeline's steps), one that answers
-	docker build --network host -f components/Dockerfile -t dev.local/shortlist-python:0.1.0 .
-	docker build --network host -f serving/Dockerfile -t dev.local/shortlist-serving:0.1.0 .
+	docker build --network host $(IMAGE_ARGS) -f components/Dockerfile -t dev.local/shortlist-python:$(VERSION) -t dev.local/shortlist-python:$(TAG) .
+	docker build --network host $(IMAGE_ARGS) -f serving/Dockerfile -t dev.local/shortlist-serving:$(VERSION) -t dev.local/shortlist-serving:$(TAG) .
+
+sbom: $(STAMP) ## what the two images install, with versions and hashes, as CycloneDX documents under dist/
+	mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/shortlist-python.cdx.json components/requirements.lock
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/shortlist-serving.cdx.json serving/requirements.lock
 
 locks: ## resolve again after a change in pyproject.toml
 	$(COMPILE) pyproject.toml --all-extras -o requirements.lock

@@ -6,10 +6,12 @@ complete, under a lock: a killed run leaves nothing that counts, and two runs at
 cluster, where Kubeflow caches) the work is done straight into the output folder.
 """
 
+import faulthandler
 import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,7 @@ IMAGE = "dev.local/shortlist-python:0.1.0"  # made by `make images`; holds this 
 Record = dict[str, Any]
 
 
-def component(function: Callable[..., None]) -> Any:
+def component(function: Callable[..., bool | None]) -> Any:
     """Our one KFP decorator: every step runs in the same image and installs nothing when it starts."""
     from kfp import dsl
 
@@ -52,6 +54,7 @@ def run_step(
     `<out>.error.txt`.
     """
     out = Path(out)
+    _end_in_time()
     given = {kind: None if path is None else Path(path) for kind, path in inputs.items()}
     print(f"step={name} state=started", flush=True)
     with told(out):
@@ -120,6 +123,15 @@ def _filed(
     return final, record
 
 
+def _end_in_time() -> None:
+    """In a pod: end the process, and say where it stood, after the minutes that the cluster's table of needs gives this step.
+
+    Kubeflow's own deadline (`activeDeadlineSeconds`) says nothing of what was going on.
+    """
+    if minutes := os.environ.get("SHORTLIST_STEP_MINUTES", ""):
+        faulthandler.dump_traceback_later(60 * float(minutes), exit=True)
+
+
 def _work(name: str, function: Callable[..., object], inputs: Mapping[str, Path | None], out: Path, config: Mapping[str, Any]) -> Record:
     """Call the function and count the rows it read, wrote and set aside."""
     settings = {kind: value for kind, value in config.items() if kind != "system"}
@@ -130,7 +142,8 @@ def _work(name: str, function: Callable[..., object], inputs: Mapping[str, Path 
     except SystemExit as problem:  # a library's idea (pyspark under `python -c`): half a step must not look like a whole one
         raise RuntimeError(f"step {name} tried to end the process with {problem.code}") from problem
     seconds = round(time.monotonic() - started, 1)
-    return {"step": name, "rows": _rows(inputs, out), "seconds": seconds, "resumed": False}
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # of this process so far: a step's own where it has one
+    return {"step": name, "rows": _rows(inputs, out), "seconds": seconds, "peak_mb": peak_mb, "resumed": False}
 
 
 def code_version(function: Callable[..., object], system: str) -> str:
@@ -226,7 +239,7 @@ def _count(table: Path) -> int:
 def _event(record: Record) -> str:
     """The step's line in the log."""
     rows = record["rows"]
-    counts = f"rows_in={rows['in']} rows_out={rows['out']} rows_set_aside={rows['set_aside']}"
+    counts = f"rows_in={rows['in']} rows_out={rows['out']} rows_set_aside={rows['set_aside']} peak_mb={record.get('peak_mb', '-')}"
     state = "resumed" if record["resumed"] else "done"
     return f"step={record['step']} state={state} key={record.get('key', '-')} {counts} seconds={record['seconds']}"
 

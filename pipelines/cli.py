@@ -132,15 +132,68 @@ def pipeline_compile(
 ) -> None:
     """Write the pipeline as YAML for a cluster, with this system as its default."""
     from pipelines.compiled import compile_pipeline
-    from pipelines.training import training
+    from pipelines.training import training_on_cluster
     from serving.system import load_system
 
     load_system(system)  # refuses a system that is not there
-    if not compile_pipeline(training, system, out, image):
+    if not compile_pipeline(training_on_cluster(), system, out, image):
         typer.echo(
             "The image goes by its tag: Kubeflow takes a rebuilt one for the same and skips its steps. Give --image NAME@sha256:…", err=True
         )
     typer.echo(out)
+
+
+Host = Annotated[str, typer.Option(help="where Kubeflow Pipelines answers", envvar="KFP_ENDPOINT", show_default=False)]
+Address = Annotated[str, typer.Option("--data", help="s3://BUCKET/PATH of your own tables; default: the system's own")]
+Image = Annotated[str, typer.Option(help="the steps' image, best as NAME@sha256:…; default: the one of `make images`")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="learn on a GPU where that helps; the image must have CUDA")]
+Log = Annotated[str, typer.Option("--events", help="the server's log to learn from, too: kafka://HOST:PORT/TOPIC")]
+
+
+@pipeline.command("submit")
+def pipeline_submit(
+    system: System,
+    host: Host,
+    data: Address = "",
+    until: Until = "",
+    fast: Fast = False,
+    seed: Seed = 0,
+    events: Log = "",
+    cause: Annotated[str, typer.Option(help="why, for the registry")] = "",
+    accept: Accept = False,
+    image: Image = "",
+    gpu: Gpu = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the run to its end")] = True,
+) -> None:
+    """Train on a cluster and follow it: a line a step, the run's page, its end as the exit code."""
+    from pipelines.submit import submit
+
+    arguments: dict[str, str | int | bool] = {"data": data, "until": until, "fast": fast, "seed": seed, "accept": accept}
+    if not submit(system, host, {**arguments, "events": events, "cause": cause}, image, gpu, wait, typer.echo):
+        raise typer.Exit(1)
+
+
+@pipeline.command("schedule")
+def pipeline_schedule(
+    system: System,
+    host: Host,
+    daily: Annotated[str, typer.Option(help="small models from new rows every day at HH:MM UTC; empty: not")] = "",
+    weekly: Annotated[str, typer.Option(help="everything, on this day of the week at 01:00 UTC; empty: not")] = "",
+    data: Address = "",
+    seed: Seed = 0,
+    events: Log = "",
+    image: Image = "",
+    gpu: Gpu = False,
+) -> None:
+    """Recurring runs on a cluster, in the place of those of before; at most one of each at a time, none for a time it was away."""
+    from pipelines.submit import schedule
+
+    if not daily and not weekly:
+        raise typer.BadParameter("give --daily 03:00, --weekly sun, or both", param_hint="--daily")
+    asked = [(daily, "daily", True)] * bool(daily) + [("01:00", weekly, False)] * bool(weekly)
+    for at, on, fast in asked:
+        arguments: dict[str, str | int | bool] = {"data": data, "seed": seed, "events": events, "fast": fast, "cause": f"scheduled {on}"}
+        typer.echo(f"{schedule(system, host, at, on, arguments, image, gpu)} at {at} UTC")
 
 
 @app.command()

@@ -63,8 +63,8 @@ def run_loop(
     _print_steps(run)
     for note in json.loads((run.output("validate") / "report.json").read_text())["notes"]:
         Console().print(note, soft_wrap=True, highlight=False)
-    version = json.loads((run.output("register") / "version.json").read_text())
     verdict = json.loads((run.output("gate") / "gate.json").read_text())
+    version = json.loads((run.output("register" if verdict["passed"] else "record") / "version.json").read_text())
     Console().print(verdict["sentence"], soft_wrap=True, highlight=False)
     _print_version(version, home)
     if not refit or not verdict["passed"]:

@@ -75,8 +75,8 @@ def _trainer(home: Path) -> Callable[[Entry], Entry]:
         from pipelines.training import training
 
         run = run_pipeline(training, arguments, "process", home)
-        version = json.loads((run.output("register") / "version.json").read_text())
         gate = json.loads((run.output("gate") / "gate.json").read_text())
+        version = json.loads((run.output("register" if gate["passed"] else "record") / "version.json").read_text())
         return {"bundle": version["bundle"], "version": version["version"], "passed": gate["passed"], "gate": gate["sentence"]}
 
     return train

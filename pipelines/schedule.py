@@ -20,12 +20,17 @@ def cron_lines(system: str, at: str, on: str, home: Path, options: list[str], wh
 
     The training is one at a time (`--alone`): one that takes longer than a day is not joined by the next. Raises `BadTime`.
     """
-    hour, minute = _time(at)
+    hour, minute, days = time_of(at, on)
     home = home if home.is_absolute() else where / home
     train = [sys.executable, "-m", "pipelines", "train", system, "--alone", "--home", str(home), *options]
     log = shlex.quote(str(home / "schedule.log"))
     line = f"cd {shlex.quote(str(where))} && {shlex.join(train)} >> {log} 2>&1".replace("%", r"\%")  # cron ends a line at a bare %
-    return [f"# shortlist: {system} learns again {on} at {at}", f"{minute} {hour} * * {_days(on)} {line}"]
+    return [f"# shortlist: {system} learns again {on} at {at}", f"{minute} {hour} * * {days} {line}"]
+
+
+def time_of(at: str, on: str) -> tuple[int, int, str]:
+    """Hour, minute and the days as cron writes them. Raises `BadTime`."""
+    return *_time(at), _days(on)
 
 
 def _time(text: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from serving.bundle.remote import local
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
 
 Value = float | int | str | bool
@@ -169,12 +170,12 @@ class UnknownSystem(ValueError):
 
 
 def load_system(name: str) -> System:
-    """The `System` in `serving/systems/<name>.py`, or in the file `name` when it ends in `.py`.
+    """The `System` in `serving/systems/<name>.py`, or in the file `name` when it ends in `.py`; s3://BUCKET/PATH.py is fetched first.
 
     Raises `UnknownSystem` when there is no such file, or when it does not hold exactly one System.
     """
     folder = Path(__file__).parent / "systems"
-    path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
+    path = Path(local(name)) if name.endswith(".py") else folder / f"{name}.py"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("[a-z]*.py"))
         raise UnknownSystem(f"no system {name!r}: known are {', '.join(known)}; or give the path of a system file ending in .py")

@@ -1,14 +1,12 @@
 """The steps `export` and `pack`, as Kubeflow sees them."""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 from components.step import component
 
 
 @component
-def export(
-    system: str, home: str, features: Input[Artifact], retrieval: Input[Artifact], ranking: Input[Artifact], out: Output[Artifact]
-) -> None:
+def export(system: str, home: str, features: Input[Dataset], retrieval: Input[Model], ranking: Input[Model], out: Output[Model]) -> None:
     """The models as ONNX graphs, with what can be computed before a request."""
     from components.export.export import export as work
     from components.step import run_step
@@ -18,9 +16,7 @@ def export(
 
 
 @component
-def pack(
-    system: str, home: str, features: Input[Artifact], retrieval: Input[Artifact], export: Input[Artifact], out: Output[Artifact]
-) -> None:
+def pack(system: str, home: str, features: Input[Dataset], retrieval: Input[Model], export: Input[Model], out: Output[Model]) -> None:
     """One bundle, named by the digest of its content."""
     from components.export.pack import pack as work
     from components.step import run_step

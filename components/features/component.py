@@ -1,18 +1,19 @@
 """The step `features`, as Kubeflow sees it."""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Dataset, Input, Output
 
 from components.step import component
 
 
 @component
-def features(system: str, until: str, fast: bool, home: str, tables: Input[Artifact], out: Output[Artifact]) -> None:
-    """What was known of every item and user at each cut before `until`."""
+def features(system: str, until: str, fast: bool, home: str, tables: Input[Dataset], out: Output[Dataset], last: Output[Dataset]) -> None:
+    """What was known of every item and user at each cut before `until`; `last`: of the last cut alone, and what it is judged by."""
     from pathlib import Path
 
     from components.features.build import build as work
     from components.features.moments import cuts_of, moment
     from components.features.usable import refuse_too_little, refuse_without_positives
+    from components.moved import last_cut
     from components.step import run_step, told
     from serving.system import load_system
 
@@ -22,3 +23,4 @@ def features(system: str, until: str, fast: bool, home: str, tables: Input[Artif
         refuse_too_little(load_system(system), Path(tables.path), cut, must_judge=until != "end")
     config = {"system": system, "until": cut, "cuts": cuts_of(system, fast)}
     out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home))
+    last_cut(out.path, last.path)

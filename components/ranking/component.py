@@ -1,14 +1,12 @@
 """The step `ranking`, as Kubeflow sees it."""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 from components.step import component
 
 
 @component
-def ranking(
-    system: str, fast: bool, seed: int, home: str, features: Input[Artifact], retrieval: Input[Artifact], out: Output[Artifact]
-) -> None:
+def ranking(system: str, fast: bool, seed: int, home: str, features: Input[Dataset], retrieval: Input[Model], out: Output[Model]) -> None:
     """The light and the heavy ranker, learnt from what retrieval would have found at each cut."""
     from components.ranking.fit import fit as work
     from components.step import run_step

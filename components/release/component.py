@@ -1,6 +1,9 @@
-"""The steps `champion`, `register` and `adopt`, as Kubeflow sees them. It never skips them: the registry is the world outside."""
+"""The steps `champion`, `register`, `record`, `adopt` and `report`, as Kubeflow sees them.
 
-from kfp.dsl import Artifact, Input, Output
+It never skips the first four: the registry is the world outside.
+"""
+
+from kfp.dsl import Artifact, Dataset, Input, Model, Output, PipelineTaskFinalStatus
 
 from components.step import component
 
@@ -20,12 +23,12 @@ def register(
     home: str,
     tracking: str,
     cause: str,
-    tables: Input[Artifact],
-    features: Input[Artifact],
-    retrieval: Input[Artifact],
-    ranking: Input[Artifact],
-    bundle: Input[Artifact],
-    metrics: Input[Artifact],
+    tables: Input[Dataset],
+    features: Input[Dataset],
+    retrieval: Input[Model],
+    ranking: Input[Model],
+    bundle: Input[Model],
+    metrics: Input[Dataset],
     gate: Input[Artifact],
     out: Output[Artifact],
 ) -> None:
@@ -42,13 +45,48 @@ def register(
 
 
 @component
+def record(
+    system: str,
+    home: str,
+    tracking: str,
+    cause: str,
+    tables: Input[Dataset],
+    features: Input[Dataset],
+    retrieval: Input[Model],
+    ranking: Input[Model],
+    bundle: Input[Model],
+    metrics: Input[Dataset],
+    gate: Input[Artifact],
+    out: Output[Artifact],
+) -> None:
+    """The run of a bundle that the gate refused: what was learnt and why it stays behind. No version is made of it."""
+    from components.release.cause import note_cause
+    from components.release.register import register as work
+    from components.step import bundle_in, run_step, users_of
+
+    inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
+    inputs |= {"tables": tables.path, "features": features.path, "retrieval": retrieval.path, "ranking": ranking.path}
+    config = {"system": system, "home": home, "tracking": tracking}
+    out.metadata.update(run_step("record", work, inputs, out.path, config, home=None))
+    note_cause(cause, out.path, home, tracking)
+
+
+@component
+def report(system: str, cause: str, status: PipelineTaskFinalStatus) -> None:
+    """How the run ended, whatever happened in it: a line in the log, and to the address that the cluster names."""
+    from components.release.ended import tell
+
+    tell(system, cause, status.state, status.pipeline_job_resource_name, status.error_message or "")
+
+
+@component
 def adopt(
     system: str,
     home: str,
     tracking: str,
     judged: str,
-    features: Input[Artifact],
-    bundle: Input[Artifact],
+    features: Input[Dataset],
+    bundle: Input[Model],
     gate: Input[Artifact],
     out: Output[Artifact],
 ) -> None:
