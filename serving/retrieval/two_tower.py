@@ -114,7 +114,7 @@ class TwoTower:
             "prior": lambda first: usual_priors(table.prior, leaf[:count], leaf[count + first :]),
             "history": lambda first: sides.history[first:].astype(np.float16),
         }
-        grown = {name: sides.behind(f"{self.spec.kind} {name}", getattr(table, name), made) for name, made in rows.items()}
+        grown: dict[str, Any] = {name: sides.behind(f"{self.spec.kind} {name}", getattr(table, name), made) for name, made in rows.items()}
         return replace(self, table=replace(table, **grown))
 
     @cached_property
