@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
 
-.PHONY: help demo test lint mutants bench faults sanitize images sbom locks
+.PHONY: help demo test lint mutants bench faults sanitize images cluster-test sbom locks
 help:
 	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
 
@@ -29,8 +29,8 @@ demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list
 	$(BIN)/python -m pipelines.demo
 
 test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not slow and not cost"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cost and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not cluster and not slow and not cost"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cost and not slow and not cluster"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --each 2 --jobs 2 --seconds 60
 
 lint: $(STAMP) ## style, format, types
@@ -57,6 +57,10 @@ sanitize: $(STAMP) ## the compiled loops under ASan and UBSan: their tests, and 
 images: $(STAMP) ## the two images: one that learns (a pipeline's steps), one that answers
 	docker build --network host $(IMAGE_ARGS) -f components/Dockerfile -t dev.local/shortlist-python:$(VERSION) -t dev.local/shortlist-python:$(TAG) .
 	docker build --network host $(IMAGE_ARGS) -f serving/Dockerfile -t dev.local/shortlist-serving:$(VERSION) -t dev.local/shortlist-serving:$(TAG) .
+
+cluster-test: $(STAMP) ## what only a cluster shows, on the one kubectl points to; brings one up where there is none
+	$(BIN)/shortlist up shop --platform skip || $(BIN)/shortlist up shop
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 sbom: $(STAMP) ## what the two images install, with versions and hashes, as CycloneDX documents under dist/
 	mkdir -p dist

@@ -332,6 +332,32 @@ def watch(
 
 
 @app.command()
+def up(
+    system: Annotated[str, typer.Argument(help="what the first training is of; empty: none")] = "shop",
+    target: Annotated[str, typer.Option(help="kind: a cluster on this machine")] = "kind",
+    platform: Annotated[str, typer.Option(help="install: the upstreams, too; skip: they are there")] = "install",
+    overlay: Annotated[Path, typer.Option(help="what is applied")] = Path("manifests/overlays/kind"),
+    minutes: Annotated[float, typer.Option(min=0.1, help="to wait for the pods")] = 15.0,
+) -> None:
+    """A cluster with everything on it: created, filled, waited for; then its first training. Again: what is missing."""
+    from pipelines.cluster import bring_up
+
+    if target != "kind":
+        raise typer.BadParameter(f"{target!r} is no target: choose kind", param_hint="--target")
+    if platform not in ("install", "skip"):
+        raise typer.BadParameter(f"{platform!r} is no choice: install or skip", param_hint="--platform")
+    bring_up(system, platform, overlay, minutes, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
+def down() -> None:
+    """Delete the cluster that `shortlist up` made. Again: nothing."""
+    from pipelines.cluster import down as work
+
+    work(lambda line: typer.echo(line, err=True))
+
+
+@app.command()
 def systems() -> None:
     """List the systems that come with Shortlist."""
     from rich.console import Console

@@ -31,10 +31,7 @@ def bring(address: str, into: Path) -> Path:
     import pyarrow as pa
     from pyarrow import fs
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    scheme, _, host = endpoint.rpartition("://")
-    options = {"endpoint_override": host, "scheme": scheme} if host else {}
-    store = fs.S3FileSystem(region=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"), **options)
+    store, endpoint = _store()
     where = f"{SCHEME}{path} at {endpoint or 'AWS'}"
     try:
         (found,) = store.get_file_info([path])
@@ -51,6 +48,41 @@ def bring(address: str, into: Path) -> Path:
     if not files:
         raise NotThere(f"{where} holds nothing: upload the tables there, or correct the address")
     return into
+
+
+def send(folder: Path, address: str, last: str = "") -> None:
+    """Every file of the folder to below the address; `last`: the name of the one whose being there says that all are. Raises `NotThere`."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    store, endpoint = _store()
+    path = address.removeprefix(SCHEME).rstrip("/")
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name == last, file))
+    try:
+        if last and store.get_file_info([f"{path}/{last}"])[0].type == fs.FileType.File:
+            return  # complete, and what is named by its content never changes
+        for file in files:
+            fs.copy_files(
+                str(file),
+                f"{path}/{file.relative_to(folder).as_posix()}",
+                source_filesystem=fs.LocalFileSystem(),
+                destination_filesystem=store,
+            )
+    except (OSError, pa.ArrowException) as problem:
+        said = " ".join(str(problem).split())[:300]
+        raise NotThere(
+            f"{SCHEME}{path} at {endpoint or 'AWS'} cannot be written ({said}): check the address and the credentials"
+        ) from problem
+
+
+def _store() -> tuple[Any, str]:
+    """S3 as the environment says, and where that is."""
+    from pyarrow import fs
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    scheme, _, host = endpoint.rpartition("://")
+    options = {"endpoint_override": host, "scheme": scheme} if host else {}
+    return fs.S3FileSystem(region=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"), **options), endpoint
 
 
 def _download(store: Any, path: str, target: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
-OVERLAYS = ("kind", "production")
+OVERLAYS = ("kind", "one-bundle", "production")
 OPTIONS = tuple(sorted(path.parent.name for path in (MANIFESTS / "components").glob("*/kustomization.yaml")))
 Object = dict[str, Any]
 

@@ -7,22 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.manifests.rendered import OPTIONS, OVERLAYS, Object, containers, named, of_kind, platform_services, pods, rendered, with_option
+from tests.manifests.rights import RIGHTS
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl, which holds Kustomize")
 
 RENDERED = [*OVERLAYS, *(f"+{option}" for option in OPTIONS), "services"]
 SECRETS_OF_PRODUCTION = {"s3", "webhook", "postgres", "mlflow", "recommender-keys", "shortlist-steps"}  # made by whoever keeps them
-RIGHTS = {  # all that ServiceAccounts of ours may do: (group, resource) -> verbs
-    "recommender": {("serving.kserve.io", "inferenceservices"): {"get", "list", "watch"}},
-    "webhook": {("", "configmaps"): {"get", "patch"}},
-    "rollout": {
-        ("serving.kserve.io", "inferenceservices"): {"get", "list", "watch", "patch"},
-        ("gateway.networking.k8s.io", "httproutes"): {"get", "list"},
-        ("", "configmaps"): {"get", "create", "patch", "update"},
-        ("", "events"): {"create", "patch"},
-        ("events.k8s.io", "events"): {"create", "patch"},
-    },
-}
 
 
 def objects(name: str) -> tuple[Object, ...]:
