@@ -111,6 +111,7 @@ class Service:
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "state reader"))  # what may wait, waits there
     near: bool = True  # the store is a file of this machine: a read that waits for nothing is cheaper than a thread
     lately: Lately = field(default_factory=Lately)
+    also: list["Service"] = field(default_factory=list)  # of other bundles in this worker: they hear of events, posts and safety messages
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
@@ -192,6 +193,8 @@ class Service:
 
     def _took(self, events: list[Event], inbox: Inbox) -> None:
         """Events are in the log: what was made without them is forgotten."""
+        for other in self.also:
+            other._took(events, inbox)
         if not inbox.waiting:
             self.lately.caught_up()
         self.lately.add(map(state_event, events), folded=not inbox.waiting)

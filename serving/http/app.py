@@ -11,6 +11,7 @@ from serving.http.auth import Guard
 from serving.http.body import Disconnected, asgi_body, unpacked
 from serving.messages import MAX_BODY, WireProblem
 from serving.telemetry.metrics import Metrics
+from serving.two_bundles import Split
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -77,7 +78,7 @@ class App:
             self.log.error("request failed", route=name, exc_info=error)
             failed = WireProblem(500, "internal", "this failed inside the server: report its time")
             status, kind, told = 500, JSON, self.problem(scope, failed)
-        self.metrics.responded(name, status)
+        scope.get("metrics", self.metrics).responded(name, status)  # of the bundle that answered, where there are two
         return status, kind, told, extra
 
     def problem(self, scope: Scope, problem: WireProblem) -> bytes:
@@ -97,6 +98,9 @@ class App:
         """Why the newest release is not what is answered from; None: it is. Said by /healthz and the metrics."""
         self._refused_release = reason
         self.metrics.release_refused.set(reason is not None)
+
+    def divide(self, split: Split) -> None:
+        """Who answers whom from now on, in an application that has two bundles."""
 
     async def readiness(self, _: Scope, __: bytes) -> Reply:
         if not self.ready:

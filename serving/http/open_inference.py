@@ -144,7 +144,7 @@ class GrpcServer:
         inference.only_response([{"name": one.name} for one in request.outputs])
         requests = inference.requests_of(_inputs(request))
         answers = await self._api.predict(requests, asked)
-        told = inference.inferred(self._api.model_name, self._api.digest, answers, request.id)
+        told = inference.inferred(self._api.model_name, answers[0].bundle if answers else self._api.digest, answers, request.id)
         elements = [text.encode() for text in told.outputs[0].data or ()]
         output = self._pb.ModelInferResponse.InferOutputTensor(name="response", datatype="BYTES", shape=[len(elements)])
         response = self._pb.ModelInferResponse(model_name=told.model_name, model_version=told.model_version, id=request.id)

@@ -7,6 +7,7 @@ POST /v2/models/{model}[/versions/{version}]/infer   GET …[/ready] /v2 /v2/mod
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -20,8 +21,17 @@ from serving.query import Answer
 from serving.service import Service
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
+from serving.two_bundles import HEADER, Split
 
 _WHY = "/v1/why/"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One bundle's way through a worker that has two."""
+
+    service: Service
+    metrics: Metrics
 
 
 class Api(App):
@@ -30,6 +40,7 @@ class Api(App):
     def __init__(self, service: Service, turn: EngineQueue, metrics: Metrics, guard: Guard, traces: Traces, log: Any) -> None:
         super().__init__(metrics, guard, log)
         self.service, self.turn, self.traces = service, turn, traces
+        self._sides, self._split = {service.engine.digest: Side(service, metrics)}, Split(service.engine.digest)
         self.model_name, self.digest = f"shortlist-{service.engine.system.name}", service.engine.digest
         self._document = b""
         self.routes |= {
@@ -41,6 +52,25 @@ class Api(App):
             "/openapi.json": Route("GET", None, self.document),
             **self._inference_routes(),
         }
+
+    def stand_beside(self, side: Side, split: Split) -> None:
+        """Answer from another bundle, too."""
+        self._sides[side.service.engine.digest] = side
+        self.divide(split)
+
+    def divide(self, split: Split) -> None:
+        if split.stable in self._sides and (not split.beside or split.beside in self._sides):
+            self._split = split
+
+    def _side(self, user_id: str, scope: Scope) -> Side:
+        """Whose bundle answers the user. Sides are for counting, too: what goes wrong from here on is that bundle's."""
+        digest = self._split.of(user_id)
+        if len(self._sides) > 1:
+            named = next((value.decode("latin-1") for name, value in scope["headers"] if name == HEADER), "")
+            digest = digest if not named else f"sha256:{named.removeprefix('sha256:')}"
+        side = self._sides.get(digest) or self._sides[self._split.stable]
+        scope["metrics"] = side.metrics
+        return side
 
     def _inference_routes(self) -> dict[str, Route]:
         """Version 1 of the model is the bundle that is served now, which its digest names too."""
@@ -66,24 +96,25 @@ class Api(App):
         arrived = scope.get("arrived") or perf_counter()
         if self.traces.on:
             with self.traces.span("recommend", scope["headers"]):
-                answer = await self._answer(asked, arrived)
+                answer = await self._answer(asked, arrived, scope)
         else:
-            answer = await self._answer(asked, arrived)
-        self.metrics.latency.observe(perf_counter() - arrived)
+            answer = await self._answer(asked, arrived, scope)
+        scope["metrics"].latency.observe(perf_counter() - arrived)
         return 200, JSON, messages.encode(response(answer))
 
     async def predict(self, asked: Sequence[RecommendationRequest], scope: Scope) -> list[RecommendationResponse]:
         """Answer each request in turn. Of `scope` are read: headers, arrived, and who asks."""
         arrived = scope.get("arrived") or perf_counter()
         await self.guard.charge(scope, sum(list_cost(one.k) for one in asked))
-        answers = [response(await self._answer(one, arrived)) for one in asked]
-        self.metrics.latency.observe(perf_counter() - arrived)
+        answers = [response(await self._answer(one, arrived, scope)) for one in asked]
+        scope.get("metrics", self.metrics).latency.observe(perf_counter() - arrived)
         return answers
 
-    async def _answer(self, asked: RecommendationRequest, arrived: float) -> Answer:
+    async def _answer(self, asked: RecommendationRequest, arrived: float, scope: Scope) -> Answer:
         await self.guard.admit_user(asked.user_id, list_cost(asked.k))
-        answer = await self.turn.run(arrived, self.service.recommend, asked)
-        self.metrics.answered(answer)
+        side = self._side(asked.user_id, scope)
+        answer = await self.turn.run(arrived, side.service.recommend, asked)
+        side.metrics.answered(answer)
         return answer
 
     async def events(self, scope: Scope, body: bytes) -> Reply:
@@ -104,7 +135,12 @@ class Api(App):
         return 200, JSON, messages.encode(await self.service.say(messages.decode(messages.safety_batch, body).messages))
 
     async def why(self, scope: Scope, _: bytes) -> Reply:
-        return 200, JSON, messages.encode(await self.service.why(scope["path"].removeprefix(_WHY)))
+        request_id = scope["path"].removeprefix(_WHY)
+        found = await self.service.why(request_id)
+        side = self._sides.get(found["bundle"])
+        if side is not None and side.service is not self.service:  # whose bundle it was knows more of it
+            found = await side.service.why(request_id)
+        return 200, JSON, messages.encode(found)
 
     async def document(self, _: Scope, __: bytes) -> Reply:
         if not self._document:
@@ -120,7 +156,7 @@ class Api(App):
     async def predict_v2(self, scope: Scope, body: bytes) -> Reply:
         asked = inference.read(body, inference.head_length(scope["headers"], body))
         answers = await self.predict(asked.requests, scope)
-        told, head = inference.write(self.model_name, self.digest, answers, asked)
+        told, head = inference.write(self.model_name, answers[0].bundle if answers else self.digest, answers, asked)
         if head is not None:
             scope["reply_headers"] = [(b"inference-header-content-length", b"%d" % head)]
         return 200, JSON if head is None else b"application/octet-stream", told
@@ -159,6 +195,8 @@ class Api(App):
     async def exposition(self, _: Scope, __: bytes) -> Reply:
         if self.service.inbox is not None:
             self.metrics.behind.set(self.service.inbox.behind)
+        for side in self._sides.values():
+            side.metrics.flush()
         return await super().exposition(_, __)
 
     def with_parameter(self, path: str) -> tuple[str, Route | None]:

@@ -4,10 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from serving.bundle.bundle import BadBundle
 from serving.bundle.signature import load_signed
 from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
@@ -16,7 +20,7 @@ from serving.http.admission import EngineLanes, EngineQueue
 from serving.http.app import App
 from serving.http.auth import Guard, load_keys
 from serving.http.counters import Counters
-from serving.http.routes import Api
+from serving.http.routes import Api, Side
 from serving.new_items.extend import NewItems
 from serving.new_items.safety import Safety
 from serving.new_items.store import open_items
@@ -35,7 +39,9 @@ from serving.state.user_state import StateTable, UserState
 from serving.system import System, load_system
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
+from serving.two_bundles import Split
 from serving.worker.options import Options
+from serving.worker.release import Beside
 
 _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
@@ -63,6 +69,8 @@ def assemble(options: Options, log: Any) -> Parts:
         raise ValueError("there is no bundle to serve: give --bundle DIR")
     system = load_system(options.system)
     bundle = load_signed(options.bundle, options.verify, options.signed_by)
+    if options.digest not in ("", bundle.digest):
+        raise BadBundle(f"{options.bundle} holds bundle {bundle.digest}, asked for was {options.digest}: fetch the right one")
     metrics, recommender = Metrics(bundle.digest), Recommender(bundle, system)
     if options.role in ("retrieval", "ranking"):
         warm(recommender, [])
@@ -72,48 +80,88 @@ def assemble(options: Options, log: Any) -> Parts:
     return _front(options, log, system, recommender, metrics)
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What the sides of a worker have in common, whatever bundle they answer from."""
+
+    log: Any
+    system: System
+    clock: Clock
+    exposures: ExposureLog
+    inbox: Inbox
+    request_ids: Callable[[], str]
+    background: list[Work] = field(default_factory=list)  # what each side keeps doing,
+    closers: list[Callable[[], None]] = field(default_factory=list)  # and what is to be closed
+
+
 def _front(options: Options, log: Any, system: System, recommender: Recommender, metrics: Metrics) -> Parts:
     """A server that users ask: the whole recommender, or one whose halves are elsewhere."""
-    bundle, clock = recommender.bundle, clock_of(options, recommender.catalogue.cut_day)
     topic = ExposureTopic(options.exposures_to) if options.exposures_to else None
     exposures = ExposureLog(options.exposures or options.home / "exposures", options.keeping, topic=topic)
     metrics.watch_exposures(exposures.counters)
-    caches = Caches(bundle.digest, time.monotonic)
-    peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
-    plain = Plain(metrics.plain, log)
-    ladder = Ladder(recommender, caches=caches, exposures=exposures, plain=plain, **_elsewhere(recommender, *peers))
-    table = StateTable.load(options.users) if options.users is not None else None
-
-    def states() -> States:
-        store = open_store(options.state_url, system.budget.features_ms, log_name(options.events_url))
-        return States(store, table, system.learning)
-
-    reading, inbox = states(), Inbox(lambda: open_log(options.events_url), states)
+    table = _table(options)
+    inbox = Inbox(lambda: open_log(options.events_url), lambda: _states(options, system, table))
     if not inbox.settle(_SETTLE_SECONDS):
         log.info("states are still being made from the event log", behind=inbox.behind)
-    safety = Safety(options.home, "" if options.state_url.startswith("sqlite:") else options.state_url)
-    new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), clock.day, safety, options.role == "fused")
-    try:
-        new_items.refresh()
-    except StoreUnavailable as error:  # `follow` takes them up as soon as they can be had
-        log.warning("posted items or safety messages cannot be read", reason=str(error))
-    service = Service(ladder, reading, clock, request_ids(), inbox, new_items, near=options.state_url.startswith("sqlite:"))
+    clock = clock_of(options, recommender.catalogue.cut_day)
+    shared = _Shared(log, system, clock, exposures, inbox, request_ids())
+    service = _side(options, shared, recommender, metrics, table)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
     turn = (EngineQueue if options.role == "fused" else EngineLanes)(system.budget.total_ms, metrics.shed.inc, metrics.waited.observe)
+    door = Api(service, turn, metrics, guard, traces, log)
+    if options.beside:
+        _stand_beside(options, shared, door)
+    closers = [inbox.close, *shared.closers, exposures.close, traces.close, metrics.flush]
+    return Parts(door, door.digest, shared.background, closers)
+
+
+def _stand_beside(options: Options, shared: _Shared, door: Api) -> None:
+    """The second bundle of a worker: another side of the same door, with states and caches of its own."""
+    beside = msgspec.json.decode(options.beside, type=Beside)
+    users = Path(beside.users) if beside.users is not None else None
+    own = replace(options, bundle=Path(beside.bundle), users=users, retrieval=beside.retrieval or options.retrieval,
+                  ranking=beside.ranking or options.ranking)  # fmt: skip
+    bundle = load_signed(Path(beside.bundle), options.verify, options.signed_by)
+    metrics = Metrics(bundle.digest)
+    service = _side(own, shared, Recommender(bundle, shared.system), metrics, _table(own))
+    door.service.also.append(service)
+    door.stand_beside(Side(service, metrics), msgspec.json.decode(options.split, type=Split) if options.split else Split(door.digest))
+    shared.closers.append(metrics.flush)
+
+
+def _side(options: Options, shared: _Shared, recommender: Recommender, metrics: Metrics, table: StateTable | None) -> Service:
+    """One bundle's way from a question to an answer, warm. What it keeps doing and what is to be closed goes into `shared`."""
+    system, caches = shared.system, Caches(recommender.bundle.digest, time.monotonic)
+    peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
+    plain = Plain(metrics.plain, shared.log)
+    ladder = Ladder(recommender, caches=caches, exposures=shared.exposures, plain=plain, **_elsewhere(recommender, *peers))
+    reading = _states(options, system, table)
+    safety = Safety(options.home, "" if options.state_url.startswith("sqlite:") else options.state_url)
+    day, grows = shared.clock.day, options.role == "fused"
+    new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), day, safety, grows)
+    try:
+        new_items.refresh()
+    except StoreUnavailable as error:  # `follow` takes them up as soon as they can be had
+        shared.log.warning("posted items or safety messages cannot be read", reason=str(error))
+    service = Service(
+        ladder, reading, shared.clock, shared.request_ids, shared.inbox, new_items, near=options.state_url.startswith("sqlite:")
+    )
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(
         caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.stages.breakers, "state": service.breaker}.items()}
     )
-    door = Api(service, turn, metrics, guard, traces, log)
-    background: list[Work] = [lambda: warm_places(recommender, clock.day()), metrics.keep_flushing]
-    background.append(lambda: new_items.follow(log))
-    return Parts(
-        door,
-        bundle.digest,
-        background,
-        [inbox.close, reading.store.close, exposures.close, traces.close, *(peer.close for peer in peers), metrics.flush],
-    )
+    shared.background += [lambda: warm_places(recommender, day()), metrics.keep_flushing, lambda: new_items.follow(shared.log)]
+    shared.closers += [reading.store.close, *(peer.close for peer in peers)]
+    return service
+
+
+def _table(options: Options) -> StateTable | None:
+    return StateTable.load(options.users) if options.users is not None else None
+
+
+def _states(options: Options, system: System, table: StateTable | None) -> States:
+    return States(open_store(options.state_url, system.budget.features_ms, log_name(options.events_url)), table, system.learning)
 
 
 def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:

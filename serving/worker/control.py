@@ -7,12 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from serving.two_bundles import Split
+
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Up: ready, draining. Down: replaced (others take the new connections), release (`refused`: why the newest is not served)."""
+    """Up: ready, draining. Down: replaced (others take the new connections), release (`refused`: why the newest is not served; `split`)."""
 
     say: Literal["ready", "draining", "replaced", "release"]
     refused: str | None = None
+    split: Split | None = None  # who answers whom from now on
 
 
 _decode = msgspec.json.Decoder(Word).decode

@@ -47,6 +47,9 @@ class Options:
     connections: int = 1024  # the most at a time, each worker
     share_port: bool = False  # another server may listen on the port too, and take it over
     rates: Path | None = None  # counts that a supervisor's workers share
+    digest: str = ""  # sha256:…; a bundle of another digest is not served
+    beside: str = ""  # a supervisor's word to its workers of a second bundle (serving/worker/release.py: Beside, as JSON)
+    split: str = ""  # and of who answers whom (serving/two_bundles.py: Split, as JSON)
     listen_fd: int = -1  # a supervisor's listening socket, for its workers
     control_fd: int = -1  # a supervisor's end of the talk with this worker
     verify: bool = True  # False: the supervisor has hashed the bundle already
@@ -95,6 +98,6 @@ def parse(arguments: list[str]) -> Options:
     options: Options = tyro.cli(Options, args=arguments, prog="python -m serving", description=_DESCRIPTION, config=(FlagConversionOff,))
     if options.bundle is None and options.follow is None:
         raise SystemExit("give --bundle DIR, or --follow FILE that names one: see --help")
-    if options.role == "recommender" and not (options.retrieval and options.ranking):
-        raise SystemExit("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT")
+    if options.role == "recommender" and not (options.retrieval and options.ranking) and options.follow is None:
+        raise SystemExit("--role recommender needs --retrieval HOST:PORT and --ranking HOST:PORT, or --follow FILE that names them")
     return options

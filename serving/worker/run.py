@@ -146,6 +146,8 @@ async def _obey(channel: Channel, app: App, stop: Stop) -> None:
             stop.now()
         elif word.say == "release":
             app.refuse_release(word.refused)
+            if word.split is not None:
+                app.divide(word.split)
 
     await channel.heard(heard)
     stop.now()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from prometheus_client.multiprocess import mark_process_dead
 
 from serving.worker.control import Channel, Word
@@ -50,6 +51,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping, self._filling = asyncio.Event(), asyncio.Lock()
         self._refused: str | None = None
+        self._split = release.split
         self._deaths: deque[float] = deque(maxlen=_DEATHS * options.workers)
         self._status = 0
 
@@ -79,6 +81,11 @@ class Supervisor:
             self._options,
             bundle=Path(release.bundle),
             users=Path(release.users) if release.users is not None else None,
+            retrieval=release.retrieval or self._options.retrieval,
+            ranking=release.ranking or self._options.ranking,
+            digest=release.digest,
+            beside=msgspec.json.encode(release.beside).decode() if release.beside is not None else "",
+            split=msgspec.json.encode(self._split if release is self._release else release.split).decode(),
             workers=1,
             follow=None,
             verify=False,
@@ -121,7 +128,7 @@ class Supervisor:
     def _heard(self, worker: Worker, word: Word) -> None:
         if word.say == "ready" and not worker.state.done():
             worker.state.set_result(True)
-            worker.channel.tell(Word("release", self._refused))
+            worker.channel.tell(Word("release", self._refused, self._split if worker.release is self._release else None))
             self._relieve()
         elif word.say == "draining" and not worker.leaving:  # somebody told this one to stop
             worker.leaving = True
@@ -181,7 +188,8 @@ class Supervisor:
     async def _change(self, asked: Release) -> None:
         """Answer from another release: its workers are ready before the old ones stop. Raises `BadRelease`."""
         release = await asyncio.to_thread(checked, asked, self._options.signed_by)
-        if release == self._release:
+        if release.loaded == self._release.loaded:
+            self._split = release.split
             return self._tell(None)
         began = asyncio.get_running_loop().time()
         new = [await self._start(release) for _ in range(self._options.workers)]
@@ -195,7 +203,7 @@ class Supervisor:
                 self._signal(worker, signal.SIGKILL)
             raise BadRelease(f"bundle {release.digest} did not get ready to answer: see its workers' messages in the log")
         old = [worker for worker in self._workers if worker.release is self._release]
-        self._release = release
+        self._release, self._split = release, release.split
         for worker in old:
             worker.leaving = True
             worker.channel.tell(Word("replaced"))
@@ -212,7 +220,7 @@ class Supervisor:
             self._log.error("release refused", reason=refused, bundle=self._release.digest)
         for worker in self._workers:
             if worker.state.done():
-                worker.channel.tell(Word("release", refused))
+                worker.channel.tell(Word("release", refused, self._split if worker.release is self._release else None))
 
     async def _ends(self, worker: Worker) -> None:
         """Wait for a worker that was told to stop; one that does not is killed."""
