@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines import bundles, release_commands
+from pipelines import bundles, release_commands, rollout_commands
 from pipelines.errors import one_paragraph
 from pipelines.release_commands import Registry, consult
 
@@ -27,6 +27,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 pipeline = typer.Typer(no_args_is_help=True, help="The learning loop as a Kubeflow pipeline.")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(rollout_commands.app, name="rollout")
 release_commands.add_to(app)
 
 System = Annotated[str, typer.Argument(help="name of a system, or path of a system file ending in .py", show_default=False)]

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 DOORS = {  # framework -> files that may import it
     "kfp": ("components/step.py", "components/*/component.py", "pipelines/*.py"),
     "kserve": (),
+    "kubernetes": ("components/release/kube.py",),
     "feast": ("feature_repo/*", "components/features/*", "tests/*"),
     "torch": ("components/retrieval/*", "components/ranking/*", "components/export/*"),
     "onnxruntime": ("serving/*", "components/export/*"),
@@ -17,7 +18,7 @@ DOORS = {  # framework -> files that may import it
     "great_expectations": ("components/data/validate.py",),
     "evidently": ("components/monitoring/*",),
 }
-NOT_SERVED = ("pandas", "torch", "duckdb", "feast", "sklearn", "kfp", "mlflow", "great_expectations", "evidently", "ibis")
+NOT_SERVED = ("kubernetes", "pandas", "torch", "duckdb", "feast", "sklearn", "kfp", "mlflow", "great_expectations", "evidently", "ibis")
 
 
 def imported(path: Path) -> list[tuple[int, str]]:

@@ -21,6 +21,7 @@ class NotFetched(ValueError):
     """What the registry gave is not what it names."""
 
     version: str = ""  # number of the version that was asked for, where known
+    refused: bool = False  # it came, and is not what it is said to be: asking again does not help
 
 
 def fetch(system: System, version: "ModelVersion", home: Path, tracking: str) -> ReleasedBundle:
@@ -73,9 +74,11 @@ def bring(source: str, place: Path, tracking: str, fault_of: Callable[[Path], st
     try:
         got = _downloaded(source, work, tracking, why)
         if fault := fault_of(got):
-            raise NotFetched(
+            problem = NotFetched(
                 f"{source} was downloaded and refused: {fault}; register the bundle again, or move the alias to another version"
             )
+            problem.refused = True
+            raise problem
         move_in(got, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)

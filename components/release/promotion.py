@@ -56,6 +56,12 @@ def promote(system: System, home: Path, tracking: str = "", which: str = "") -> 
         return _crowned(client, system, version, home, tracking)
 
 
+def chosen_digest(system: System, home: Path, tracking: str = "", which: str = "") -> str:
+    """Digest of the bundle that `promote` would promote. Raises `UnknownBundle`."""
+    with _open(system, home, tracking) as client:
+        return digest_in(_chosen(client, system, which))
+
+
 def rollback(system: System, home: Path, tracking: str = "") -> str:
     """Make the version champion that was it before the present one; again: the one before that.
 

@@ -22,6 +22,7 @@ class BundleRef(msgspec.Struct, frozen=True):
 
     digest: str  # hexadecimal
     version: str = ""
+    rollout: str = ""  # id of the one that brought it here
 
 
 class RolloutPolicy(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from components.release.registry import open_registry
 from tests.components.release.made import Made, tiny_made
@@ -48,6 +49,8 @@ def server(empty: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     line += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    more |= {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}  # to a receiver on loopback
+    more |= {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode()}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(line, env={**os.environ, **more}, stdout=log, stderr=log, start_new_session=True)
     try:

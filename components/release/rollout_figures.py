@@ -1,0 +1,153 @@
+"""What two bundles did over the same time: answers from Prometheus, clicks from the exposure records and the event log."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+
+from components.release.rollout import Unreachable
+from components.release.rollout_guards import Answers, Compared, Histogram
+from components.release.sequential import Rate
+from serving.events.log import LogUnavailable
+from serving.events.sqlite import read_log
+from serving.exposures.tables import read_shown
+
+CHOSEN = ("click", "add_to_cart", "purchase", "watch", "like")  # an event that says that a list was of use
+_ROUTE = "/v1/recommendations"
+_LETTERS = 12  # of a digest, in a label
+_REMEMBERED = 2_000_000  # lists whose clicks may still come
+_SECONDS = 10.0
+_LATELY = 60  # seconds without a scrape of any server after which nothing is known
+
+
+@dataclass
+class Prometheus:
+    """Counts by bundle over the time since a rollout began. Each figure is a sum over all pods, however often one was restarted."""
+
+    url: str
+
+    def answers(self, digests: Iterable[str], since: float) -> dict[str, Answers]:
+        """By digest. Raises `Unreachable` where there are no figures of any bundle at all."""
+        labels = {digest[:_LETTERS]: digest for digest in digests}
+        where, span = f'bundle=~"{"|".join(labels)}"', f"[{max(15, int(time.time() - since))}s]"
+
+        def increase(by: str, metric: str, more: str = "") -> list[tuple[dict[str, str], float]]:
+            return self._asked(f"sum by (bundle{by}) (increase({metric}{{{where}{more}}}{span}))")
+
+        asked = increase(",status", "shortlist_requests_total", f',route="{_ROUTE}"')
+        if not self._asked(f"count(count_over_time(shortlist_bundle_info{{{where}}}[{_LATELY}s]))"):
+            raise Unreachable(f"Prometheus at {self.url} has scraped no server of these bundles for {_LATELY} s")
+        rungs, empty = increase(",rung", "shortlist_rung_total"), increase("", "shortlist_empty_lists_total")
+        seconds, scores = increase(",le", "shortlist_request_seconds_bucket"), increase(",le", "shortlist_score_bucket")
+        return {
+            digest: Answers(
+                _sum(asked, label),
+                _sum([one for one in asked if one[0]["status"].startswith("5")], label),
+                _sum(rungs, label),
+                _sum(empty, label),
+                _sum([one for one in rungs if one[0]["rung"] not in ("full", "light")], label),
+                _histogram(seconds, label),
+                _histogram(scores, label),
+            )
+            for label, digest in labels.items()
+        }
+
+    def _asked(self, query: str) -> list[tuple[dict[str, str], float]]:
+        try:
+            reply = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=_SECONDS)
+            reply.raise_for_status()
+            told: list[dict[str, Any]] = reply.json()["data"]["result"]
+        except (requests.RequestException, ValueError, KeyError) as problem:
+            raise Unreachable(f"Prometheus at {self.url} does not answer ({problem})") from problem
+        return [(one["metric"], float(one["value"][1])) for one in told]
+
+
+def _sum(series: list[tuple[dict[str, str], float]], bundle: str) -> int:
+    return round(sum(value for labels, value in series if labels.get("bundle") == bundle))
+
+
+def _histogram(series: list[tuple[dict[str, str], float]], bundle: str) -> Histogram:
+    """From Prometheus' cumulative buckets."""
+    found = sorted(
+        (inf if labels["le"] == "+Inf" else float(labels["le"]), value) for labels, value in series if labels["bundle"] == bundle
+    )
+    counts = np.maximum(np.diff([0.0, *(value for _, value in found)]), 0)
+    return Histogram(tuple(bound for bound, _ in found), tuple(round(count) for count in counts))
+
+
+@dataclass
+class Clicks:
+    """Lists and clicked lists of each user and bundle, read on from where the last reading ended. `folder`: of the exposure log."""
+
+    folder: Path
+    events: Path  # folder of the event log
+    since_day: float
+    _after: tuple[int, int] = (0, 0)
+    _lists: dict[str, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(dict))  # bundle -> user -> lists, clicked
+    _open: dict[str, list[int]] = field(default_factory=dict)  # request -> its user's counts, until its first click
+    _early: set[str] = field(default_factory=set)  # requests whose click was read before their list
+
+    def rates(self, old: str, new: str) -> tuple[Rate, Rate]:
+        """Of two digests. Raises `Unreachable`."""
+        import sqlite3
+
+        try:
+            self._read_on()
+        except (LogUnavailable, sqlite3.Error, OSError) as problem:
+            raise Unreachable(f"what was shown cannot be read in {self.folder} ({problem})") from problem
+        first, second = (self._rate(digest) for digest in (old, new))
+        return first, second
+
+    def _read_on(self) -> None:
+        shown, acted = self._after
+        for exposure in read_shown(self.folder, self.since_day, shown):
+            shown = exposure.seq
+            if exposure.user_key:  # 0: consents to nothing personal, so is nobody who could be counted once
+                counts = self._lists[exposure.bundle.removeprefix("sha256:")].setdefault(exposure.user_key, [0, 0])
+                counts[0] += 1
+                self._open[exposure.request_id] = counts
+                if exposure.request_id in self._early:
+                    self._clicked(exposure.request_id)
+        if (self.events / "events.sqlite").is_file():
+            for seq, event in read_log(self.events, acted):
+                acted = seq
+                if event.event_type in CHOSEN and event.context.request_id:
+                    self._clicked(event.context.request_id)
+        while len(self._open) > _REMEMBERED:
+            del self._open[next(iter(self._open))]
+        self._after = shown, acted
+
+    def _clicked(self, request_id: str) -> None:
+        counts = self._open.pop(request_id, None)
+        if counts is not None:
+            counts[1] += 1
+            self._early.discard(request_id)
+        elif len(self._early) < _REMEMBERED:
+            self._early.add(request_id)
+
+    def _rate(self, digest: str) -> Rate:
+        return Rate.of(np.array(list(self._lists[digest].values()), np.float64).reshape(-1, 2))
+
+
+@dataclass
+class Measured:
+    """`components.release.rollout.Figures`. `serving` None: nobody tells of clicks."""
+
+    prometheus: Prometheus
+    serving: Path | None = None
+    _clicks: Clicks | None = None
+    _of: float = 0.0
+
+    def __call__(self, old: str, new: str, since: float) -> Compared:
+        answers = self.prometheus.answers((old, new), since)
+        if self.serving is None:
+            return Compared(answers[old], answers[new])
+        if self._clicks is None or self._of != since:
+            self._clicks, self._of = Clicks(self.serving / "exposures", self.serving, float("-inf")), since
+        return Compared(answers[old], answers[new], self._clicks.rates(old, new))
