@@ -6,32 +6,32 @@ the cut is the first thing each function filters by. The promotion plan that hol
 
 from collections.abc import Mapping
 from datetime import datetime
+from math import log1p
 from typing import Any
 
 import ibis
 from ibis import _
 
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from feature_repo.schema import PATH_SEPARATOR, SECONDS_A_DAY
+from feature_repo.schema import LEAST_WORTH, MOST_WORTH, PATH_SEPARATOR, SECONDS_A_DAY, Worth
 
 Table = Any  # ibis types its tables loosely
 LEVELS = ("department", "category", "type")
 WINDOWS = (7, 14, 28)  # days
 
 
-def history(events: Table, items: Table, context: Table, positives: tuple[str, ...], at_least: Mapping[str, float] | None = None) -> Table:
-    """Positive events with what is known of the item, whether the sale was planned to be promoted, and which time it was for the user.
-
-    `at_least`: of the types named, only events whose `value` is that high are positive. Independent of any cut: `nth` and `promoted` look
-    at nothing later than the event.
+def history(events: Table, items: Table, context: Table, positives: Mapping[str, Worth]) -> Table:
+    """Positive events with their weight, what is known of the item, whether the sale was planned to be promoted, and which time it was for
+    the user. Independent of any cut: `nth` and `promoted` look at nothing later than the event.
     """
-    asked = [(events.event_type != name) | (events.value.fill_null(-1.0) >= least) for name, least in sorted((at_least or {}).items())]
-    liked = events.filter(_.event_type.isin(positives), *asked).select(
+    counted = events.filter(_.event_type.isin(tuple(positives))).mutate(weight=worth(events.event_type, events.value, positives))
+    liked = counted.filter(_.weight > 0).select(
         "event_id",
         "user_id",
         "item_id",
         "timestamp",
         "price",
+        "weight",
         session=_.session_id.coalesce(_.event_id),
         store=_.context_store,
         spend=(_.value * _.price).fill_null(0.0),
@@ -40,6 +40,21 @@ def history(events: Table, items: Table, context: Table, positives: tuple[str, .
     nth = ibis.row_number().over(group_by=["user_id", "item_id"], order_by=["timestamp", "event_id"])
     marked = liked.left_join(_promoted(liked, context), "event_id").drop("event_id_right").join(known, "item_id")
     return marked.mutate(promoted=_.promoted.fill_null(0.0), repeat=(nth > 0).cast("float64"))
+
+
+def worth(kind: Table, value: Table, positives: Mapping[str, Worth]) -> Table:
+    """What an event of a type counts by its value: `Worth.of`, for a column."""
+    branches = []
+    for name, of in sorted(positives.items()):
+        weight = ibis.literal(float(of.weight))
+        if of.usual is not None:
+            told = (value + 1).ln() / log1p(of.usual)
+            bounded = ibis.least(ibis.greatest(told, LEAST_WORTH), MOST_WORTH)  # of a null these give a bound
+            weight = ibis.ifelse(value.notnull(), of.weight * bounded, of.weight)
+        if of.at_least is not None:
+            weight = ibis.ifelse(value.fill_null(-1.0) >= of.at_least, weight, 0.0)
+        branches.append((kind == name, weight))
+    return ibis.cases(*branches, else_=0.0)
 
 
 def _level(category: Table, depth: int) -> Table:

@@ -86,7 +86,8 @@ def positive(name: str, facts: Facts) -> str:
     """How the file says that the type is learnt from."""
     if name in facts.grades:
         return f'Positive(value="stars", at_least={facts.grades[name]:g})'
-    return 'Positive(value="seconds")' if nearest(name) == "watch" else "Positive()"
+    usual = facts.usual.get(name, 0)
+    return f'Positive(value="seconds", usual={usual:g})' if nearest(name) == "watch" and usual else "Positive()"
 
 
 def _beside(name: str, main: str, facts: Facts) -> str:
@@ -131,6 +132,7 @@ def system_file(name: str, chosen: Choices) -> str:
         "    budget=Budget(),",
         "    learning=Learning(horizon_days=7, cuts=6),",
         '    feature_repo="feature_repo/shop",',
+        '    fusion="learnt",  # how much each source says: from the weeks after the cuts',
         '    ingest="components.data.ingest:none_of_its_own",  # its tables come with --data DIR',
         '    noun="item",',
         f'    verb="{VERBS.get(nearest(chosen.main), "chose")}",',

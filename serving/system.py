@@ -16,6 +16,7 @@ from serving.event_meanings import Meaning, Positive, Signal, check_codes, posit
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]
+Fusion = Literal["as written", "learnt"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class System:
     hybrid: bool = False  # True: pools come from the last `shortlist batch`, re-ranked in real time
     promote: Promote = "by hand"  # who makes a bundle champion: the gate, or a person who moves the alias
     events: Mapping[str, Meaning] = field(default_factory=dict)  # what each event type means; empty: as `learning` says
+    fusion: Fusion = "as written"  # how much each source says in the fused rank: its weight in `sources`, or what its weeks taught
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -140,6 +142,8 @@ class System:
             raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")
         if self.promote not in get_args(Promote):
             raise ValueError(f"system {self.name}: promote is {self.promote!r}, expected one of {', '.join(map(repr, get_args(Promote)))}")
+        if self.fusion not in get_args(Fusion):
+            raise ValueError(f"system {self.name}: fusion is {self.fusion!r}, expected one of {', '.join(map(repr, get_args(Fusion)))}")
         if not self.answer_size <= self.light_size <= self.pool_size:
             raise ValueError(
                 f"system {self.name}: expected answer_size <= light_size <= pool_size, "

@@ -23,6 +23,7 @@ class Facts:
     types: Mapping[str, int]  # events by type, most first
     again: Mapping[str, float]  # by type: the share of events of a user and an item that had one before
     grades: Mapping[str, float]  # by type that is a rating: the middle one
+    usual: Mapping[str, float]  # by type: the middle one of the values above 0, where there are any
     levels: tuple[int, ...]  # different category paths that reach each level
     brands: int
 
@@ -46,6 +47,7 @@ def facts_of(tables: Path) -> Facts:
             grades={
                 name: middle for name, middle in connection.execute(_GRADES.format(events=files["events"])).fetchall() if _is_graded(name)
             },
+            usual=dict(connection.execute(_USUAL.format(events=files["events"])).fetchall()),
             levels=_levels(connection, files["items"]),
             brands=_number(connection, f"SELECT count(DISTINCT brand) FROM {files['items']}"),
         )
@@ -58,6 +60,8 @@ _AGAIN = (
 )
 _GRADES = f"""SELECT event_type, median(value) FROM {{events}} WHERE event_type <> '' GROUP BY event_type
 HAVING count(value) >= 0.9 * count(*) AND count(DISTINCT value) BETWEEN 2 AND {MOST_GRADES}"""
+
+_USUAL = "SELECT event_type, median(value) FROM {events} WHERE event_type <> '' AND value > 0 GROUP BY event_type"
 
 
 def _is_graded(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from components.features.tables import Tables
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES
-from serving.event_meanings import least_values
+from serving.event_meanings import worths_of
 from serving.system import System
 
 ENGINES = ("duckdb", "spark")
@@ -61,8 +61,7 @@ def _sources(tables: Tables, folder: Path, system: System, engine: str) -> Itera
         with spark_tables(folder) as named:
             from feature_repo.expressions import history
 
-            asked = (system.learning.positives, least_values(system.events))
-            past = history(named["events"], named["items"], named["context"], *asked).cache()
+            past = history(named["events"], named["items"], named["context"], worths_of(system.learning.meanings)).cache()
             consenting = named["users"].filter(named["users"].consent == "full")
             yield past, past.semi_join(consenting, "user_id"), named["items"], named["context"]
     else:

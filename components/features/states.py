@@ -24,6 +24,9 @@ def build_states(tables: Tables, day: float, features: NDArray[np.float32], feat
     keys = tables.keys[rows["item_row"].to_numpy()]  # (N,)
     order = np.lexsort((keys, user))  # by user, then key
     decayed = np.stack([rows[f"decayed_{t}"].to_numpy() for t in range(len(TAUS_DAYS))], axis=1)  # (N, T)
+    said = tables.arrow(_said(day))
+    said_keys, sayer = tables.keys[said["item_row"].to_numpy()], said["user_row"].to_numpy()
+    said_order = np.lexsort((said_keys, sayer))  # by user, then key
     return StateTable(
         user_ids=_bytes(users["user_id"]),
         ends=np.cumsum(np.bincount(user, minlength=len(users))).astype(np.int64),
@@ -39,6 +42,10 @@ def build_states(tables: Tables, day: float, features: NDArray[np.float32], feat
         created_day=users["created_day"].to_numpy(zero_copy_only=False).astype(np.float64),
         feature_names=feature_names,
         cut_day=day,
+        said_ends=np.cumsum(np.bincount(sayer, minlength=len(users))).astype(np.int64),
+        said_keys=said_keys[said_order],
+        said_days=said["day"].to_numpy()[said_order],
+        said=said["said"].to_numpy().astype(np.uint8)[said_order],
     )
 
 
@@ -60,13 +67,22 @@ def _users(day: float) -> str:
 
 
 def _rows() -> str:
-    """A row a user and item: c(last) = sum of exp(-(last - t) / tau) over its events."""
-    decayed = ", ".join(f"sum(exp((day - last) / {tau!r})) AS decayed_{t}" for t, tau in enumerate(TAUS_DAYS))
+    """A row a user and item: c(last) = sum of weight * exp(-(last - t) / tau) over its events."""
+    decayed = ", ".join(f"sum(weight * exp((day - last) / {tau!r})) AS decayed_{t}" for t, tau in enumerate(TAUS_DAYS))
     return f"""
     WITH numbered AS (SELECT user_id, row_number() OVER (ORDER BY user_id) - 1 AS user_row FROM raw_users),
-    aged AS (SELECT user_id, item_id, day, max(day) OVER (PARTITION BY user_id, item_id) AS last FROM past)
+    aged AS (SELECT user_id, item_id, day, weight, max(day) OVER (PARTITION BY user_id, item_id) AS last FROM past)
     SELECT user_row, item_row, min(day) AS first_day, any_value(last) AS last_day, count(*) AS count, {decayed}
     FROM aged JOIN numbered USING (user_id) JOIN items USING (item_id) GROUP BY user_row, item_row"""
+
+
+def _said(day: float) -> str:
+    """A row a user and item of which something was said: what was said last, the stronger of two words of one moment."""
+    return f"""
+    WITH numbered AS (SELECT user_id, row_number() OVER (ORDER BY user_id) - 1 AS user_row FROM raw_users),
+    told AS (SELECT user_id, item_id, said, {_DAY} AS day FROM sayings WHERE {_DAY} < {day!r})
+    SELECT user_row, item_row, max(day) AS day, arg_max(said, (day, said)) AS said
+    FROM told JOIN numbered USING (user_id) JOIN items USING (item_id) GROUP BY user_row, item_row"""
 
 
 def _bytes(column: Any) -> NDArray[np.bytes_]:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.duck import settings
+from components.data.duck import quoted, settings
 from feature_repo.schema import SECONDS_A_DAY, TABLES
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import least_values
+from serving.event_meanings import worths_of
+from serving.state.fold import SAID
 from serving.system import System
 
 
@@ -55,11 +56,12 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
         end = f"to_timestamp({(until_day + days) * 86_400.0!r})"
         backend.raw_sql(f'CREATE VIEW events AS SELECT * FROM raw_events WHERE "timestamp" < {end}')
         backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
-        asked = (system.learning.positives, least_values(system.events))
-        backend.create_table("history", history(backend.table("events"), backend.table("items"), named["context"], *asked))
-        backend.raw_sql(
-            "CREATE VIEW personal AS SELECT * FROM history WHERE user_id NOT IN (SELECT user_id FROM raw_users WHERE consent <> 'full')"
+        backend.create_table(
+            "history", history(backend.table("events"), backend.table("items"), named["context"], worths_of(system.learning.meanings))
         )
+        personal = "user_id NOT IN (SELECT user_id FROM raw_users WHERE consent <> 'full')"
+        backend.raw_sql(f"CREATE VIEW personal AS SELECT * FROM history WHERE {personal}")
+        backend.raw_sql(f"CREATE VIEW sayings AS SELECT *, {_said(system)} AS said FROM events WHERE said IS NOT NULL AND {personal}")
         day = 'epoch_us("timestamp") / 86400e6'
         ((count, first, last),) = backend.con.execute(f"SELECT count(*), min({day}), max({day}) FROM history").fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()
@@ -77,3 +79,10 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
         )
     finally:
         backend.disconnect()
+
+
+def _said(system: System) -> str:
+    """What an event says the user wants of the item, as a state has it; null where it says nothing."""
+    told = [(name, SAID[type(meaning)]) for name, meaning in system.learning.meanings.items() if type(meaning) in SAID]
+    cases = " ".join(f"WHEN event_type = {quoted(name)} THEN {code}" for name, code in told)
+    return f"CASE {cases} END" if told else "NULL"

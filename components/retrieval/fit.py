@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from components.cut import Cut
 from components.retrieval.report import measure
 from components.retrieval.twins import LEARNERS, Learner, fit_of
+from components.retrieval.weights import learn_weights
 from serving.retrieval.sources import load_sources
 from serving.system import SourceSpec, System
 
@@ -36,8 +37,11 @@ def fit(system: System, features: Path, out: Path, fast: bool = False, seed: int
             np.save(out / "cuts" / name / "user_vectors.npy", vectors, allow_pickle=False)
         for fitted in counted:
             fitted.result()
+    weights = learn_weights(system, list(cuts.values()), out) if system.fusion == "learnt" else {}
     measured = _measured(system, list(cuts.values()), out)
-    (out / "retrieval.json").write_text(json.dumps({"fast": fast, "seed": seed, "cuts": names, "recall": measured}, indent=1) + "\n")
+    (out / "retrieval.json").write_text(
+        json.dumps({"fast": fast, "seed": seed, "cuts": names, "weights": weights, "recall": measured}, indent=1) + "\n"
+    )
 
 
 def _sources(out: Path, cut: Cut) -> Path:

@@ -38,6 +38,7 @@ Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request",
 FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
 _NOT_ANSWERED_BY = ("promote",)  # of a system's settings: who releases a bundle says nothing of what it answers
+_UNLESS_SAID: Mapping[str, Any] = {"events": {}, "fusion": "as written"}  # left out where they are so, as in the first bundles
 SIGNATURE = "bundle.sig"  # who packed it (serving/bundle/signature.py): the one file that no digest covers
 
 
@@ -54,7 +55,8 @@ def settings_of(system: System) -> dict[str, Any]:
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
-    told = {sizes.get(name, name): value for name, value in values.items() if name not in _NOT_ANSWERED_BY and (name != "events" or value)}
+    unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
+    told = {sizes.get(name, name): value for name, value in values.items() if name not in _NOT_ANSWERED_BY and name not in unsaid}
     return json.loads(json.dumps(told, default=dict))
 
 

@@ -3,7 +3,9 @@
 A system file may also name a class of one's own, "mypackage.sources:Session", that fills in `serving.retrieval.source.Source`.
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from serving.bundle.catalogue import Catalogue
@@ -22,6 +24,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "category_promotion": CategoryPromotion,
     "trending": Trending,
 }
+LEARNT = "fusion.json"  # beside a source's arrays: its weights in the fused rank
 PARTS = ("load", "retrieve", "reason", "with_new_items")  # of the interface, beside `spec`
 
 
@@ -35,7 +38,13 @@ def load_sources(specs: Iterable[SourceSpec], folder: Path, catalogue: Catalogue
     Raises `UnknownSource` for a kind without a module or with half an interface, `UnknownName` for a path that names nothing,
     `serving.bundle.arrays.BadFolder` for a folder that was not fitted.
     """
-    return tuple(source_class(spec.kind).load(folder / spec.folder, spec, catalogue) for spec in specs)
+    return tuple(source_class(spec.kind).load(folder / spec.folder, _weighed(spec, folder / spec.folder), catalogue) for spec in specs)
+
+
+def _weighed(spec: SourceSpec, folder: Path) -> SourceSpec:
+    """The source with the say that was learnt for it, where it was (`components/retrieval/weights.py`)."""
+    file = folder / LEARNT
+    return replace(spec, settings={**spec.settings, **json.loads(file.read_text())}) if file.is_file() else spec
 
 
 def source_class(kind: str) -> type[Source]:

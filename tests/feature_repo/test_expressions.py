@@ -9,7 +9,7 @@ import pytest
 
 from components.data.read import arrow_schema
 from feature_repo.names import ITEM_FEATURES, USER_FEATURES
-from feature_repo.schema import TABLES
+from feature_repo.schema import TABLES, Worth
 
 # one thread, and no code generation: nine rows are not worth compiling for
 SMALL_SPARK = {
@@ -70,11 +70,11 @@ def write(folder, events=EVENTS):
     return folder
 
 
-def stats(tables, positives=("purchase",)):
+def stats(tables):
     """User and item rows by id, from Ibis tables by name."""
     from feature_repo.expressions import history, item_stats, user_stats
 
-    past = history(tables["events"], tables["items"], tables["context"], positives)
+    past = history(tables["events"], tables["items"], tables["context"], {"purchase": Worth()})
     users = user_stats(past, CUT).to_pyarrow().to_pylist()
     items = item_stats(past, tables["items"], tables["context"], CUT).to_pyarrow().to_pylist()
     return {row["user_id"]: row for row in users}, {row["item_id"]: row for row in items}
@@ -152,3 +152,17 @@ def test_spark_makes_the_same_table(by_duckdb, tmp_path):
             assert {name: value for name, value in mine[key].items() if value is not None} == pytest.approx(
                 {name: value for name, value in row.items() if value is not None}
             ), key
+
+
+@pytest.mark.parametrize(
+    "of", [Worth(), Worth(2.0), Worth(1.0, usual=4.0, at_least=4.0), Worth(0.5, usual=100.0), Worth(1.0, at_least=1.0)]
+)
+def test_what_an_event_counts_is_the_same_for_a_table_and_for_one_event(of):
+    import ibis
+
+    from feature_repo.expressions import worth
+
+    values = [None, 0.0, 0.5, 1.0, 3.0, 4.0, 5.0, 100.0, 1e9]
+    table = ibis.memtable(pa.table({"kind": ["a"] * len(values) + ["b"], "value": pa.array([*values, 5.0], pa.float64())}))
+    found = table.mutate(weight=worth(table.kind, table.value, {"a": of})).to_pyarrow()["weight"].to_pylist()
+    assert found == pytest.approx([*(of.of(float("nan") if value is None else value) for value in values), 0.0])

@@ -1,5 +1,6 @@
 """User states made all at once are those that fold one event after the other."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -14,6 +15,9 @@ from components.features.states import build_states
 from components.features.tables import open_tables
 from feature_repo.schema import TABLES
 from serving.bundle.catalogue import item_key
+from serving.event_meanings import Positive, Signal
+from serving.state.fold import Fold
+from serving.state.store import StateEvent
 from serving.state.user_state import UserState
 from serving.system import load_system
 
@@ -93,3 +97,38 @@ def test_a_user_who_came_at_the_cut_or_later_has_no_region_and_no_first_day_yet(
     assert [table[at].region for at in range(3)] == ["r", "", ""]
     assert table[0].created_day == pytest.approx(CUT_DAY - 1)
     assert np.isnan(table.created_day[1:]).all()
+
+
+KINDS = ("purchase", "rating", "hide", "unhide", "dislike", "click")
+TOLD = {"purchase": Positive(value="pieces"), "rating": Positive(value="stars", at_least=4), "click": Signal(0.5)}
+anything = st.lists(
+    st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 75 * 86_400), st.sampled_from(KINDS), st.integers(0, 5)),
+    max_size=40, unique_by=lambda event: event[2],
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(anything)
+def test_hides_dislikes_and_values_are_those_the_server_folds(tmp_path, events):
+    system = replace(load_system("shop"), events=TOLD)
+    write(tmp_path, [(user, item, second, None) for user, item, second, _, _ in events])
+    told = pq.read_table(tmp_path / "events.parquet")
+    for column, at, kind in (("event_type", 3, pa.string()), ("value", 4, pa.float64())):
+        place = told.schema.get_field_index(column)
+        told = told.set_column(place, told.schema.field(place), pa.array([event[at] for event in events], kind))
+    pq.write_table(told, tmp_path / "events.parquet")
+    with open_tables(tmp_path, system, CUT_DAY, 7) as tables:
+        table = build_states(tables, CUT_DAY, np.zeros((len(USERS), 0), np.float32), ())
+    for user in USERS:
+        made = table[table.index(user)]
+        days = [(START.timestamp() + second) / 86_400 for _, _, second, _, _ in events]
+        mine = [
+            StateEvent(str(n), user, item, kind, day, value)
+            for n, ((who, item, _, kind, value), day) in enumerate(zip(events, days, strict=True))
+            if who == user and day < CUT_DAY
+        ]
+        slow = Fold(system.learning).of(UserState(user), mine)
+        assert (made.keys.tolist(), made.counts.tolist()) == (slow.keys.tolist(), slow.counts.tolist())
+        np.testing.assert_allclose(made.decayed, slow.decayed, rtol=1e-4)
+        assert (made.said_keys.tolist(), made.said.tolist()) == (slow.said_keys.tolist(), slow.said.tolist())
+        assert (made.hidden.tolist(), made.disliked.tolist()) == (slow.hidden.tolist(), slow.disliked.tolist())
