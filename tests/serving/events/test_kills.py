@@ -114,9 +114,10 @@ def counted(folder: Path, states: States) -> tuple[list[str], int]:
     return [one.event_id for one in kept], int(sum(in_states.values()))
 
 
-def test_after_kills_of_a_writer_the_states_are_what_the_log_says(store: SqliteStates | RedisStates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turns", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_after_kills_of_a_writer_the_states_are_what_the_log_says(store: SqliteStates | RedisStates, tmp_path: Path, turns: int) -> None:
     acknowledged: list[str] = []
-    for turn in range(4):
+    for turn in range(turns):
         with store.down(turn) if turn % 2 else nullcontext():
             line = [sys.executable, "-c", WRITER, str(tmp_path), store.url, str(turn)]
             with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as writer:
@@ -126,7 +127,8 @@ def test_after_kills_of_a_writer_the_states_are_what_the_log_says(store: SqliteS
                     if len(acknowledged) % 7 == turn % 7 and len(acknowledged) > 7 * turn:
                         writer.kill()
     ids, folded = counted(tmp_path, States(open_store(store.url, 1000, "log"), None, Learning()))
-    assert len(acknowledged) >= 4
+    print(f"{turns} kills, {type(store).__name__}: {3 * len(acknowledged)} acknowledged, {len(ids)} in the log, {folded} in the states")
+    assert len(acknowledged) >= turns
     assert {f"{name}-{n}" for name in acknowledged for n in range(3)} <= set(ids)
     assert len(set(ids)) == len(ids) == folded
 
