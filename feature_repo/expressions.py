@@ -1,10 +1,11 @@
-"""Each feature's one definition, as Ibis expressions: DuckDB runs them here, Spark the same ones beyond one machine.
+"""Features as Ibis expressions: DuckDB runs them here, Spark the same ones beyond one machine.
 
-`history` joins the four tables once; `user_stats` and `item_stats` read it as of a cut. Only rows strictly before the cut count:
-the cut is the first thing each function filters by. The promotion plan that holds at the cut is known and therefore allowed.
+`history` joins the four tables once; `stats` reads it as of a cut and makes the features a system picks (`feature_repo/library.py`).
+Only rows strictly before the cut count: the cut is the first thing it filters by. The promotion plan that holds at the cut is known
+and therefore allowed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import log1p
 from typing import Any
@@ -12,12 +13,11 @@ from typing import Any
 import ibis
 from ibis import _
 
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
+from feature_repo.library import Before, Feature, Grain, Sum
 from feature_repo.schema import LEAST_WORTH, MOST_WORTH, PATH_SEPARATOR, SECONDS_A_DAY, Worth
 
 Table = Any  # ibis types its tables loosely
 LEVELS = ("department", "category", "type")
-WINDOWS = (7, 14, 28)  # days
 
 
 def history(events: Table, items: Table, context: Table, positives: Mapping[str, Worth]) -> Table:
@@ -36,10 +36,14 @@ def history(events: Table, items: Table, context: Table, positives: Mapping[str,
         store=_.context_store,
         spend=(_.value * _.price).fill_null(0.0),
     )
-    known = items.select("item_id", "brand", **{name: _level(items.category, depth) for depth, name in enumerate(LEVELS)})
     nth = ibis.row_number().over(group_by=["user_id", "item_id"], order_by=["timestamp", "event_id"])
-    marked = liked.left_join(_promoted(liked, context), "event_id").drop("event_id_right").join(known, "item_id")
+    marked = liked.left_join(_promoted(liked, context), "event_id").drop("event_id_right").join(_catalogue(items), "item_id")
     return marked.mutate(promoted=_.promoted.fill_null(0.0), repeat=(nth > 0).cast("float64"))
+
+
+def _catalogue(items: Table) -> Table:
+    """`item_id`, its brand and its category at each level."""
+    return items.select("item_id", "brand", **{name: _level(items.category, depth) for depth, name in enumerate(LEVELS)})
 
 
 def worth(kind: Table, value: Table, positives: Mapping[str, Worth]) -> Table:
@@ -73,140 +77,23 @@ def _promoted(liked: Table, context: Table) -> Table:
     return met.select("event_id").distinct().mutate(promoted=ibis.literal(1.0))
 
 
-def _before(history: Table, cut: datetime) -> Table:
-    """Rows strictly before the cut, with their age in days at it."""
+def stats(features: Sequence[Feature], key: str, history: Table, items: Table, context: Table, cut: datetime) -> Table:
+    """`key` (user_id or item_id) and the features at `cut`: a row for each user with an event before it, or each item of the catalogue."""
     moment = ibis.timestamp(cut)
     age = (moment.epoch_seconds() - history.timestamp.epoch_seconds()) / SECONDS_A_DAY
-    return history.filter(_.timestamp < moment).mutate(age=age)
+    past = Before(history.filter(_.timestamp < moment).mutate(age=age), _catalogue(items), context, moment)
+    wide = past.items if key == "item_id" else past.rows.select(key).distinct()
+    needed: dict[Grain, dict[str, Sum]] = {}
+    for feature in features:
+        for number, one in enumerate(feature.sums):
+            needed.setdefault(one.grain, {})[_column(feature, number)] = one
+    for grain, sums in needed.items():
+        rows, by = grain.rows(past), grain.by or key
+        summed = rows.group_by(by).aggregate(**{column: one.of(rows) for column, one in sums.items()})
+        wide = wide.left_join(summed, by).drop(f"{by}_right")
+    made = {one.name: one.of(*(wide[_column(one, number)] for number in range(len(one.sums)))) for one in features}
+    return wide.select(key, **{name: value.cast("float64") for name, value in made.items()})
 
 
-def user_stats(history: Table, cut: datetime) -> Table:
-    """`user_id` and `USER_FEATURES` at `cut`: one row a user with at least one positive event before it."""
-    sums = _user_sums(_before(history, cut))
-    gap = (sums.first_age - sums.last_age) / (sums.baskets - 1).nullif(0)
-    named = sums.mutate(
-        user_baskets_7=_log1p(sums.baskets_7),
-        user_baskets_28=_log1p(sums.baskets_28),
-        user_baskets_all=_log1p(sums.baskets),
-        user_events_28=_log1p(sums.events_28),
-        user_days_since_last=sums.last_age,
-        user_gap_days=gap,
-        user_due=(sums.last_age / gap.nullif(0.0) + 1).ln(),
-        user_basket_size=sums.events / sums.baskets,
-        user_items=_log1p(sums.items),
-        user_categories=_log1p(sums.categories),
-        user_brands=_log1p(sums.brands),
-        user_stores=_log1p(sums.stores),
-        user_repeat_share_28=sums.repeats_28 / sums.events_28.nullif(0),
-        user_spend_28=_log1p(sums.spend_28),
-        user_price=sums.price,
-        user_promoted_share=sums.promoted,
-        user_tenure_days=sums.first_age,
-    )
-    return _finished(named, "user_id", USER_FEATURES)
-
-
-def _user_sums(rows: Table) -> Table:
-    week, month = rows.age <= 7, rows.age <= 28
-    return rows.group_by("user_id").aggregate(
-        events=rows.count(),
-        events_28=rows.count(where=month),
-        baskets=rows.session.nunique(),
-        baskets_7=rows.session.nunique(where=week),
-        baskets_28=rows.session.nunique(where=month),
-        items=rows.item_id.nunique(),
-        categories=rows.type.nunique(),
-        brands=rows.brand.nunique(),
-        stores=rows.store.nunique(),
-        repeats_28=rows.repeat.sum(where=month),
-        spend_28=rows.spend.sum(where=month),
-        price=rows.price.mean(),
-        promoted=rows.promoted.mean(),
-        first_age=rows.age.max(),
-        last_age=rows.age.min(),
-    )
-
-
-def item_stats(history: Table, items: Table, context: Table, cut: datetime) -> Table:
-    """`item_id` and `ITEM_FEATURES` at `cut`: one row an item of the catalogue; what needs a sale is null for an item never sold."""
-    rows = _before(history, cut)
-    known = items.select("item_id", "brand", **{name: _level(items.category, depth) for depth, name in enumerate(LEVELS)})
-    wide = known.left_join(_item_sums(rows), "item_id").drop("item_id_right")
-    wide = wide.left_join(_item_buyers(rows), "item_id").drop("item_id_right")
-    wide = wide.left_join(_plan_shares(context, cut), "item_id").drop("item_id_right")
-    month = rows.filter(rows.age <= 28)
-    for name in (*LEVELS, "brand"):
-        totals = month.group_by(name).aggregate(**{f"{name}_28": _.count()})
-        wide = wide.left_join(totals, name).drop(f"{name}_right")
-    medians = wide.group_by("type").aggregate(type_price=_.price.median())
-    wide = wide.left_join(medians, "type").drop("type_right")
-    return _finished(_item_named(wide), "item_id", ITEM_FEATURES)
-
-
-def _item_sums(rows: Table) -> Table:
-    return rows.group_by("item_id").aggregate(
-        events=rows.count(),
-        stores=rows.store.nunique(),
-        price=rows.price.median(),
-        promoted=rows.promoted.mean(),
-        first_age=rows.age.max(),
-        last_age=rows.age.min(),
-        **{f"events_{days}": rows.count(where=rows.age <= days) for days in WINDOWS},
-    )
-
-
-def _item_buyers(rows: Table) -> Table:
-    """Per item: its users, how many of them came back to it, the days they spanned and the gaps in them."""
-    pairs = rows.group_by(["item_id", "user_id"]).aggregate(times=_.count(), first=_.age.max(), last=_.age.min())
-    return pairs.group_by("item_id").aggregate(
-        buyers=_.count(),
-        again=_.count(where=_.times > 1),
-        span=(_.first - _.last).sum(),
-        gaps=_.times.sum() - _.count(),
-        **{f"buyers_{days}": pairs.count(where=pairs.last <= days) for days in WINDOWS},
-    )
-
-
-def _plan_shares(context: Table, cut: datetime) -> Table:
-    """Per item: the share of places that plan a display, and a mailer, at the cut."""
-    moment = ibis.timestamp(cut)
-    holding = context.filter((_.valid_from <= moment) & (_.valid_until > moment))
-    places = holding.aggregate(places=_.place.nunique())
-    shares = holding.group_by("item_id").aggregate(
-        displays=_.place.nunique(where=_.display.notnull()), mailers=_.place.nunique(where=_.mailer.notnull())
-    )
-    return shares.cross_join(places)
-
-
-def _item_named(wide: Table) -> Table:
-    counts = {
-        f"item_{kind}_{days}": _log1p(wide[f"{kind}_{days}" if days != "all" else kind])
-        for kind in ("buyers", "events")
-        for days in ("7", "14", "28", "all")
-    }
-    levels = {f"item_{name}_28": _log1p(wide[f"{name}_28"]) for name in (*LEVELS, "brand")}
-    return wide.mutate(
-        item_trend=_log1p(wide.buyers_7 * 4) - _log1p(wide.buyers_28),
-        item_rebuy_rate=wide.again / wide.buyers,
-        item_rebuy_gap_days=wide.span / wide.gaps.nullif(0),
-        item_days_since_last=wide.last_age,
-        item_days_since_first=wide.first_age,
-        item_price=(wide.price + 1).ln(),
-        item_relative_price=(wide.price.nullif(0.0) / wide.type_price.nullif(0.0)).ln(),
-        item_type_share_28=wide.events_28.fill_null(0) / wide.type_28.nullif(0),
-        item_stores=_log1p(wide.stores),
-        item_promoted_share=wide.promoted,
-        item_planned_display=wide.displays.fill_null(0) / wide.places.fill_null(1),
-        item_planned_mailer=wide.mailers.fill_null(0) / wide.places.fill_null(1),
-        **counts,
-        **levels,
-    )
-
-
-def _log1p(count: Table) -> Table:
-    """log(1 + count), a missing count being none."""
-    return (count.fill_null(0) + 1).cast("float64").ln()
-
-
-def _finished(named: Table, key: str, features: tuple[str, ...]) -> Table:
-    return named.select(key, **{name: named[name].cast("float64") for name in features})
+def _column(feature: Feature, number: int) -> str:
+    return f"{feature.name} sum {number}"

@@ -29,11 +29,14 @@ def why(request_id: str, *, home: Path, bundle: Path | None = None, system: str 
     story = explain(Recommender(Bundle.load(folder), load_system(system or show(folder)["system"])), record)
     screen = Console()
     screen.print({name: value for name, value in story.items() if name not in ("items", "rules")})
-    table = Table("", "item", "score", "sources", "because", "moved its score", "rules", title_justify="left", header_style="bold")
+    table = Table(
+        "", "item", "score", "sources", "because", "moved its score", "features", "rules", title_justify="left", header_style="bold"
+    )
     for item in story["items"]:
         moved = ", ".join(f"{name} {value:+.3f}" for name, value in item.get("ranker", {}).items())
+        told = ", ".join(f"{one['feature']} {one['part']:+.3f}" for one in item.get("features", ()))
         name = item.get("title") or item["item_id"]
-        cells = (name, f"{item['score']:.3f}", ", ".join(item["sources"]), item["reason"], moved, ", ".join(item.get("rules", ())))
+        cells = (name, f"{item['score']:.3f}", ", ".join(item["sources"]), item["reason"], moved, told, ", ".join(item.get("rules", ())))
         table.add_row(str(item["position"] + 1), *cells)
     screen.print(table)
     for rule in story["rules"]:

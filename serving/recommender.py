@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feature_repo.names import request_names
-from serving.bundle.arrays import Rows
+from serving.bundle.arrays import Floats, Rows
 from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.catalogue import Catalogue
 from serving.query import Answer, Answered, Candidates, Query, Request
@@ -90,8 +90,12 @@ class Recommender:
 
     def user_side(self, query: Query) -> UserSide:
         """The user's side of all models, made once a request."""
+        return self.side_of(query)(request_features(query))
+
+    def side_of(self, query: Query) -> Callable[[Floats], UserSide]:
+        """What makes the user's side of any request features, the history being as it is."""
         bag = None if self._embeds is None else self._embeds.history_embedding(query)
-        return self.rankers.user_side(request_features(query), bag)
+        return lambda features: self.rankers.user_side(features, bag)
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
         """About `system.pool_size` candidates that no hard rule bars, best fused rank first; of a hybrid system, the user's batch list."""

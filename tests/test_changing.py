@@ -16,12 +16,21 @@ TINY = "from tests.serving.tiny_bundle import DAY, catalogue, states\nTABLE = ca
 THEN = {  # what is run in the changed tree: known answers
     "A feature": """
 import datetime, ibis
-from feature_repo.expressions import user_stats
+from feature_repo.expressions import stats
+from feature_repo.shop import features as shop
 row = {"user_id": "u", "session": "s", "brand": "b", "store": "p", "repeat": 0, "spend": 1.0, "price": 1.0, "promoted": 0.0}
 rows = [row | {"item_id": str(n), "type": kind, "timestamp": datetime.datetime(2024, 1, day)} for n, (kind, day) in
         enumerate([("milk", 30), ("milk", 29), ("bread", 28), ("salt", 1)])]
-found = user_stats(ibis.memtable(rows), datetime.datetime(2024, 2, 1)).execute()
+items = ibis.memtable([{"item_id": "0", "brand": "b", "category": "food > milk"}])
+found = stats(shop.user_stats.features, "user_id", ibis.memtable(rows), items, None, datetime.datetime(2024, 2, 1)).execute()
 assert abs(found.user_types_28[0] - 1.0986123) < 1e-6, found  # milk and bread: log 3
+""",
+    "A feature known elsewhere": """
+from components.features.store import definitions
+from serving.system import load_system
+(own,) = definitions(load_system("shop")).own
+assert (own.name, own.key, own.columns, own.timestamp) == ("loyalty", "user_id", {"loyalty_points": "loyalty_points"}, "event_timestamp")
+assert own.path.name == "loyalty.parquet" and own.path.parent.name == "shop"
 """,
     "A rule": TINY
     + """

@@ -7,9 +7,10 @@ from typing import Any
 
 from components.features.item_table import ItemBase, build_item_table, open_shelf
 from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, parse_moment, weekly_cuts
+from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
-from components.features.store import KEYS, apply, feature_names, features_at
+from components.features.store import KEYS, apply, definitions, feature_names, features_at
 from components.features.tables import Tables, open_tables
 from serving.system import System
 
@@ -33,7 +34,9 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
             raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
         moments, quiet = _telling_cuts(opened, moment, cuts, learning.horizon_days)
         later = later_cuts(moment, learning.horizon_days, opened.last_day)
-        rows = write_snapshots(opened, tables, system, [*moments, *later], out, engine)
+        found, every = definitions(system), [*moments, *later]
+        rows = write_snapshots(opened, tables, system, found.computed, every, out, engine)
+        rows |= {view.name: copy(view, out, every[-1]) for view in found.own}
         store = apply(system, out, moment)
         names = {service: feature_names(store, service) for service in KEYS}
         shelf = open_shelf(opened, names["items"])

@@ -12,6 +12,8 @@ def features(system: str, until: str, fast: bool, home: str, tables: Input[Datas
 
     from components.features.build import build as work
     from components.features.moments import cuts_of, moment
+    from components.features.own_views import version
+    from components.features.store import definitions
     from components.features.usable import refuse_too_little, refuse_without_positives
     from components.moved import last_cut
     from components.step import run_step, told
@@ -21,6 +23,7 @@ def features(system: str, until: str, fast: bool, home: str, tables: Input[Datas
         refuse_without_positives(load_system(system), Path(tables.path))
         cut = moment(system, tables.path, until)
         refuse_too_little(load_system(system), Path(tables.path), cut, must_judge=until != "end")
+        read = version(definitions(load_system(system)).own)
     config = {"system": system, "until": cut, "cuts": cuts_of(system, fast)}
-    out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home))
+    out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home, read))
     last_cut(out.path, last.path)

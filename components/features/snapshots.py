@@ -1,13 +1,12 @@
-"""The snapshots Feast reads: a row an entity and cut, from the one definition of each feature, by DuckDB or by Spark."""
+"""The snapshots Feast reads: a row an entity and cut of every view a system computes from its tables, by DuckDB or by Spark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from components.features.tables import Tables
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES
 from serving.event_meanings import worths_of
 from serving.system import System
@@ -16,20 +15,23 @@ ENGINES = ("duckdb", "spark")
 SPARK = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC"}
 
 
-def write_snapshots(tables: Tables, folder: Path, system: System, cuts: list[datetime], out: Path, engine: str) -> dict[str, int]:
-    """Write `user_stats.parquet` and `item_stats.parquet` under `out`, ascending by cut and id; how many rows each.
+def write_snapshots(
+    tables: Tables, folder: Path, system: System, views: Sequence[Any], cuts: list[datetime], out: Path, engine: str
+) -> dict[str, int]:  # fmt: skip
+    """Write `<view>.parquet` under `out` for each of `views` (`feature_repo.views.Computed`), ascending by cut and id; how many rows each.
 
-    `folder` holds the accepted tables, for the engine that reads them itself.
+    `folder` holds the accepted tables, for the engine that reads them itself. What is said of a user is made of what users consent to.
     """
-    from feature_repo.expressions import item_stats, user_stats
+    from feature_repo.expressions import stats
 
+    rows = {}
     with _sources(tables, folder, system, engine) as (history, personal, items, context):
-        users = (user_stats(personal, cut) for cut in cuts)
-        wares = (item_stats(history, items, context, cut) for cut in cuts)
-        return {
-            "user_stats": _write(users, "user_id", USER_FEATURES, cuts, out / "user_stats.parquet"),
-            "item_stats": _write(wares, "item_id", ITEM_FEATURES, cuts, out / "item_stats.parquet"),
-        }
+        for one in views:
+            key, past = one.key, personal if one.key == "user_id" else history
+            frames = (stats(one.features, key, past, items, context, cut) for cut in cuts)
+            names = tuple(feature.name for feature in one.features)
+            rows[one.view.name] = _write(frames, key, names, cuts, out / f"{one.view.name}.parquet")
+    return rows
 
 
 def _write(frames: Iterator[Any], key: str, names: tuple[str, ...], cuts: list[datetime], path: Path) -> int:

@@ -1,6 +1,7 @@
 """The one door to Feast on this side: apply a system's definitions to a run, and ask the store for features as of a cut."""
 
 import importlib.util
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import feature_repo
+from components.features.own_views import OwnView, redirected
 from serving.system import System
 
 ROOT = Path(feature_repo.__file__).parents[1]
@@ -24,6 +26,15 @@ class LostRows(ValueError):
 
 class BadService(ValueError):
     """A system's Feast services do not say what its users' and items' features are."""
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What a system's features.py holds."""
+
+    objects: tuple[Any, ...]  # Feast's entities, views and services
+    computed: tuple[Any, ...]  # `feature_repo.views.Computed`: the views whose rows are made from the four tables
+    own: tuple[OwnView, ...]  # the others: their rows are known elsewhere, and copied into the run
 
 
 def open_store(system: System, run: Path, online: Path | None = None) -> Any:
@@ -51,17 +62,23 @@ def apply(system: System, run: Path, moment: datetime, online: Path | None = Non
     """
     (run / "feast").mkdir(parents=True, exist_ok=True)
     store = open_store(system, run, online or run / "feast" / "unused.db")
-    store.apply(_definitions(ROOT / system.feature_repo / "features.py"))
+    store.apply(list(definitions(system).objects))
     (run / "feast" / "unused.db").unlink(missing_ok=True)
     _settle(run / store.config.registry.path, moment)
     store.refresh_registry()
     return store
 
 
-def _definitions(path: Path) -> list[Any]:
-    """The Feast objects in a features file."""
+def definitions(system: System) -> Definitions:
+    """The Feast objects in the system's features file, made anew, every source being in the run's folder.
+
+    Raises `FileNotFoundError` where there is no such file, `components.features.own_views.BadView` where a view reads no Parquet files.
+    """
     from feast import Entity, FeatureService, FeatureView
 
+    from feature_repo.views import Computed
+
+    path = ROOT / system.feature_repo / "features.py"
     spec = importlib.util.spec_from_file_location(f"_features_{path.parent.name}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(
@@ -69,7 +86,12 @@ def _definitions(path: Path) -> list[Any]:
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [value for value in vars(module).values() if isinstance(value, Entity | FeatureView | FeatureService)]
+    found = list(vars(module).values())
+    computed = tuple(value for value in found if isinstance(value, Computed))
+    objects = [value for value in found if isinstance(value, Entity | FeatureView | FeatureService)]
+    entities = {value.name: value for value in objects if isinstance(value, Entity)}
+    own = tuple(redirected(value, entities, path.parent) for value in objects if isinstance(value, FeatureView))
+    return Definitions((*objects, *(one.view for one in computed)), computed, own)
 
 
 def _settle(path: Path, moment: datetime) -> None:

@@ -13,6 +13,7 @@ from serving.bundle.bundle import OtherBundle
 from serving.exposures.record import Record
 from serving.query import Answer, Answered, Candidates, Query
 from serving.ranking.attribution import moved
+from serving.ranking.feature_parts import feature_parts
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
 from serving.recommender import Recommender, Trace, listed
@@ -116,11 +117,14 @@ def _shown(position: int, entry: Answered) -> dict[str, Any]:
 
 def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     query = recommender.query(record.request, UserState.unpack(record.state))
-    catalogue, pool, groups = recommender.catalogue, None, {}
+    catalogue, pool, groups, features = recommender.catalogue, None, {}, {}
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         side, rows = _side(recommender, record, query), np.array([entry.row for entry in record.items], np.int32)
         groups = moved(recommender.rankers, query, side, pool, scores, rows, item=True)
+        asked = _moved(query, record.side_day)
+        named = recommender.bundle.user_features
+        features = feature_parts(recommender.rankers, asked, recommender.side_of(asked), named, pool, scores, rows)
     told = []
     for position, entry in enumerate(record.items):
         said = {source.spec.kind: _contributions(source, query, entry.row) for source in recommender.explained}
@@ -131,6 +135,7 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
                 "retrieved": _retrieved(recommender, pool, entry.row),
                 "contributions": said,
                 "ranker": groups.get(entry.row, {}),
+                "features": features.get(entry.row, []),
                 "rules": sorted({move.rule for move in record.moves if entry.row in move.rows}),
             }
         )

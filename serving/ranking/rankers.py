@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.arrays import BadFolder, Floats, Rows, check_finite
-from serving.bundle.content import Content
+from serving.bundle.content import NUMBERS, TOKENS, Content
 from serving.bundle.onnx import open_session
 from serving.ranking.layers import Layers
 from serving.ranking.user_side import Standard, UserLayers, of_length_one
@@ -161,6 +161,14 @@ class Rankers:
         outputs = dict(zip(("light", "heavy", "vector", "history"), self.sessions["item"].run(None, given), strict=False))
         none = np.empty((len(features), 0), np.float32)
         return ItemSide(outputs.get("vector", none), outputs.get("history", none), outputs["light"], outputs["heavy"])
+
+    def item_half(self, name: str, features: Floats, codes: NDArray[np.int32]) -> Floats:
+        """(n, H) one ranker's half of items with these features (n, Fi) and codes (n, 4): what it would be, were they others."""
+        given = {"features": np.ascontiguousarray(features, np.float32), "codes": np.ascontiguousarray(codes, np.int64)}
+        if len(self.sessions["item"].get_inputs()) > len(given):  # the towers' part of the graph, which no half reads
+            given |= {"tokens": np.zeros((len(features), TOKENS), np.int64), "numbers": np.zeros((len(features), NUMBERS), np.float32)}
+        half: Floats = self.sessions["item"].run([name], given)[0]
+        return half
 
     def with_items(self, items: ItemSide) -> "Rankers":
         """The same models, knowing more items: rows from I on, in the order they are given."""

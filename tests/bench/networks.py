@@ -12,10 +12,14 @@ from components.ranking.fit import FULL
 from components.ranking.model import Ranker
 from components.ranking.model import Sizes as RankerSizes
 from components.retrieval.tower_model import TowerConfig, Towers
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES, cross_names, request_names
+from feature_repo.names import cross_names, request_names
 from serving.bundle.catalogue import Catalogue
 from serving.bundle.onnx import open_session
 from serving.system import System
+
+USER_FEATURES, ITEM_FEATURES = (
+    tuple(f"{kind}_{number}" for number in range(count)) for kind, count in (("user", 17), ("item", 24))
+)  # the shop's numbers of them
 
 _BLOCK = 20_000
 

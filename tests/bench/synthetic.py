@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.retrieval.two_tower import write_cells
-from feature_repo.names import ITEM_FEATURES, TAUS_DAYS, USER_FEATURES
+from feature_repo.names import TAUS_DAYS
 from serving.bundle.bundle import feature_schema, settings_of, write_bundle
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.bundle.fallback import Fallback
@@ -27,7 +27,7 @@ from serving.retrieval.trending import Lists
 from serving.retrieval.two_tower import TowerTable
 from serving.state.user_state import StateTable
 from serving.system import System
-from tests.bench.networks import write_models
+from tests.bench.networks import ITEM_FEATURES, USER_FEATURES, write_models
 
 CUT_DAY = 17_497.0  # 2017-11-27
 SHOP_ITEMS = 92_331

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.read import arrow_schema
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from feature_repo.schema import TABLES, Worth
+from tests.world.picks import ITEM_FEATURES, USER_FEATURES
 
 # one thread, and no code generation: nine rows are not worth compiling for
 SMALL_SPARK = {
@@ -72,11 +72,15 @@ def write(folder, events=EVENTS):
 
 def stats(tables):
     """User and item rows by id, from Ibis tables by name."""
-    from feature_repo.expressions import history, item_stats, user_stats
+    from feature_repo.expressions import history
+    from feature_repo.expressions import stats as made
+    from feature_repo.shop import features as shop
 
     past = history(tables["events"], tables["items"], tables["context"], {"purchase": Worth()})
-    users = user_stats(past, CUT).to_pyarrow().to_pylist()
-    items = item_stats(past, tables["items"], tables["context"], CUT).to_pyarrow().to_pylist()
+    users, items = (
+        made(view.features, view.key, past, tables["items"], tables["context"], CUT).to_pyarrow().to_pylist()
+        for view in (shop.user_stats, shop.item_stats)
+    )
     return {row["user_id"]: row for row in users}, {row["item_id"]: row for row in items}
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo.names import USER_FEATURES
 from serving.query import Request
 from serving.recommender import Recommender
 from serving.state.user_state import UserState
-from tests.serving.tiny_bundle import DAY, ITEMS, load_tiny, states, system
+from tests.serving.tiny_bundle import DAY, ITEMS, USER_FEATURES, load_tiny, states, system
 
 USERS = states()
 

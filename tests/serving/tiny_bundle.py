@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_repo.names import ITEM_FEATURES, TAUS_DAYS, USER_FEATURES, cross_names, request_names
+from feature_repo.names import TAUS_DAYS, cross_names, request_names
 from serving.bundle.bundle import Bundle, feature_schema, settings_of, write_bundle
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.bundle.fallback import Fallback
@@ -26,6 +26,7 @@ from serving.system import System, load_system
 
 ITEMS, USERS, CATEGORIES, BRANDS, NEIGHBOURS, WIDTH = 240, 12, 12, 7, 20, 4
 DAY = 20_000.0  # days since 1970
+USER_FEATURES, ITEM_FEATURES = (tuple(f"{kind}_{number}" for number in range(count)) for kind, count in (("user", 17), ("item", 24)))
 PLACES = ("north", "south")
 SYSTEM_FILE = Path(__file__).parent / "tiny_system.py"
 

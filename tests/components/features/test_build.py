@@ -15,9 +15,9 @@ from components.features.build import build
 from components.features.moments import cut_name, parse_moment, weekly_cuts
 from components.features.online import last_states, materialize, online_features, packed_states
 from components.features.store import LostRows, features_at, open_store
-from feature_repo.names import ITEM_FEATURES, USER_FEATURES
 from serving.bundle.catalogue import Catalogue
 from serving.state.user_state import StateTable, UserState
+from tests.world.picks import ITEM_FEATURES, USER_FEATURES
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ from components.features.store import BadService, apply, feature_names
 
 WORLD = Path(__file__).parents[2] / "world" / "feature_repo"
 VIEW = """
+from feast import FeatureView, Field, FileSource
+from feast.types import Float32, String
+
 own = FeatureView(
     name="own", entities=[{entity}], schema=[{fields}],
     source=FileSource(name="own", path="own.parquet", timestamp_field="event_timestamp"),
@@ -17,7 +20,7 @@ users = FeatureService(name="users", features=[{services}])
 """
 
 
-def applied(world, world_system, tmp_path, fields, entity="user", services="user_stats, own"):
+def applied(world, world_system, tmp_path, fields, entity="user", services="user_stats.view, own"):
     """The store of the world's repo with one view more."""
     repo = tmp_path / "repo"
     repo.mkdir()
@@ -29,7 +32,7 @@ def applied(world, world_system, tmp_path, fields, entity="user", services="user
 
 def test_a_services_features_stand_in_the_order_of_its_views_and_their_schemas(world, world_system, tmp_path):
     fields = 'Field(name="zeal", dtype=Float32), Field(name="age", dtype=Float32)'
-    names = feature_names(applied(world, world_system, tmp_path, fields, services="own, user_stats"), "users")
+    names = feature_names(applied(world, world_system, tmp_path, fields, services="own, user_stats.view"), "users")
     assert names[:3] == ("zeal", "age", "user_baskets_7")
     assert len(set(names)) == len(names)
 

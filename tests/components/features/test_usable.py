@@ -115,9 +115,9 @@ def test_only_a_high_enough_value_is_liking(tmp_path):
 def test_who_consents_to_counts_alone_is_counted_and_has_no_history_of_their_own(tmp_path):
     import numpy as np
 
-    from feature_repo.names import ITEM_FEATURES
     from serving.bundle.catalogue import Catalogue
     from serving.state.user_state import StateTable
+    from tests.world.picks import ITEM_FEATURES
 
     rows = plain()
     build(SHOP, tables(rows, tmp_path / "all"), tmp_path / "all" / "out", JUDGED, 1)
