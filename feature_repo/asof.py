@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.ibis import pull_latest_from_table_or_query_ibis
+from feast.infra.offline_stores.ibis import pull_all_from_table_or_query_ibis, pull_latest_from_table_or_query_ibis
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from pydantic import StrictStr
@@ -66,6 +66,32 @@ class AsOfOfflineStore(DuckDBOfflineStore):
     ) -> RetrievalJob:
         """Feast's own, with the source's path relative to the repo."""
         job: RetrievalJob = pull_latest_from_table_or_query_ibis(
+            config=config,
+            data_source=data_source,
+            join_key_columns=join_key_columns,
+            feature_name_columns=feature_name_columns,
+            timestamp_field=timestamp_field,
+            created_timestamp_column=created_timestamp_column,
+            start_date=start_date,
+            end_date=end_date,
+            data_source_reader=_read,
+            data_source_writer=_refuse_to_write,
+        )
+        return job
+
+    @staticmethod
+    def pull_all_from_table_or_query(  # type: ignore[override]
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """What `materialize` reads: Feast's own, with the source's path relative to the repo."""
+        job: RetrievalJob = pull_all_from_table_or_query_ibis(
             config=config,
             data_source=data_source,
             join_key_columns=join_key_columns,

@@ -85,6 +85,23 @@ def train(
 
 
 @app.command()
+def materialize(
+    system: System,
+    data: Data = None,
+    until: Annotated[str, typer.Option(help="as of this moment; default: the end of the last day with rows")] = "",
+    online: Annotated[str, typer.Option(help="Feast's online store, sqlite:PATH or redis://HOST:PORT/DB; default: under home")] = "",
+    home: Home = HOME,
+    with_served: WithServed = None,
+    events: Events = "",
+    accept: Accept = False,
+) -> None:
+    """Write what is known of users now into Feast's online store: the next answer carries it, without a release."""
+    from pipelines.loop import run_materialize
+
+    run_materialize(system, data, until, home, online=online, accept=accept, with_served=with_served, events=events)
+
+
+@app.command()
 def check(system: System, data: Data = None, until: Until = "") -> None:
     """Say in seconds what the system can and cannot use of these tables. Learns nothing; exits 1 when it could not."""
     from pipelines.check import check as work

@@ -77,6 +77,39 @@ def run_loop(
     return run
 
 
+def run_materialize(
+    system: str,
+    data: Path | None,
+    until: str,
+    home: Path,
+    *,
+    online: str = "",
+    accept: bool = False,
+    with_served: bool | None = None,
+    events: str = "",
+) -> Run:
+    """Fill Feast's online store and say as of when. `online`: its address; empty: the file that servers under `home` read."""
+    from pipelines.training import freshen
+    from serving.worker.options import online_file
+
+    if data is not None and not data.is_dir():
+        raise NoData(f"--data {data} is no folder: give one with events.parquet, items.parquet, users.parquet and context.parquet")
+    load_system(system)
+    arguments: Arguments = {
+        "system": str(Path(system).resolve()) if system.endswith(".py") else system,
+        "online": online or f"sqlite:{online_file(home.resolve(), Path(system).stem)}",
+        "data": str(data.resolve()) if data else "",
+        "until": until,
+        "events": served_log(system, home, with_served, events),
+        "accept": accept,
+    }
+    run = _watched(freshen, arguments, "process", home)
+    done = json.loads((run.output("materialize") / "online.json").read_text())
+    said = "hold what was known at" if done["written"] else "already hold what was known after"
+    Console().print(f"Users' features at {arguments['online']} {said} {done['until']}.", soft_wrap=True, highlight=False)
+    return run
+
+
 def served_log(system: str, home: Path, with_served: bool | None, events: str = "") -> str:
     """The address of the server's log to learn from; empty: none. Raises `NoServedLog` when one is asked for and there is none."""
     if with_served is False:

@@ -1,4 +1,4 @@
-"""`shortlist new NAME --data DIR`: write a system file that fits the tables of a folder, and trains without an edit."""
+"""`shortlist new NAME --data DIR`: write a system file and a feature repo that fit the tables of a folder, and train without an edit."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from rich.console import Console
 from components.data.event_types import meaning_of, nearest
 from components.data.facts import FEW_EVENTS, Facts, facts_of
 from components.data.ingest import ingest
+from pipelines.new_features import write_repo
 from serving.system import load_system
 
 LIKED_FIRST = ("purchase", "like", "watch", "add_to_cart", "click", "video_view", "product_view")  # what says most of liking, first
@@ -38,15 +39,19 @@ def new(name: str, data: Path, folder: Path) -> Path:
     if not name.isidentifier() or name.startswith("_"):
         raise CannotWrite(f"{name!r} is no name for a system: use letters, digits and _, for example {_as_name(name)}")
     file = folder / f"{name}.py"
-    if file.exists():
-        raise CannotWrite(f"{file} is there already: choose another name, or remove it first")
+    repo = folder / f"{name}_features"
+    for place in (file, repo):
+        if place.exists():
+            raise CannotWrite(f"{place} is there already: choose another name, or remove it first")
     with tempfile.TemporaryDirectory(prefix="shortlist-new-") as read:
         ingest(load_system("shop"), Path(read), data)
-        text = system_file(name, choose(facts_of(Path(read))))
+        facts = facts_of(Path(read))
+        text = system_file(name, choose(facts))
     folder.mkdir(parents=True, exist_ok=True)
+    write_repo(name, facts, repo)
     file.write_text(text)
     console = Console()
-    console.print(f"Wrote {file}. Read it: each line may be changed. Next:", soft_wrap=True, highlight=False)
+    console.print(f"Wrote {file} and {repo}. Read them: each line may be changed. Next:", soft_wrap=True, highlight=False)
     for command in ("check", "train"):
         console.print(f"  shortlist {command} {file} --data {data}", soft_wrap=True, highlight=False)
     return file
@@ -111,6 +116,8 @@ def system_file(name: str, chosen: Choices) -> str:
     lines = [
         f'"""{name}: written by `shortlist new` to fit its data; every line may be changed."""',
         "",
+        "from pathlib import Path",
+        "",
         f"from serving.event_meanings import {', '.join(meanings)}",
         *(f"from serving.retrieval.{kind} import {kind}" for kind in kinds),
         f"from serving.rules.specs import {', '.join(used)}",
@@ -131,7 +138,7 @@ def system_file(name: str, chosen: Choices) -> str:
         f"    rules=({', '.join(rules)}{',' if len(rules) == 1 else ''}),",
         "    budget=Budget(),",
         "    learning=Learning(horizon_days=7, cuts=6),",
-        '    feature_repo="feature_repo/shop",',
+        f'    feature_repo=str(Path(__file__).with_name("{name}_features")),  # what is known of users and items: written with this file',
         '    fusion="learnt",  # how much each source says: from the weeks after the cuts',
         '    ingest="components.data.ingest:none_of_its_own",  # its tables come with --data DIR',
         '    noun="item",',

@@ -15,7 +15,7 @@ from kfp import dsl
 from components.data.component import ingest, served, validate
 from components.evaluation.component import evaluate, gate, sanity
 from components.export.component import export, pack
-from components.features.component import features
+from components.features.component import features, materialize
 from components.ranking.component import ranking
 from components.release.component import adopt, champion, record, register, report
 from components.retrieval.component import retrieval
@@ -162,5 +162,22 @@ def refit(
 _STEPS = (
     *(ingest, served, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate),
     *(register, record, sanity, adopt),
+    materialize,
 )
+
+
+@dsl.pipeline(name="shortlist-materialize", description="What is known of users now, for the next answer.")  # type: ignore[untyped-decorator]
+def freshen(
+    system: str, online: str, data: str = "", until: str = "", home: str = "", events: str = "", accept: bool = False
+) -> None:  # fmt: skip
+    """`online`: Feast's online store, `sqlite:PATH` or `redis://…`. `until`: the moment, empty: the end of the rows."""
+    raw = ingest(system=system, data=data, home=home)
+    raw.set_caching_options(False)
+    both = served(system=system, home=home, events=events, tables=raw.output)
+    both.set_caching_options(False)
+    tables = validate(system=system, data=data, accept=accept, home=home, tables=both.output)
+    done = materialize(system=system, until=until, online=online, home=home, tables=tables.outputs["out"])
+    done.set_caching_options(False)
+
+
 STEPS = {step.name: step for step in _STEPS}

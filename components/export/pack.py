@@ -48,6 +48,7 @@ def pack(
         "system": system.name,
         "settings": settings_of(system),
         "schema": feature_schema(users.feature_names, catalogue.feature_names, system.kinds),
+        "online": _online(features),
         "span": {"cut": cut.name, "cut_day": catalogue.cut_day, "users": len(users), "items": len(catalogue)},
         "code_version": version("shortlist"),
         "metrics": _metrics(export),
@@ -126,6 +127,13 @@ def _metrics(export: Path) -> dict[str, Any]:
     """
     parity = export / "parity.json"
     return {"export": _plain(json.loads(parity.read_text()))} if parity.is_file() else {}
+
+
+def _online(features: Path) -> dict[str, Any] | None:
+    """Where a server finds a user's row in Feast's online store; None where the features step did not say."""
+    report = features / "features.json"
+    found: dict[str, Any] | None = json.loads(report.read_text()).get("online") if report.is_file() else None
+    return found
 
 
 def _plain(value: Any) -> Any:

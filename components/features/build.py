@@ -10,7 +10,7 @@ from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_c
 from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
-from components.features.store import KEYS, apply, definitions, feature_names, features_at
+from components.features.store import KEYS, apply, definitions, feature_names, features_at, online_layout
 from components.features.tables import Tables, open_tables
 from serving.system import System
 
@@ -54,6 +54,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         "judged": judged,
         "user_features": list(names["users"]),
         "item_features": list(names["items"]),
+        "online": online_layout(store),
     }
     (out / "features.json").write_text(json.dumps(report, indent=1) + "\n")
     if quiet:

@@ -1,4 +1,4 @@
-"""The step `features`, as Kubeflow sees it."""
+"""The steps `features` and `materialize`, as Kubeflow sees them."""
 
 from kfp.dsl import Dataset, Input, Output
 
@@ -27,3 +27,16 @@ def features(system: str, until: str, fast: bool, home: str, tables: Input[Datas
     config = {"system": system, "until": cut, "cuts": cuts_of(system, fast)}
     out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home, read))
     last_cut(out.path, last.path)
+
+
+@component
+def materialize(system: str, until: str, online: str, home: str, tables: Input[Dataset], out: Output[Dataset]) -> None:
+    """What is known of users at `until` (empty: at the end of the rows), into Feast's online store."""
+    from components.features.moments import moment
+    from components.features.online import materialize as work
+    from components.step import run_step, told
+
+    with told(out.path):
+        at = moment(system, tables.path, until or "end")
+    config = {"system": system, "until": at, "online": online}
+    out.metadata.update(run_step("materialize", work, {"tables": tables.path}, out.path, config, home=None))

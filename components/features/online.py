@@ -1,51 +1,86 @@
-"""The last cut into the online store: Feast's SQLite file for anyone who reads by Feast, packed states for the server.
+"""What is known of users now, into Feast's online store: SQLite's file on one machine, Redis for many. Servers read it from there.
 
-The server reads one packed value a user and never imports Feast (seconds and hundreds of MB); a test holds both to the same features.
+A run of its own: rows of the computed views as of one moment, what is known elsewhere up to it, then Feast's own `materialize`.
 """
 
 import json
-from collections.abc import Iterator
-from datetime import datetime
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from components.features.moments import cut_name, parse_moment
-from components.features.store import apply, feature_names, open_store
+from components.features.moments import cut_day, cut_name, parse_moment
+from components.features.own_views import copy
+from components.features.snapshots import write_snapshots
+from components.features.store import KEYS, apply, definitions, feature_names, open_store
+from components.features.tables import open_tables
 from serving.state.user_state import StateTable
 from serving.system import System
 
+_EVER = timedelta(days=36_500)  # rows of a view without ttl count however old
 
-def materialize(system: System, features: Path, out: Path, views: tuple[str, ...] = ("user_stats",)) -> dict[str, int]:
-    """Fill a new online store under `out` with the last cut's rows, then put it in the place of the old one; rows by view.
 
-    `features`: the output of `build`. Items need not be online (the bundle holds their features), so only users are by default.
+def materialize(system: System, tables: Path, out: Path, until: str, online: str) -> dict[str, Any]:
+    """Fill the store `online` (`sqlite:PATH` or `redis://HOST:PORT/DB`) with users' rows as of `until`; what was done, in `online.json`.
+
+    `tables`: the accepted four. SQLite's file is made beside the old one and takes its place: it is never read while it is written. A file
+    that holds a later moment is left as it is; in Redis Feast keeps the later row.
     """
-    until = parse_moment(json.loads((features / "features.json").read_text())["until"])
-    final = out / open_store(system, out).config.online_store.path
-    fresh = final.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    store = apply(system, out, until, online=fresh)
-    written = {view: _write_view(store, view, features / f"{view}.parquet", until) for view in views}
-    fresh.replace(final)  # a reader of the old file keeps it; SQLite is never read while it is written
-    return written
+    moment = parse_moment(until)
+    scheme, _, place = online.partition(":")
+    target = Path(place) if scheme == "sqlite" else None
+    newer = target is not None and _moment_of(target) > moment
+    report: dict[str, Any] = {"until": moment.isoformat(), "written": not newer, "views": []}
+    if not newer:
+        out.mkdir(parents=True, exist_ok=True)
+        fresh = None if target is None else target.with_name(f".{target.name}.{os.getpid()}")
+        store = _applied(system, tables, out, moment, fresh, online)
+        report["views"] = _materialize(store, moment)
+        if target is not None and fresh is not None:
+            _put(fresh, target, moment)
+    (out / "online.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
 
 
-def _write_view(store: Any, view: str, snapshots: Path, until: datetime) -> int:
-    """Write one view's newest snapshot that is not after `until`; how many rows. Feast skips an empty frame without a word: not asked."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+def _applied(system: System, tables: Path, out: Path, moment: datetime, file: Path | None, online: str) -> Any:
+    """The open Feast store over `out`, which holds the rows of the users' views as of the moment; its online store made empty or named."""
+    found = definitions(system)
+    with open_tables(tables, system, cut_day(moment), 0) as opened:
+        views = [view for view in found.computed if view.key == KEYS["users"]]
+        write_snapshots(opened, tables, system, views, [moment], out, "duckdb")
+    for view in found.own:
+        if view.key == KEYS["users"]:
+            copy(view, out, moment)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+    return apply(system, out, moment, file.resolve() if file is not None else online)
 
-    table = pq.read_table(snapshots)
-    table = table.filter(pc.less_equal(table["event_timestamp"], until))  # later weeks are there to judge by
-    newest = table.filter(pc.equal(table["event_timestamp"], pc.max(table["event_timestamp"]))) if table.num_rows else table
-    if newest.num_rows:
-        store.write_to_online_store(view, newest.to_pandas())
-    return int(newest.num_rows)
+
+def _materialize(store: Any, moment: datetime) -> list[str]:
+    """Feast's own, of every view in the service `users`, each from as far back as its rows count."""
+    names = [view.name for view in store.get_feature_service("users").feature_view_projections]
+    for name in names:
+        ttl = store.get_feature_view(name).ttl or _EVER
+        store.materialize(moment - ttl, moment + timedelta(microseconds=1), feature_views=[name])
+    return names
 
 
-def online_features(system: System, online: Path, user_id: str) -> dict[str, float | None]:
-    """One user's row as Feast's online store under `online` has it, by name; None where it knows nothing."""
-    store = open_store(system, online)
+def _moment_of(file: Path) -> datetime:
+    """The moment whose rows the file holds; long ago when there is none."""
+    beside = file.with_suffix(".json")
+    told = json.loads(beside.read_text())["until"] if file.is_file() and beside.is_file() else "1970-01-01"
+    return datetime.fromisoformat(told).replace(tzinfo=UTC)
+
+
+def _put(fresh: Path, target: Path, moment: datetime) -> None:
+    fresh.replace(target)
+    target.with_suffix(".json").write_text(json.dumps({"until": moment.isoformat()}) + "\n")
+
+
+def online_features(system: System, run: Path, online: str, user_id: str) -> dict[str, float | None]:
+    """One user's row as Feast reads it of the store `online`, by name; None where it knows nothing. `run`: of `materialize`."""
+    store = open_store(system, run, Path(online.removeprefix("sqlite:")).resolve() if online.startswith("sqlite:") else online)
     answer = store.get_online_features(features=store.get_feature_service("users"), entity_rows=[{"user_id": user_id}]).to_dict()
     return {name: answer[name][0] for name in feature_names(store, "users")}
 
@@ -53,10 +88,3 @@ def online_features(system: System, online: Path, user_id: str) -> dict[str, flo
 def last_states(features: Path, until: str) -> StateTable:
     """The states at the last cut of a `build` output."""
     return StateTable.load(features / "cuts" / cut_name(parse_moment(until)) / "users")
-
-
-def packed_states(states: StateTable) -> Iterator[tuple[str, bytes]]:
-    """(user id, packed state) of every user: what a server's store is filled with."""
-    for index in range(len(states)):
-        state = states[index]
-        yield state.user_id, state.pack()

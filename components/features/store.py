@@ -28,6 +28,17 @@ class BadService(ValueError):
     """A system's Feast services do not say what its users' and items' features are."""
 
 
+def _connection_string(url: str) -> str:
+    """`redis://:PASSWORD@HOST:PORT/DB` as Feast writes it: `HOST:PORT,db=DB,password=PASSWORD`."""
+    from redis.connection import parse_url
+
+    told = parse_url(url)
+    named = {"db": told.get("db", 0), "username": told.get("username"), "password": told.get("password")}
+    named |= {"ssl": "true"} if url.startswith("rediss:") else {}
+    place = f"{told.get('host', 'localhost')}:{told.get('port', 6379)}"
+    return ",".join([place, *(f"{name}={value}" for name, value in named.items() if value)])
+
+
 @dataclass(frozen=True)
 class Definitions:
     """What a system's features.py holds."""
@@ -37,28 +48,30 @@ class Definitions:
     own: tuple[OwnView, ...]  # the others: their rows are known elsewhere, and copied into the run
 
 
-def open_store(system: System, run: Path, online: Path | None = None) -> Any:
+def open_store(system: System, run: Path, online: Path | str | None = None) -> Any:
     """The system's Feast store over the run's folder: its registry, sources and online file all lie under `run`.
 
-    `online`: another online file than the one its configuration names.
+    `online`: another online store than the one its configuration names: a SQLite file, or an address redis://….
     """
     import yaml
     from feast import FeatureStore, RepoConfig
 
     text = (ROOT / system.feature_repo / "feature_store.yaml").read_text()
     settings = yaml.safe_load(text)
-    if online is not None:
-        settings["online_store"]["path"] = str(online)
+    if isinstance(online, Path):
+        settings["online_store"] = {"type": "sqlite", "path": str(online)}
+    elif online:
+        settings["online_store"] = {"type": "redis", "connection_string": _connection_string(online)}
     config = RepoConfig(**settings)
     config.repo_path = run
     return FeatureStore(repo_path=str(run), config=config)
 
 
-def apply(system: System, run: Path, moment: datetime, online: Path | None = None) -> Any:
+def apply(system: System, run: Path, moment: datetime, online: Path | str | None = None) -> Any:
     """Register the system's entities, views and services in the run's own registry; returns the open store.
 
     The registry's times become `moment` and its random ids fixed, so that equal inputs leave equal bytes. `online`: also make this
-    online file with its tables; without it no online file is left.
+    online store's tables; without it no online file is left.
     """
     (run / "feast").mkdir(parents=True, exist_ok=True)
     store = open_store(system, run, online or run / "feast" / "unused.db")
@@ -143,6 +156,13 @@ def feature_names(store: Any, service: str) -> tuple[str, ...]:
                 raise BadService(f"the service {service!r} has two features {field.name!r}: give one of them another name")
             names.append(field.name)
     return tuple(names)
+
+
+def online_layout(store: Any) -> dict[str, Any]:
+    """Where a user's row lies in the online store, as a bundle tells its server (`serving.state.feast_row.Layout`)."""
+    views = store.get_feature_service("users").feature_view_projections
+    named = [[view.name, [field.name for field in view.features]] for view in views]
+    return {"project": store.project, "key": KEYS["users"], "views": named}
 
 
 def features_at(store: Any, service: str, ids: list[str], cut: datetime, names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -56,6 +56,8 @@ def settings_of(system: System) -> dict[str, Any]:
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
+    if Path(system.feature_repo).is_absolute():  # where it lies on this machine says nothing of what is answered
+        values["feature_repo"] = Path(system.feature_repo).name
     told = {sizes.get(name, name): value for name, value in values.items() if name not in _NOT_ANSWERED_BY and name not in unsaid}
     return json.loads(json.dumps(told, default=dict))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from serving.state.feast_row import HashRows
 from serving.state.store import WHOLE, Change, Found, StoreUnavailable
 
 _TRIES = 20  # of a change that another worker got in between
@@ -20,25 +21,34 @@ class RedisStore:
     `shortlist:3:position:<log>`.
 
     `log`: the name of the log that is folded here; empty: none is, and the store counts as whole. One thread's own connection.
+    `rows`: how Feast keeps users' features in this very Redis: they are read in the state's round trip.
     """
 
-    def __init__(self, url: str, timeout_seconds: float, log: str = "") -> None:
+    def __init__(self, url: str, timeout_seconds: float, log: str = "", rows: HashRows | None = None) -> None:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         again = Retry(NoBackoff(), 0)
         self._url = url.rsplit("@", 1)[-1]  # without a password, for messages
+        self._rows = rows
         self._log, self._position = log, f"{_PREFIX}:position:{log}"
         common: dict[str, Any] = {"single_connection_client": False, "retry": again, "health_check_interval": 0}
         self._reader: Any = redis.Redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, **common)
         self._writer: Any = redis.Redis.from_url(url, socket_timeout=_WRITE_SECONDS, socket_connect_timeout=_WRITE_SECONDS, **common)
 
     def get(self, user_id: str) -> Found:
+        names, rows = (f"{_PREFIX}:state:{user_id}", self._position), self._rows
         try:
-            value, position = self._reader.mget(f"{_PREFIX}:state:{user_id}", self._position)
+            if rows is None:
+                (value, position), row = self._reader.mget(*names), None
+            else:
+                with self._reader.pipeline(transaction=False) as pipe:
+                    pipe.mget(*names).hmget(rows.key(user_id), rows.fields)
+                    (value, position), fields = pipe.execute()
+                row = rows.row(fields)
         except redis.RedisError as error:
             raise StoreUnavailable(f"user states at {self._url} cannot be read ({error})") from error
-        return Found(value, not self._log or (position is not None and position.startswith(WHOLE)))
+        return Found(value, not self._log or (position is not None and position.startswith(WHOLE)), row)
 
     def position(self) -> bytes | None:
         try:

@@ -9,12 +9,16 @@ What an event does to a state is what it means to the system (`serving/event_mea
 `sqlite:PATH` is shared by the workers of one machine, `redis://…` (serving/state/redis.py) by those of many.
 """
 
+import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 
+from serving.state.feast_row import HashRows, Row, SqliteRows
 from serving.state.fold import RECENT, Fold, fresh
 from serving.state.sqlite import SqliteStore
 from serving.state.store import Change, StateEvent, StateStore
@@ -26,7 +30,7 @@ RECENT_LENGTH = 4096  # of them kept, the last to come: more than a person makes
 _CUT = np.dtype("<f8")
 
 
-def open_store(url: str, timeout_ms: float, log: str = "") -> StateStore:
+def open_store(url: str, timeout_ms: float, log: str = "", rows: HashRows | None = None) -> StateStore:
     """The store a `--state` option names; `timeout_ms` bounds a read of Redis and a wait for SQLite's lock. `log`: what is folded there."""
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest:
@@ -34,18 +38,48 @@ def open_store(url: str, timeout_ms: float, log: str = "") -> StateStore:
     if scheme in ("redis", "rediss", "unix"):
         from serving.state.redis import RedisStore
 
-        return RedisStore(url, timeout_ms / 1000, log)
+        return RedisStore(url, timeout_ms / 1000, log, rows)
     raise ValueError(f"unknown state store {url!r}: expected sqlite:PATH, redis://HOST:PORT/DB or unix://PATH")
+
+
+@dataclass(frozen=True)
+class Online:
+    """Feast's online store beside the states: its row of a user takes the place of the one from the cut.
+
+    Nothing of it stops an answer: where it cannot be read, or knows nothing of the user, the cut's row stays, and `missing` is told.
+    """
+
+    schema: int  # key of the features' names
+    rows: SqliteRows | None  # None: they come with the state
+    age: Callable[[float], None]  # told the day a row that is used speaks of
+    missing: Callable[[], None]
+
+    def put(self, user_id: str, state: UserState, row: Row | None) -> UserState:
+        try:
+            row = self.rows.read(user_id) if self.rows is not None else row
+        except sqlite3.Error:
+            row = None
+        if row is None or isnan(row.day):
+            self.missing()
+            return state
+        self.age(row.day)
+        return state.with_features(row.values, self.schema)
 
 
 class States:
     """Users' states as one bundle sees them: the cut's table with the stored events folded in."""
 
-    def __init__(self, store: StateStore, table: StateTable | None, learning: Learning) -> None:
+    def __init__(self, store: StateStore, table: StateTable | None, learning: Learning, online: Online | None = None) -> None:
+        self._online = online
         self.store, self._table, self._learning = store, table, learning
         self.cut_day = table.cut_day if table is not None else 0.0
         self._cut = np.asarray(self.cut_day, _CUT).tobytes()
         self._events = Fold(learning)
+
+    def close(self) -> None:
+        self.store.close()
+        if self._online is not None and self._online.rows is not None:
+            self._online.rows.close()
 
     def known(self, user_id: str) -> UserState:
         """The state at the cut, without a read: what is left when the store is down."""
@@ -81,16 +115,18 @@ class States:
         if found is not None:
             return found
         self.store.change([user_id], self._fold({}))
-        value, whole = self.store.get(user_id)
-        return self._unpacked(value) or self.known(user_id), whole
+        value, whole, row = self.store.get(user_id)
+        return self._fresh(user_id, self._unpacked(value) or self.known(user_id), row), whole
 
     def peek(self, user_id: str) -> tuple[UserState, bool] | None:
         """`look`, but None where the value has to be folded anew first: of another cut, or damaged. Raises `StoreUnavailable`."""
-        value, whole = self.store.get(user_id)
-        if value is None:
-            return self.known(user_id), whole
-        state = self._unpacked(value)
-        return None if state is None else (state, whole)
+        value, whole, row = self.store.get(user_id)
+        state = self.known(user_id) if value is None else self._unpacked(value)
+        return None if state is None else (self._fresh(user_id, state, row), whole)
+
+    def _fresh(self, user_id: str, state: UserState, row: Row | None) -> UserState:
+        """The state with the features that Feast's online store has now, if it has any."""
+        return state if self._online is None else self._online.put(user_id, state, row)
 
     def _unpacked(self, value: bytes | None) -> UserState | None:
         """The state in a value of this cut; None when it is another cut's, or damaged."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from serving.state.feast_row import Row
+
 
 class StoreUnavailable(RuntimeError):
     """The store did not answer in its time, or refused."""
@@ -31,6 +33,7 @@ class Found(NamedTuple):
 
     value: bytes | None
     whole: bool
+    row: Row | None = None  # of the user's features, where they lie in the same store and were read with the state
 
 
 class StateStore(Protocol):

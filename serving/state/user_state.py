@@ -85,6 +85,12 @@ class UserState:
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return keys[(self.keys[at] != keys) | (self.last_day[at] <= days)]
 
+    def with_features(self, features: NDArray[np.float32], key: int) -> "UserState":
+        """The same user with other features (Fu,) of the names `key` stands for."""
+        state = UserState.__new__(UserState)
+        vars(state).update(vars(self), features=features, schema_key=key, _packed=b"")
+        return state
+
     def with_positive(self, key: int, day: float, weight: float = 1.0) -> "UserState":
         """The state after one positive event (a purchase) of that weight. O(H); order of events does not matter."""
         at = int(np.searchsorted(self.keys, np.uint64(key)))

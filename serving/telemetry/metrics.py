@@ -22,6 +22,7 @@ from serving.query import Answer
 
 _SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # read when prometheus_client reads it; other packages set it later (Feast)
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
+_DAYS = (1 / 24, 3 / 24, 6 / 24, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _SCORES = tuple(step / 10 for step in range(-10, 11))
 _FLUSH_SECONDS = 1.0  # what one worker gathers is kept this long, and then known to the others
 
@@ -97,6 +98,9 @@ class Metrics:
         self._empty, self.shed = self._counted(empty.labels(label)), self._counted(shed.labels(label))
         plain = Counter("plain", "parts of answers (reasons, arrange, exposure...) that failed and were plain", ["bundle", "part"], **more)
         self._plain = _Children(plain, label, self._counted)
+        ages = Histogram("feature_age_days", "of users' rows in Feast's online store, as read", ["bundle"], buckets=_DAYS, **more)
+        rowless = Counter("features_missing", "reads of Feast's online store that found no row of the user", ["bundle"], **more)
+        self.feature_age, self.features_missing = self._tallied(ages.labels(label)), self._counted(rowless.labels(label))
         alone = Counter("rates_counted_alone", "calls counted by this machine, Redis being down", ["bundle"], **more)
         self.counted_alone = self._counted(alone.labels(label))
         self._caches = _Children(

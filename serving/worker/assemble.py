@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from serving.bundle.bundle import BadBundle
+from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.signature import load_signed
 from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
@@ -33,9 +33,10 @@ from serving.service import Clock, Service
 from serving.split.client import Peer, RemoteRanking, RemoteRetrieval
 from serving.split.frames import Shape
 from serving.split.servers import RankingServer, RetrievalServer
-from serving.state.states import States, open_store
+from serving.state.feast_row import HashRows, Layout, SqliteRows
+from serving.state.states import Online, States, open_store
 from serving.state.store import StoreUnavailable
-from serving.state.user_state import StateTable, UserState
+from serving.state.user_state import StateTable, UserState, schema_key
 from serving.system import System, load_system
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
@@ -136,7 +137,7 @@ def _side(options: Options, shared: _Shared, recommender: Recommender, metrics: 
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
     plain = Plain(metrics.plain, shared.log)
     ladder = Ladder(recommender, caches=caches, exposures=shared.exposures, plain=plain, **_elsewhere(recommender, *peers))
-    reading = _states(options, system, table)
+    reading = _states(options, system, table, *_online(options, recommender.bundle, shared.clock, metrics))
     safety = Safety(options.home, "" if options.state_url.startswith("sqlite:") else options.state_url)
     day, grows = shared.clock.day, options.role == "fused"
     new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), day, safety, grows)
@@ -151,8 +152,8 @@ def _side(options: Options, shared: _Shared, recommender: Recommender, metrics: 
     metrics.watch(
         caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.stages.breakers, "state": service.breaker}.items()}
     )
-    shared.background += [lambda: warm_places(recommender, day()), metrics.keep_flushing, lambda: new_items.follow(shared.log)]
-    shared.closers += [reading.store.close, *(peer.close for peer in peers)]
+    shared.background.extend((lambda: warm_places(recommender, day()), metrics.keep_flushing, lambda: new_items.follow(shared.log)))
+    shared.closers.extend((reading.close, *(peer.close for peer in peers)))
     return service
 
 
@@ -160,8 +161,28 @@ def _table(options: Options) -> StateTable | None:
     return StateTable.load(options.users) if options.users is not None else None
 
 
-def _states(options: Options, system: System, table: StateTable | None) -> States:
-    return States(open_store(options.state_url, system.budget.features_ms, log_name(options.events_url)), table, system.learning)
+def _states(
+    options: Options, system: System, table: StateTable | None, rows: HashRows | None = None, online: Online | None = None
+) -> States:  # fmt: skip
+    store = open_store(options.state_url, system.budget.features_ms, log_name(options.events_url), rows)
+    return States(store, table, system.learning, online)
+
+
+def _online(options: Options, bundle: Bundle, clock: Clock, metrics: Metrics) -> tuple[HashRows | None, Online | None]:
+    """Feast's online store as `--features` names it, of a bundle that says how it is read. Raises `ValueError` for another address."""
+    told, url = bundle.manifest.get("online"), options.features
+    if not told or not url:
+        return None, None
+    layout, key = Layout.of(told), schema_key(bundle.user_features)
+
+    def age(day: float) -> None:
+        metrics.feature_age.observe(max(clock.day() - day, 0.0))
+
+    if url.startswith("sqlite:"):
+        return None, Online(key, SqliteRows(Path(url.removeprefix("sqlite:")), layout), age, metrics.features_missing.inc)
+    if url != options.state_url:
+        raise ValueError(f"--features {url!r}: give sqlite:PATH, or the Redis of --state, where one round trip reads both")
+    return HashRows(layout), Online(key, None, age, metrics.features_missing.inc)
 
 
 def _into(ladder: Ladder, caches: Caches) -> Callable[[Recommender], None]:

@@ -29,6 +29,7 @@ class Options:
     workers: int = 1  # processes that share the port
     users: Path | None = None  # StateTable folder at the bundle's cut; none: every user starts from their events
     state: str = ""  # sqlite:PATH or redis://…; empty: sqlite beside the events
+    features: str = ""  # Feast's online store: sqlite:PATH or redis://HOST:PORT/DB; empty: users' features are those of the cut
     events: str = ""  # dir:PATH or kafka://HOST:PORT/TOPIC; empty: dir:.shortlist/serving
     exposures: Path | None = None  # folder of the exposure log; none: beside the events
     exposures_sample: float = Keeping().sample  # share of answers whose full record is kept; of all others what was shown
@@ -91,6 +92,11 @@ class Options:
             if value != field.default and value is not None:
                 line += [f"--{field.name.replace('_', '-')}", str(value)]
         return line
+
+
+def online_file(home: Path, system: str) -> Path:
+    """Feast's online store of a system on this machine: `shortlist materialize` fills it, its servers read it."""
+    return home / "online" / f"{system}.db"
 
 
 def parse(arguments: list[str]) -> Options:

@@ -20,7 +20,7 @@ from serving.telemetry.metrics import kernel_name
 from serving.worker.assemble import Parts, assemble
 from serving.worker.control import Channel, Word
 from serving.worker.memory import keep_freed_memory, use_large_pages
-from serving.worker.options import Options
+from serving.worker.options import Options, online_file
 from serving.worker.release import Release, write_release
 from serving.worker.supervise import Supervisor, command, first_release
 
@@ -54,7 +54,7 @@ def serve(
         write_release(follow, Release(str(bundle.resolve()), str(users.resolve()) if users is not None else None))
     options = Options(
         bundle, system, host=host, port=port, workers=workers, users=users, events=f"dir:{folder}", clock="auto",
-        drain_seconds=drain_seconds, follow=follow, signed_by=signed_by,
+        drain_seconds=drain_seconds, follow=follow, signed_by=signed_by, features=f"sqlite:{online_file(home, folder.name)}",
     )  # fmt: skip
     sys.stdout.flush()
     os.execv(sys.executable, command(options))

@@ -39,7 +39,7 @@ def test_the_steps_come_in_the_order_of_the_design() -> None:
     tasks = training.pipeline_spec.root.dag.tasks
     order = list(TopologicalSorter({name: sorted(task.dependent_tasks) for name, task in tasks.items()}).static_order())
     assert order == [*ORDER[:-1], "condition-branches-1"]
-    assert list(STEPS) == [*ORDER, "record", "sanity", "adopt"]
+    assert list(STEPS) == [*ORDER, "record", "sanity", "adopt", "materialize"]
 
 
 def test_the_gate_decides_whether_a_version_is_made(compiled: dict) -> None:

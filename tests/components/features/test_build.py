@@ -13,10 +13,11 @@ import pytest
 
 from components.features.build import build
 from components.features.moments import cut_name, parse_moment, weekly_cuts
-from components.features.online import last_states, materialize, online_features, packed_states
+from components.features.online import last_states, materialize, online_features
 from components.features.store import LostRows, features_at, open_store
 from serving.bundle.catalogue import Catalogue
-from serving.state.user_state import StateTable, UserState
+from serving.state.feast_row import Layout, SqliteRows
+from serving.state.user_state import StateTable
 from tests.world.picks import ITEM_FEATURES, USER_FEATURES
 
 
@@ -130,21 +131,31 @@ def test_the_frames_in_a_cut_are_the_snapshots_row_for_row(built, world, last):
             np.testing.assert_array_equal(table[index], np.array([np.nan if value is None else value for value in expected], np.float32))
 
 
-def test_the_online_row_is_the_row_the_server_holds(world_system, built, world, last, tmp_path):
-    first, second = (materialize(world_system, built, tmp_path) for _ in range(2))  # the second takes the first's place
-    states = last_states(built, last)
-    packed = dict(packed_states(states))
-    assert first == second == {"user_stats": sum(len(states[index].keys) > 0 for index in range(len(states)))}
+def test_the_online_row_is_feasts_and_the_cuts_and_a_later_one_takes_its_place(world_system, built, world, last, tmp_path):
+    online = f"sqlite:{tmp_path / 'online.db'}"
+    done = materialize(world_system, world.folder, tmp_path / "run", world.until.isoformat(), online)
+    assert (done["written"], done["views"]) == (True, ["user_stats"])
+    layout = Layout.of(json.loads((built / "features.json").read_text())["online"])
+    rows, states = SqliteRows(tmp_path / "online.db", layout), last_states(built, last)
     for index in (0, 7, len(states) - 1):
         user = states[index].user_id
-        online = online_features(world_system, tmp_path, user)
-        row = np.array([np.nan if online[name] is None else online[name] for name in USER_FEATURES], np.float32)
-        np.testing.assert_array_equal(row, UserState.unpack(packed[user]).features)
-    assert set(online_features(world_system, tmp_path, "nobody").values()) == {None}
+        by_feast = online_features(world_system, tmp_path / "run", online, user)
+        row = np.array([np.nan if by_feast[name] is None else by_feast[name] for name in USER_FEATURES], np.float32)
+        np.testing.assert_array_equal(rows.read(user).values, row)
+        np.testing.assert_array_equal(row, states[index].features)  # so what was learnt is what is read
+    assert set(online_features(world_system, tmp_path / "run", online, "nobody").values()) == {None}
+    rows.close()
 
-
-def test_items_go_online_when_asked_for(world_system, built, world, tmp_path):
-    assert materialize(world_system, built, tmp_path, views=("item_stats",)) == {"item_stats": 120}
+    user = states[0].user_id
+    earlier = materialize(world_system, world.folder, tmp_path / "earlier", (world.until - timedelta(days=7)).isoformat(), online)
+    assert not earlier["written"]
+    later = materialize(world_system, world.folder, tmp_path / "later", (world.until + timedelta(hours=60)).isoformat(), online)
+    assert later["written"]
+    rows = SqliteRows(tmp_path / "online.db", layout)
+    fresh = rows.read(user)
+    assert fresh.day == pytest.approx(states.cut_day + 2.5, abs=1e-4)
+    assert not np.array_equal(fresh.values, states[0].features)
+    rows.close()
 
 
 def test_labels_are_the_positives_of_the_days_after_the_cut(built, world):
