@@ -49,7 +49,7 @@ def control(
     """Until told to stop. What does not answer is asked again: the controller itself never ends by it."""
     loaded = load_system(system)
     names = Registry(loaded, home, registry)
-    figures = Measured(Prometheus(prometheus.rstrip("/")), feedback)
+    figures = Measured(Prometheus(prometheus.rstrip("/")), feedback, frozenset({"click", *loaded.learning.positives}))
     stager = Stager(names, Shelf(s3(), loaded))
     controller = Controller(KubeCluster(loaded.name, namespace), names, stager, figures, Smoke(recommender.rstrip("/")), policy)
     metrics, said, stop = _Shown(loaded.name), "", _stopped()

@@ -1,5 +1,6 @@
 """What two bundles did over the same time: answers from Prometheus, clicks from the exposure records and the event log."""
 
+import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,15 +14,17 @@ import requests
 
 from components.release.rollout import Unreachable
 from components.release.rollout_guards import Answers, Compared, Histogram
+from components.release.rollout_smoke import USERS
 from components.release.sequential import Rate
 from serving.events.log import LogUnavailable
 from serving.events.sqlite import read_log
+from serving.exposures.shown import user_key
 from serving.exposures.tables import read_shown
 
-CHOSEN = ("click", "add_to_cart", "purchase", "watch", "like")  # an event that says that a list was of use
 _ROUTE = "/v1/recommendations"
 _LETTERS = 12  # of a digest, in a label
 _REMEMBERED = 2_000_000  # lists whose clicks may still come
+_NOBODY = {0, *map(user_key, USERS)}  # 0: consents to nothing personal, so cannot be counted once
 _SECONDS = 10.0
 _LATELY = 60  # seconds without a scrape of any server after which nothing is known
 
@@ -83,41 +86,40 @@ def _histogram(series: list[tuple[dict[str, str], float]], bundle: str) -> Histo
 
 @dataclass
 class Clicks:
-    """Lists and clicked lists of each user and bundle, read on from where the last reading ended. `folder`: of the exposure log."""
+    """Lists and clicked lists of each user and bundle since the new bundle's first list, read on from where the last reading ended."""
 
-    folder: Path
-    events: Path  # folder of the event log
-    since_day: float
+    serving: Path  # folder of the event log, and of the exposures in it
+    new: str  # digest
+    chosen: frozenset[str]  # types of events that say that a list was of use
+    _began: bool = False
     _after: tuple[int, int] = (0, 0)
     _lists: dict[str, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(dict))  # bundle -> user -> lists, clicked
     _open: dict[str, list[int]] = field(default_factory=dict)  # request -> its user's counts, until its first click
     _early: set[str] = field(default_factory=set)  # requests whose click was read before their list
 
-    def rates(self, old: str, new: str) -> tuple[Rate, Rate]:
-        """Of two digests. Raises `Unreachable`."""
-        import sqlite3
-
+    def rates(self, old: str) -> tuple[Rate, Rate]:
+        """Of the old digest and of the new one. Raises `Unreachable`."""
         try:
             self._read_on()
         except (LogUnavailable, sqlite3.Error, OSError) as problem:
-            raise Unreachable(f"what was shown cannot be read in {self.folder} ({problem})") from problem
-        first, second = (self._rate(digest) for digest in (old, new))
-        return first, second
+            raise Unreachable(f"what was shown cannot be read in {self.serving} ({problem})") from problem
+        return self._rate(old), self._rate(self.new)
 
     def _read_on(self) -> None:
         shown, acted = self._after
-        for exposure in read_shown(self.folder, self.since_day, shown):
-            shown = exposure.seq
-            if exposure.user_key:  # 0: consents to nothing personal, so is nobody who could be counted once
-                counts = self._lists[exposure.bundle.removeprefix("sha256:")].setdefault(exposure.user_key, [0, 0])
+        for exposure in read_shown(self.serving / "exposures", after=shown):
+            shown, bundle = exposure.seq, exposure.bundle.removeprefix("sha256:")
+            self._began = self._began or bundle == self.new
+            if self._began and exposure.user_key not in _NOBODY:
+                counts = self._lists[bundle].setdefault(exposure.user_key, [0, 0])
                 counts[0] += 1
                 self._open[exposure.request_id] = counts
                 if exposure.request_id in self._early:
                     self._clicked(exposure.request_id)
-        if (self.events / "events.sqlite").is_file():
-            for seq, event in read_log(self.events, acted):
+        if (self.serving / "events.sqlite").is_file():
+            for seq, event in read_log(self.serving, acted):
                 acted = seq
-                if event.event_type in CHOSEN and event.context.request_id:
+                if event.event_type in self.chosen and event.context.request_id:
                     self._clicked(event.context.request_id)
         while len(self._open) > _REMEMBERED:
             del self._open[next(iter(self._open))]
@@ -141,13 +143,14 @@ class Measured:
 
     prometheus: Prometheus
     serving: Path | None = None
+    chosen: frozenset[str] = frozenset()
     _clicks: Clicks | None = None
-    _of: float = 0.0
+    _of: float = 0.0  # the rollout the clicks are of: when it began
 
     def __call__(self, old: str, new: str, since: float) -> Compared:
         answers = self.prometheus.answers((old, new), since)
         if self.serving is None:
             return Compared(answers[old], answers[new])
         if self._clicks is None or self._of != since:
-            self._clicks, self._of = Clicks(self.serving / "exposures", self.serving, float("-inf")), since
-        return Compared(answers[old], answers[new], self._clicks.rates(old, new))
+            self._clicks, self._of = Clicks(self.serving, new, self.chosen), since
+        return Compared(answers[old], answers[new], self._clicks.rates(old))
