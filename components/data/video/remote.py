@@ -11,7 +11,7 @@ import numpy as np
 from components.data.video import words
 from components.data.video.live import ShownPage, World
 from components.data.video.pages import ANSWER, PageRequests, Slates
-from components.data.video.tables import events_table
+from components.data.video.tables import events_table, items_table
 
 AT_ONCE = 500  # events in one request
 SECONDS = 30.0  # an answer is waited for so long
@@ -26,15 +26,18 @@ class RefusedByServer(RuntimeError):
 class OverHttp:
     """Asks `address` (http://HOST:PORT). `world.step(remote, heard=remote.tell)` is the whole live loop.
 
-    `degraded` counts the answers that came from a lower rung. Raises `RefusedByServer` for any answer but 200, and for a refused event.
+    `degraded` counts the answers that came from a lower rung. Videos from row `uploaded` on are posted when they are there. Raises
+    `RefusedByServer` for any answer but 200, and for a refused event or video.
     """
 
     world: World
     address: str
     degraded: int = 0
+    uploaded: int = 0  # rows of the library before this one are known there
     _connection: HTTPConnection | None = field(default=None, repr=False)
 
     def __call__(self, visits: PageRequests) -> Slates:
+        self._upload()
         answers = [self._asked(visits, s) for s in range(len(visits))]
         rows = np.full((len(visits), ANSWER), -1, np.int32)
         for s, answer in enumerate(answers):
@@ -48,14 +51,28 @@ class OverHttp:
         context = {"region": words.REGIONS[self.world.crowd.region[user]], "device_type": words.DEVICES[visits.device[s]], "page": "home"}
         return self._posted("recommendations", {"user_id": self.world.crowd.user_id(user), "k": ANSWER, "context": context})
 
+    def _upload(self) -> None:
+        """Post the videos that were uploaded since the last pages."""
+        rows = items_table(self.world.library, self.uploaded, self.world.there).to_pylist()
+        for start in range(0, len(rows), AT_ONCE):
+            reply = self._posted("items", {"items": [as_posted(row) for row in rows[start : start + AT_ONCE]]})
+            if reply["refused"]:
+                raise RefusedByServer(
+                    f"{self.address} refused {len(reply['refused'])} videos, the first for: {reply['refused'][0]['message']}"
+                )
+        self.uploaded = self.world.there
+
     def tell(self, page: ShownPage) -> None:
         """Send the page's events, some hundreds at a time."""
         rows = events_table(self.world, [page]).to_pylist()
         for start in range(0, len(rows), AT_ONCE):
             reply = self._posted("events", {"events": [as_sent(row) for row in rows[start : start + AT_ONCE]]})
-            if reply["refused"]:
-                refused = reply["refused"][0]
-                raise RefusedByServer(f"{self.address} refused {len(reply['refused'])} events, the first for: {refused['message']}")
+            self._all_taken(reply, "events")
+
+    def _all_taken(self, reply: Any, what: str) -> None:
+        refused = reply["refused"]
+        if refused:
+            raise RefusedByServer(f"{self.address} refused {len(refused)} {what}, the first for: {refused[0]['message']}")
 
     def _posted(self, what: str, body: Any) -> Any:
         if self._connection is None:
@@ -80,3 +97,10 @@ def as_sent(row: dict[str, Any]) -> dict[str, Any]:
     said["timestamp"] = row["timestamp"].isoformat()
     context = {name.removeprefix(_CONTEXT): value for name, value in row.items() if name.startswith(_CONTEXT) and value is not None}
     return said | ({"context": context} if context else {})
+
+
+def as_posted(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the items table as the wire has it."""
+    said = {name: row[name] for name in ("item_id", "category", "brand", "title")}
+    flags = row["policy_flags"].split(",") if row["policy_flags"] else []
+    return said | {"created_at": row["created_at"].isoformat(), "policy_flags": flags}
