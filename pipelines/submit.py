@@ -6,6 +6,7 @@ A pipeline's versions are named by what was compiled, so the same definition is 
 import hashlib
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,7 +115,8 @@ def _compiled(system: str, image: str, gpu: bool, folder: Path) -> Path:
 def _client(host: str) -> Any:
     import kfp
 
-    with _explained(host):
+    with _explained(host), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This client only works with Kubeflow Pipeline")  # 2.17 is what it is for
         return kfp.Client(host=host)
 
 

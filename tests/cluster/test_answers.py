@@ -7,27 +7,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from pipelines.cluster import address
+from pipelines.cluster import address, settled
 from tests.cluster.conftest import kubectl, objects
 from tests.serving.servers import free_port
 
 pytestmark = pytest.mark.cluster
 USERS = ("718", "1", "2000", "nobody")
-Listed = list[tuple[str, float, tuple[str, ...]]]
+Listed = list[tuple[str, tuple[str, ...]]]
 
 
-def listed(url: str, user: str) -> tuple[str, Listed]:
-    """Bundle and list."""
+def listed(url: str, user: str) -> tuple[str, Listed, list[float]]:
+    """Bundle, items with their sources, scores."""
     body = json.dumps({"user_id": user}).encode()
     request = urllib.request.Request(f"{url}/v1/recommendations", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as reply:
         told = json.load(reply)
     assert told["degraded"] is None, told["degraded"]
-    return told["bundle"], [(one["item_id"], one["score"], tuple(one["sources"])) for one in told["items"]]
+    items = told["items"]
+    return told["bundle"], [(one["item_id"], tuple(one["sources"])) for one in items], [one["score"] for one in items]
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("user", USERS)
 def test_the_gateway_answers_as_a_server_of_this_machine(here: str, user: str) -> None:
-    assert listed(address(30080), user) == listed(here, user)
+    bundle, items, scores = listed(address(30080), user)
+    assert (bundle, items) == listed(here, user)[:2]
+    assert scores == pytest.approx(listed(here, user)[2], abs=1e-4)  # the two began at the bundle's cut, not at one moment
 
 
 def test_every_pod_is_ready() -> None:
-    from pipelines.cluster import settled
-
     assert [one["metadata"]["name"] for one in objects("pods") if not settled(one)] == []
-    assert Path("manifests").is_dir()
