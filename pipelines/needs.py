@@ -28,13 +28,13 @@ class Need:
 
 
 NEEDS = {
-    "ingest": Need("500m", "1Gi", "4Gi", 60, tries=2),
-    "served": Need("500m", "1Gi", "4Gi", 60, tries=2),
-    "validate": Need("500m", "1500Mi", "4Gi", 60),
-    "features": Need("1", "3Gi", "6Gi", 180),
-    "retrieval": Need("1", "3Gi", "6Gi", 360, tries=1, gpu=True),
-    "ranking": Need("1", "4Gi", "6Gi", 360, tries=1, gpu=True),
-    "export": Need("500m", "2Gi", "4Gi", 60, tries=1),
+    "ingest": Need("250m", "1Gi", "4Gi", 60, tries=2),
+    "served": Need("250m", "1Gi", "4Gi", 60, tries=2),
+    "validate": Need("250m", "1500Mi", "4Gi", 60),
+    "features": Need("500m", "3Gi", "6Gi", 180),
+    "retrieval": Need("500m", "3Gi", "6Gi", 360, tries=1, gpu=True),
+    "ranking": Need("500m", "4Gi", "6Gi", 360, tries=1, gpu=True),
+    "export": Need("250m", "2Gi", "4Gi", 60, tries=1),
     "pack": Need("250m", "1Gi", "3Gi", 30, tries=1),
     "champion": Need("100m", "500Mi", "2Gi", 30, tries=3),
     "evaluate": Need("500m", "2Gi", "4Gi", 120),
