@@ -349,6 +349,32 @@ def watch(
     )
 
 
+@app.command("drift-job")
+def drift_job(
+    system: System,
+    host: Host,
+    registry: Registry = "",
+    data: Address = "",
+    events: Log = "",
+    fast: Fast = False,
+    gpu: Gpu = False,
+    home: Home = HOME,
+    cooldown_hours: Annotated[float, typer.Option(min=0.0, help="no retraining so soon after one ended")] = 24.0,
+    most_a_week: Annotated[int, typer.Option(min=1, help="retrainings")] = 3,
+    promote: Annotated[str, typer.Option(help="passed: what passed the gate becomes champion; by-hand: a person promotes it")] = "by-hand",
+) -> None:
+    """One cycle of the watch on a cluster: MLflow's champion against the world, a run of the pipelines where it drifted."""
+    from datetime import timedelta
+
+    from pipelines.drift_job import drift_job as work
+    from pipelines.retraining import said
+    from pipelines.watch import Policy
+
+    policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
+    entry = work(system, data, events, fast, gpu, home, host=host, registry=registry, policy=policy, promote_passed=promote == "passed")
+    typer.echo(said(entry))
+
+
 @app.command()
 def up(
     system: Annotated[str, typer.Argument(help="what the first training is of; empty: none")] = "shop",
