@@ -31,8 +31,8 @@ def materialize(system: System, tables: Path, out: Path, until: str, online: str
     target = Path(place) if scheme == "sqlite" else None
     newer = target is not None and _moment_of(target) > moment
     report: dict[str, Any] = {"until": moment.isoformat(), "written": not newer, "views": []}
+    out.mkdir(parents=True, exist_ok=True)
     if not newer:
-        out.mkdir(parents=True, exist_ok=True)
         fresh = None if target is None else target.with_name(f".{target.name}.{os.getpid()}")
         store = _applied(system, tables, out, moment, fresh, online)
         report["views"] = _materialize(store, moment)
