@@ -149,7 +149,7 @@ class History:
 
     def position_of(self, row: int) -> int:
         """Where an item is in the history, or -1."""
-        at = int(np.searchsorted(self.rows, row))
+        at = int(self.rows.searchsorted(row))
         return at if at < len(self.rows) and self.rows[at] == row else -1
 
     @classmethod

@@ -1,6 +1,7 @@
 """A small application: a table of routes, one body, one reply, errors that name the field. `Api` and `StageServer` build on it.
 
 `serving.http.server` asks `respond`; `__call__` is the same as ASGI, for whatever else speaks that.
+Not Litestar (2.25.0): one route and msgspec's structs take 123 to 174 us of CPU a request, decoding and encoding alone 5 to 8.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence

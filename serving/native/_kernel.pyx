@@ -74,6 +74,10 @@ cdef extern from "kernel.h":
     Py_ssize_t c_item_item "item_item"(const Neighbours *table, const Past *past, size_t limit, Excluded out, size_t n, float *sums,
                                        int32_t *rows, float *scores)
 
+    Py_ssize_t c_buy_again "buy_again"(const Past *past, const float *factor, size_t known, float usual, size_t n, int32_t *rows, float *scores)
+    bint embeds_here(size_t width)
+    int c_history_embedding "history_embedding"(const uint16_t *table, size_t rows, size_t width, const Past *past, float *out)
+
     ctypedef struct Kinds:
         const uint16_t *at
         const int32_t *codes
@@ -381,6 +385,28 @@ def item_item(table, past, Py_ssize_t limit, Py_ssize_t items, const int32_t[::1
     return rows[:found], scores[:found], sums
 
 
+def buy_again(const float[::1] factor, float usual, past, Py_ssize_t items, Py_ssize_t n):
+    cdef Past had = read_past(past, items)
+    n = min(max(n, 0), <Py_ssize_t>had.had)
+    rows, scores = np.empty(n, np.int32), np.empty(n, np.float32)
+    cdef int32_t[::1] out = rows
+    cdef float[::1] best = scores
+    done(c_buy_again(&had, &factor[0], <size_t>factor.shape[0], usual, <size_t>n, &out[0], &best[0]))
+    return rows, scores
+
+
+def history_embedding(table, past, Py_ssize_t items):
+    """None where this CPU has no loop for rows of that width."""
+    cdef const uint16_t[:, ::1] rows = half(table)
+    cdef Past had = read_past(past, items)
+    if not embeds_here(<size_t>rows.shape[1]):
+        return None
+    found = np.empty(rows.shape[1], np.float32)
+    cdef float[::1] out = found
+    done(c_history_embedding(&rows[0, 0], <size_t>rows.shape[0], <size_t>rows.shape[1], &had, &out[0]))
+    return found
+
+
 cdef Kinds read_kinds(kinds, Py_ssize_t offers) except *:
     cdef const uint16_t[::1] at = kinds.at
     cdef const int32_t[:, ::1] codes = kinds.codes
@@ -610,7 +636,8 @@ def provenance(const int32_t[::1] pool, const float[:, ::1] ranks, const int32_t
             else:
                 high = middle
         had = low if low < history.shape[0] and history[low] == row else -1
-        told.append((by_rank(ranks[at]) if at < pool.shape[0] else None, had))
+        pooled = at < pool.shape[0]
+        told.append((by_rank(ranks[at]) if pooled else None, at if pooled else -1, had))
     return told
 
 

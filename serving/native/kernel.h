@@ -148,6 +148,9 @@ typedef struct {
     double prior;
     Kinds first, second;
 } Offers;
+ptrdiff_t buy_again(const Past *past, const float *factor, size_t known, float usual, size_t n, int32_t *rows, float *scores);
+int embeds_here(size_t width); /* whether this CPU has a loop for it */
+int history_embedding(const uint16_t *table, size_t rows, size_t width, const Past *past, float *out);
 ptrdiff_t category_promotion(const Offers *of, const Past *past, Excluded out, size_t n, float *values, int32_t *rows, float *scores);
 
 /* fuse.c */

@@ -95,6 +95,16 @@ def search(
     return None if _active is None else _active.search(table, vector, scales, prior, marked, every, n, excluded)
 
 
+def buy_again(factor: Array, usual: float, past: Past, items: int, n: int) -> tuple[Array, Array] | None:
+    """Rows and scores (<= n,) of what was had, the greatest weight times factor (I,) first. See `serving/retrieval/buy_again.py`."""
+    return None if _active is None else _active.buy_again(factor, usual, past, items, n)
+
+
+def history_embedding(table: Array, past: Past, items: int) -> Array | None:
+    """(D,) mean of the float16 rows (I, D) of what was had and looked at, by weight. See `serving/retrieval/two_tower.py`."""
+    return None if _active is None else _active.history_embedding(table, past, items)
+
+
 def item_item(table: Any, past: Past, limit: int, items: int, excluded: Array, n: int) -> tuple[Array, Array, Array] | None:
     """Rows and scores of the n best above 0, and the sums (M,) of all; nothing where nobody votes. See `serving/retrieval/linear.py`."""
     return None if _active is None else _active.item_item(table, past, limit, items, excluded, n)
@@ -149,6 +159,6 @@ def first_page(
     return None if _active is None else _active.first_page(rows, scores, left_out, flags, bits, caps, floors, size)
 
 
-def provenance(pool: Array, ranks: Array, history: Array, rows: Array) -> list[tuple[tuple[int, ...] | None, int]] | None:
-    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool), its place in the history or -1."""
+def provenance(pool: Array, ranks: Array, history: Array, rows: Array) -> list[tuple[tuple[int, ...] | None, int, int]] | None:
+    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool); its places in pool and history, or -1."""
     return None if _active is None else _active.provenance(pool, ranks, history, rows)

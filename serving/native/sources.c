@@ -59,39 +59,9 @@ ptrdiff_t item_item(const Neighbours *t, const Past *past, size_t limit, Exclude
     return found;
 }
 
-#ifdef X86
-__attribute__((target("avx512f"))) static size_t lift_wide(
-    const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
-    size_t a = 0;
-    for (; a + 16 <= offers; a += 16) {
-        __m512i kinds = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(first + a)));
-        __m512i others = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(second + a)));
-        __m512 lifted = _mm512_mul_ps(_mm512_loadu_ps(worth + a), _mm512_i32gather_ps(kinds, one, 4));
-        _mm512_storeu_ps(out + a, _mm512_mul_ps(lifted, _mm512_i32gather_ps(others, other, 4)));
-    }
-    return a;
-}
-
-__attribute__((target("avx2"))) static size_t lift_avx2(
-    const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
-    size_t a = 0;
-    for (; a + 8 <= offers; a += 8) {
-        __m256i kinds = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(first + a)));
-        __m256i others = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(second + a)));
-        __m256 lifted = _mm256_mul_ps(_mm256_loadu_ps(worth + a), _mm256_i32gather_ps(one, kinds, 4));
-        _mm256_storeu_ps(out + a, _mm256_mul_ps(lifted, _mm256_i32gather_ps(other, others, 4)));
-    }
-    return a;
-}
-#endif
-
-static void lift_all(const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
-    size_t a = 0;
-#ifdef X86
-    if (__builtin_cpu_supports("avx512f")) a = lift_wide(worth, first, one, second, other, offers, out);
-    else if (__builtin_cpu_supports("avx2")) a = lift_avx2(worth, first, one, second, other, offers, out);
-#endif
-    for (; a < offers; a++) out[a] = worth[a] * one[first[a]] * other[second[a]];
+/* A loop of gathers is as slow: sixteen bits at a time are widened, and the tables of kinds stay in the nearest cache. */
+HOT static void lift_all(const float *worth, const uint16_t *first, const float *one, const uint16_t *second, const float *other, size_t offers, float *out) {
+    for (size_t a = 0; a < offers; a++) out[a] = worth[a] * one[first[a]] * other[second[a]];
 }
 
 /* What a user goes for. */
@@ -139,6 +109,59 @@ static int kind_lifts(const Kinds *kinds, const float *lifts, size_t all, float 
             out[k] = g ? out[k] * lift : lift;
         }
     return 1;
+}
+
+ptrdiff_t buy_again(const Past *past, const float *factor, size_t known, float usual, size_t n, int32_t *rows, float *scores) {
+    int32_t *items;
+    float *weights;
+    if (weigh(past, 0, 0, &items, &weights) < 0) return NO_MEMORY;
+    Scored *found = kept_memory(KEPT_FOUND, (past->had + 1) * sizeof(Scored)), *spare = kept_memory(KEPT_SPARE, (past->had + 1) * sizeof(Scored));
+    double *looked_at = kept_memory(KEPT_SUMS, (past->had + 1) * 8);
+    if (!found || !spare || !looked_at) return NO_MEMORY;
+    memset(looked_at, 0, past->had * 8);
+    for (size_t e = 0; e < past->events; e++)
+        for (size_t h = 0; h < past->had; h++)
+            if (past->rows[h] == past->clicked[e]) looked_at[h] += (double)past->session[e];
+    for (size_t h = 0; h < past->had; h++) {
+        if (h + 16 < past->had && (size_t)items[h + 16] < known) __builtin_prefetch(factor + items[h + 16]);
+        found[h] = (Scored){(weights[h] + (float)looked_at[h]) * ((size_t)items[h] < known ? factor[items[h]] : usual), (int32_t)h};
+    }
+    n = n < past->had ? n : past->had;
+    list_out(falling(found, spare, past->had), n, items, rows, scores);
+    return (ptrdiff_t)n;
+}
+
+#ifdef X86
+int embeds_here(size_t width) { return width % 8 == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+
+__attribute__((target("avx2,f16c"))) static void add_row(const uint16_t *row, size_t width, float weight, float *out) {
+    for (size_t d = 0; d < width; d += 8) {
+        __m256 part = _mm256_mul_ps(_mm256_set1_ps(weight), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(row + d))));
+        _mm256_storeu_ps(out + d, _mm256_add_ps(_mm256_loadu_ps(out + d), part));
+    }
+}
+#else
+int embeds_here(size_t width) { return 0; }
+static void add_row(const uint16_t *row, size_t width, float weight, float *out) {}
+#endif
+
+int history_embedding(const uint16_t *table, size_t known, size_t width, const Past *past, float *out) {
+    int32_t *rows;
+    float *weights;
+    ptrdiff_t all = weigh(past, 1, 0, &rows, &weights);
+    if (all < 0) return NO_MEMORY;
+    size_t count = 0;
+    for (size_t h = 0; h < (size_t)all; h++)
+        if ((size_t)rows[h] < known) weights[count] = weights[h], rows[count++] = rows[h];
+    memset(out, 0, width * 4);
+    for (size_t h = 0; h < count; h++) {
+        size_t ahead = (size_t)rows[h + 8 < count ? h + 8 : h];
+        for (size_t d = 0; d < width; d += 32) __builtin_prefetch(table + ahead * width + d);
+        add_row(table + (size_t)rows[h] * width, width, weights[h], out);
+    }
+    float total = sum_of(weights, count);
+    for (size_t d = 0; d < width; d++) out[d] /= total > 1e-6f ? total : 1e-6f;
+    return 0;
 }
 
 ptrdiff_t category_promotion(const Offers *of, const Past *past, Excluded out, size_t n, float *values, int32_t *rows, float *scores) {

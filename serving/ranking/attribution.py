@@ -32,19 +32,19 @@ def moved(
 
     `item`: also what the item's own half did, and of all of them.
     """
-    at, inside = _places(pool.rows, rows[:WEIGHED])
-    if not len(at):
-        return {}
+    shown = rows[:WEIGHED]
     cross = scores.cross if scores.cross is not None else cross_features(query, pool)
-    if scores.by_fusion:
-        lift = session_lift(cross)
-        parts = {SESSION: _above(lift, at), SOURCES: _above(np.log(np.maximum(pool.fused, 1e-9)), at)}
-        return _by_row(rows[:WEIGHED][inside], parts)
-    if not item:  # what the session does not touch is told by the history and the fused rank
-        at = at[cross[at][:, _COLUMNS[SESSION]].any(axis=1)]
+    lift = scores.lift if scores.lift is not None else session_lift(cross)
+    if not (item or scores.by_fusion):  # what the session does not touch is told by the history and the fused rank
+        touched = np.flatnonzero(lift)
+        at = touched[(pool.rows[touched] == shown[:, None]).any(axis=0)]
+    else:
+        at = np.flatnonzero(np.isin(pool.rows, shown))
     found: dict[int, dict[str, float]] = {}
     if not len(at):
         return found
+    if scores.by_fusion:
+        return _by_row(pool.rows[at], {SESSION: _above(lift, at), SOURCES: _above(np.log(np.maximum(pool.fused, 1e-9)), at)})
     heavy = np.zeros(len(pool), np.bool_)
     if scores.heavy is not None:
         heavy[scores.kept] = True
@@ -94,12 +94,3 @@ def _above(values: Floats, at: NDArray[np.intp]) -> Floats:
 
 def _by_row(rows: Rows, parts: Mapping[str, Sequence[float] | Floats]) -> dict[int, dict[str, float]]:
     return {row: {part: float(values[n]) for part, values in parts.items()} for n, row in enumerate(rows.tolist())}
-
-
-def _places(pool: Rows, rows: Rows) -> tuple[NDArray[np.intp], Mask]:
-    """Positions in the pool of those rows that are in it, and which those are."""
-    if not len(pool):
-        return np.empty(0, np.intp), np.zeros(len(rows), np.bool_)
-    at = (pool == rows[:, None]).argmax(axis=1)
-    inside = pool[at] == rows
-    return at[inside], inside

@@ -118,7 +118,8 @@ class Scoring:
         values = scores.light[order]
         if scores.heavy is not None:
             head, kept = descending(scores.heavy), len(scores.heavy)
-            order = np.concatenate((scores.kept[head], order[kept:]))  # those kept are the first of the light order
+            order = order.copy()
+            order[:kept] = scores.kept[head]  # those kept are the first of the light order
             values[:kept] = scores.heavy[head]
             values[kept:] = np.minimum(values[kept:], values[kept - 1 : kept])
         return Ranked(pool.rows[order], values, pool.seen[order])

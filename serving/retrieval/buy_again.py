@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from serving.bundle.arrays import ArrayFolder, Floats, Held
 from serving.bundle.catalogue import Catalogue
+from serving.native import kernel
 from serving.query import Hits, Query
-from serving.retrieval.interest import counts
+from serving.retrieval.interest import counts, past
 from serving.retrieval.sentences import had
 from serving.retrieval.source import Given, TowerSides
 from serving.retrieval.top_k import descending
@@ -50,9 +51,13 @@ class BuyAgain:
         if query.request.discover or not len(rows):
             return Hits(rows[:0], np.empty(0, np.float32))
         habits = self.habits
-        session_rows, weights = query.session
-        at = np.minimum(np.searchsorted(rows, session_rows), len(rows) - 1)
-        had = rows[at] == session_rows
+        if kernel.native():
+            found = kernel.buy_again(habits.factor, self.usual, past(query, habits.tau_days), len(query.catalogue), n)
+            if found is not None:
+                return Hits(*found)
+        clicked, weights = query.session
+        at = np.minimum(np.searchsorted(rows, clicked), len(rows) - 1)
+        had = rows[at] == clicked
         looked_at = np.bincount(at[had], weights[had], minlength=len(rows)).astype(np.float32)  # (H,)
         known = rows < len(habits.factor)
         factors = np.where(known, habits.factor[np.where(known, rows, 0)], np.float32(self.usual))

@@ -42,8 +42,11 @@ def mix_for(tau_days: float) -> tuple[float, ...]:
 
 def counts(query: Query, tau_days: float) -> Floats:
     """(H,) counts decayed by `tau_days` at the request's time, aligned with `query.history_rows`."""
-    decayed = query.history.decayed  # (T, H)
-    return np.sum([decayed[t] * np.float32(share) for t, share in enumerate(mix_for(tau_days)) if share], axis=0, dtype=np.float32)
+    first, *others = [(decay, np.float32(share)) for decay, share in zip(query.history.decayed, mix_for(tau_days), strict=True) if share]
+    total: Floats = first[0] * first[1]
+    for decay, share in others:
+        total += decay * share
+    return total
 
 
 def past(query: Query, tau_days: float) -> Past:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serving.bundle.arrays import Rows
+from serving.bundle.arrays import Floats, Rows
 from serving.bundle.fallback import Fallback
 from serving.native import kernel
 from serving.query import Candidates, Query
 from serving.retrieval.fusion import share
-from serving.retrieval.sentences import had, like_usual, looked, planned
+from serving.retrieval.sentences import like_usual, looked, of_history, planned
 from serving.retrieval.source import Explained, Source
 
 HAD, TASTE, PROMOTION, SESSION, SOURCES = PARTS = ("had before", "taste", "promotion", "session", "sources")
@@ -49,25 +49,27 @@ class Reasons:
         """
         of_origin = frozenset(origin.rows.tolist()) if origin is not None else frozenset()
         told, moved = [], parts or {}
-        for row, (order, _) in zip(rows.tolist(), known(pool, query.history_rows, rows), strict=True):
+        for row, (order, at, had) in zip(rows.tolist(), known(pool, query.history_rows, rows), strict=True):
             names = tuple([self.kinds[s] for s in order]) if order else ()
             if not order:
                 names = (BATCH,) if order == () else (origin.name,) if origin is not None and row in of_origin else (FILLED_UP,)
-            told.append((names, self.sentence(query, row, order or (), names, moved.get(row), pool)))
+            ranks = pool.source_ranks[at] if pool is not None and at >= 0 else None
+            told.append((names, next(filter(None, self._ways(query, row, order or (), names, moved.get(row, {}), had, ranks)), POPULAR)))
         return told
 
-    def sentence(
-        self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts | None = None, pool: Candidates | None = None
-    ) -> str:
+    def sentence(self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts | None = None) -> str:
         """What a user may read. `order`: the sources that returned it, best rank first; without any `names` says where it is from."""
-        return next((told for told in self._ways(query, row, order, names, parts or {}, pool) if told), POPULAR)
+        return next(filter(None, self._ways(query, row, order, names, parts or {}, query.history.position_of(row))), POPULAR)
 
     def _ways(
-        self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts, pool: Candidates | None
+        self, query: Query, row: int, order: Sequence[int], names: Sequence[str], parts: Parts, had: int, ranks: Floats | None = None
     ) -> Iterator[str]:
-        """What may be said of an item, of what moved it most first; of one had before that it was had, unless something else moved it."""
-        own = had(query, row)
-        for part in sorted((part for part, added in parts.items() if added > 0), key=parts.__getitem__, reverse=True):
+        """What may be said of an item, of what moved it most first; of one had before that it was had, unless something else moved it.
+
+        `had`: its place in the history, or -1; `ranks` (S,): its ranks in the sources' lists.
+        """
+        own = of_history(query, had)
+        for part in sorted((part for part, added in parts.items() if added > 0), key=parts.__getitem__, reverse=True) if parts else ():
             if part == SESSION:
                 yield looked(query, row)
             elif part == PROMOTION:
@@ -77,19 +79,19 @@ class Reasons:
             elif part == TASTE:
                 yield like_usual(query, row)
             elif part == SOURCES:
-                yield from self._by_source(query, row, order, pool)
+                yield from self._by_source(query, row, order, ranks)
         yield own
-        yield from self._by_source(query, row, order, pool)
+        yield from self._by_source(query, row, order, ranks)
         if not order and names[0] in (BATCH, CACHED, *self.kinds):  # what follows is known of the user, whichever list the item is from
             yield from (source.reason(query, row) for source in self._sources if isinstance(source, Explained))
             yield EARLIER
         yield self._popular(query, row)
 
-    def _by_source(self, query: Query, row: int, order: Sequence[int], pool: Candidates | None) -> Iterator[str]:
+    def _by_source(self, query: Query, row: int, order: Sequence[int], ranks: Floats | None) -> Iterator[str]:
         """What the sources that returned an item say of it, the one that gave it most of its fused rank first."""
-        if pool is not None and len(order) > 1:
-            ranks, discover = pool.source_ranks[int(np.argmax(pool.rows == row))].tolist(), query.request.discover
-            order = sorted(order, key=lambda s: (-share(self._sources[s].spec, discover, ranks[s]), ranks[s]))
+        if ranks is not None and len(order) > 1:
+            of, discover = ranks.tolist(), query.request.discover
+            order = sorted(order, key=lambda s: (-share(self._sources[s].spec, discover, of[s]), of[s]))
         yield from (self._sources[s].reason(query, row) for s in order)
 
     def _popular(self, query: Query, row: int) -> str:
@@ -99,17 +101,17 @@ class Reasons:
         return POPULAR if (self._fallback.static() == row).any() else "From the whole range"
 
 
-def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tuple[int, ...] | None, int]]:
-    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool), its place in the history or -1."""
+def known(pool: Candidates | None, history: Rows, rows: Rows) -> list[tuple[tuple[int, ...] | None, int, int]]:
+    """Of each row (k,): the sources that returned it, best rank first (None: not in the pool); its places in pool and history, or -1."""
     if pool is None or not len(pool):
-        return [(None, at) for at in _found(history, rows)]
+        return [(None, -1, at) for at in _found(history, rows)]
     compiled = kernel.provenance(pool.rows, pool.source_ranks, history, rows)
     if compiled is not None:
         return compiled
     at = (pool.rows == rows[:, None]).argmax(axis=1)  # (k,)
-    inside = pool.rows.take(at) == rows
-    each = zip(pool.source_ranks.take(at, axis=0).tolist(), inside.tolist(), _found(history, rows), strict=True)
-    return [(_order(ranks) if found else None, had) for ranks, found, had in each]
+    at = np.where(pool.rows[at] == rows, at, -1)
+    each = zip(pool.source_ranks[at].tolist(), at.tolist(), _found(history, rows), strict=True)
+    return [(_order(ranks) if place >= 0 else None, place, had) for ranks, place, had in each]
 
 
 def _order(ranks: Sequence[float]) -> tuple[int, ...]:
@@ -122,5 +124,5 @@ def _found(rows: Rows, asked: Rows) -> list[int]:
     if not len(rows):
         return [-1] * len(asked)
     at = np.searchsorted(rows, asked)
-    found: list[int] = np.where(rows.take(at, mode="clip") == asked, at, -1).tolist()
+    found: list[int] = np.where(rows[np.minimum(at, len(rows) - 1)] == asked, at, -1).tolist()
     return found

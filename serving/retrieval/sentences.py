@@ -13,7 +13,11 @@ _LOOKED = {"add_to_cart": "put it in your cart", "like": "liked it"}  # what is 
 
 def had(query: Query, row: int) -> str:
     """How often the user had it, and when last."""
-    at = query.history.position_of(row)
+    return of_history(query, query.history.position_of(row))
+
+
+def of_history(query: Query, at: int) -> str:
+    """The same of the item at a place in the history; empty for -1."""
     if at < 0:
         return ""
     count, when = round(query.history.counts.item(at)), ago(query.history.age.item(at))

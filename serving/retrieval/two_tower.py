@@ -20,7 +20,7 @@ from serving.native import kernel
 from serving.query import Hits, Query
 from serving.retrieval.cells import Cells, stretch
 from serving.retrieval.int8_scan import products
-from serving.retrieval.interest import interest
+from serving.retrieval.interest import interest, past
 from serving.retrieval.sentences import like_usual, present
 from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
@@ -60,11 +60,15 @@ class TwoTower:
 
     def history_embedding(self, query: Query) -> Floats:
         """(D,) mean of the history rows of what the user had and looked at, weighted by `interest`; zeros without any."""
+        found = kernel.history_embedding(self.table.history, past(query, BAG_TAU_DAYS), len(query.catalogue)) if kernel.native() else None
+        if found is not None:
+            return found
         rows, weights = interest(query, BAG_TAU_DAYS)
         known = rows < len(self.table.history)
         rows, weights = rows[known], weights[known]
         vectors = self.table.history[rows].astype(np.float32)  # (H + E, D)
-        return np.asarray(weights @ vectors / np.float32(max(float(weights.sum()), 1e-6)), np.float32)
+        total = np.maximum(weights.sum(), np.float32(1e-6))
+        return np.asarray((weights[:, None] * vectors).sum(axis=0) / total, np.float32)
 
     def retrieve(self, query: Query, n: int, vector: Floats | None = None) -> Hits:
         """The `n` items nearest to `vector` (D,); nothing without one."""

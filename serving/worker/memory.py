@@ -1,4 +1,8 @@
-"""A server's memory as it likes it: what is freed is kept, what is held lies on large pages. Both only where the system offers them."""
+"""A server's memory as it likes it: what is freed is kept, what is held lies on large pages. Both only where the system offers them.
+
+Not by GLIBC_TUNABLES (malloc.hugetlb=1, both thresholds), which must be set before a process starts: of 107 MB held it puts 90 on large
+pages where this puts 98, since the interpreter's own arenas do not come from malloc (60,000 strings and 80 MB of arrays).
+"""
 
 import ctypes
 from collections.abc import Iterator

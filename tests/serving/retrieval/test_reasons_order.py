@@ -18,11 +18,11 @@ def test_sources_are_in_the_order_of_their_ranks_the_best_first_and_those_silent
     found = known(
         pool([[5, 0, 9], [inf, 7, 2], [3, 3, inf], [inf, inf, inf]]), np.empty(0, np.int32), np.array([40, 41, 42, 43, 99], np.int32)
     )
-    assert found == [((1, 0, 2), -1), ((2, 1), -1), ((0, 1), -1), ((), -1), (None, -1)]
+    assert found == [((1, 0, 2), 0, -1), ((2, 1), 1, -1), ((0, 1), 2, -1), ((), 3, -1), (None, -1, -1)]
 
 
 @pytest.mark.parametrize("nothing", [None, pool([[1.0]]).take(np.empty(0, np.intp))], ids=["no pool", "an empty one"])
 def test_without_a_pool_it_is_only_told_what_was_had(nothing: Candidates | None) -> None:
     asked = np.array([7, 3, 9], np.int32)
-    assert known(nothing, np.array([3, 7], np.int32), asked) == [(None, 1), (None, 0), (None, -1)]
-    assert known(nothing, np.empty(0, np.int32), asked) == [(None, -1)] * 3
+    assert known(nothing, np.array([3, 7], np.int32), asked) == [(None, -1, 1), (None, -1, 0), (None, -1, -1)]
+    assert known(nothing, np.empty(0, np.int32), asked) == [(None, -1, -1)] * 3
