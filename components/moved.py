@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from components.cut import cut_folders
+from components.start import TOWERS_KEPT
 
 
 def last_cut(features: Path | str, out: Path | str) -> None:
@@ -18,9 +19,10 @@ def last_cut(features: Path | str, out: Path | str) -> None:
 
 
 def last_sources(retrieval: Path | str, out: Path | str) -> None:
-    """The sources of the last cut, and the report: what goes into the bundle."""
+    """The sources of the last cut and the report, which go into the bundle; the last towers, which are kept beside it."""
     retrieval = Path(retrieval)
-    _share(retrieval, Path(out), ["retrieval.json", f"cuts/{cut_folders(retrieval)[-1].name}"])
+    towers = [f"towers/{file.name}" for file in sorted(retrieval.glob("towers/*.pt"))[-TOWERS_KEPT:]]
+    _share(retrieval, Path(out), ["retrieval.json", f"cuts/{cut_folders(retrieval)[-1].name}", *towers])
 
 
 def _share(folder: Path, out: Path, parts: list[str]) -> None:

@@ -252,8 +252,8 @@ def bundle_in(packed: Path | str) -> Path:
     return found[0]
 
 
-def rival_in(found: Path | str, other_than: str) -> Path | None:
-    """The bundle in a champion step's output; None when it is empty, or when it holds the bundle named `other_than`."""
+def rival_in(found: Path | str, other_than: str = "") -> Path | None:
+    """What the registry gave to the step `champion` or `start`; None when that is nothing, or the bundle named `other_than`."""
     return next((path for path in Path(found).iterdir() if path.is_dir() and path.name != other_than), None)
 
 

@@ -61,7 +61,7 @@ def _needed(home: Path, keep: int) -> _Needed:
 def _unneeded(home: Path, needed: _Needed) -> Iterator[Path]:
     yield from (run for run in (home / "runs").glob("*") if run.is_dir() and run.name not in needed.runs)
     yield from (step for step in (home / "steps").glob("*/*") if step.is_dir() and (step.parent.name, step.name) not in needed.steps)
-    for kind in ("bundles", "users"):
+    for kind in ("bundles", "users", "weights"):
         yield from (folder for folder in (home / kind).glob("*") if folder.is_dir() and folder.name not in needed.bundles)
 
 

@@ -58,6 +58,7 @@ def train(
     with_served: WithServed = None,
     events: Events = "",
     registry: Registry = "",
+    mode: Annotated[str, typer.Option(help="full; daily: from the champion's weights, with the last target's days")] = "full",
     alone: Annotated[bool, typer.Option("--alone", help="not while another training with --alone is at work")] = False,
     accept: Accept = False,
 ) -> None:
@@ -81,6 +82,7 @@ def train(
             with_served=with_served,
             events=events,
             registry=registry,
+            mode=mode,
         )
 
 
@@ -195,7 +197,7 @@ def pipeline_submit(
 def pipeline_schedule(
     system: System,
     host: Host,
-    daily: Annotated[str, typer.Option(help="small models from new rows every day at HH:MM UTC; empty: not")] = "",
+    daily: Annotated[str, typer.Option(help="every day at HH:MM UTC, from the champion's weights; empty: not")] = "",
     weekly: Annotated[str, typer.Option(help="everything, on this day of the week at 01:00 UTC; empty: not")] = "",
     data: Address = "",
     seed: Seed = 0,
@@ -208,9 +210,9 @@ def pipeline_schedule(
 
     if not daily and not weekly:
         raise typer.BadParameter("give --daily 03:00, --weekly sun, or both", param_hint="--daily")
-    asked = [(daily, "daily", True)] * bool(daily) + [("01:00", weekly, False)] * bool(weekly)
-    for at, on, fast in asked:
-        arguments: dict[str, str | int | bool] = {"data": data, "seed": seed, "events": events, "fast": fast, "cause": f"scheduled {on}"}
+    asked = [(daily, "daily", "daily")] * bool(daily) + [("01:00", weekly, "full")] * bool(weekly)
+    for at, on, mode in asked:
+        arguments: dict[str, str | int | bool] = {"data": data, "seed": seed, "events": events, "mode": mode, "cause": f"scheduled {on}"}
         typer.echo(f"{schedule(system, host, at, on, arguments, image, gpu)} at {at} UTC")
 
 
@@ -313,12 +315,14 @@ def drift(
     since: Annotated[str, typer.Option(help="first moment of the window; default: a target's length before its end")] = "",
     until: Annotated[str, typer.Option(help="first moment after it; default: the end of the last day with rows")] = "",
     events: Events = "",
+    registry: Registry = "",
     home: Home = HOME,
 ) -> None:
     """Say whether the world drifted from what the champion was judged on. Exit 0: no, 2: yes, 3: cannot judge."""
     from pipelines.drift import run_drift
 
-    run_drift(system, since, until, home, events)
+    consult(system, home, None, registry)
+    run_drift(system, since, until, home, events, registry)
 
 
 @app.command()
@@ -332,7 +336,10 @@ def watch(
     every_hours: Annotated[float, typer.Option(min=0.01, help="between two looks")] = 24.0,
     cooldown_hours: Annotated[float, typer.Option(min=0.0, help="no retraining so soon after one ended")] = 24.0,
     most_a_week: Annotated[int, typer.Option(min=1, help="retrainings")] = 3,
-    promote: Annotated[str, typer.Option(help="passed: what passed the gate answers at once; by-hand: a person promotes it")] = "by-hand",
+    promote: Annotated[
+        str, typer.Option(help="passed: what passed the gate answers at once; by-hand: a person promotes it; default: as the system says")
+    ] = "",
+    registry: Registry = "",
     resume: Annotated[bool, typer.Option("--resume", help="go on after the watch stopped")] = False,
 ) -> None:
     """Look for drift and answer it: train with what was served, judge, and promote by policy. Killed anywhere, it goes on where it was."""
@@ -341,11 +348,21 @@ def watch(
     from pipelines.retraining import watch as work
     from pipelines.watch import Policy
 
-    if promote not in ("passed", "by-hand"):
+    if promote not in ("", "passed", "by-hand"):
         raise typer.BadParameter(f"{promote!r} is no policy: choose passed or by-hand", param_hint="--promote")
     policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
     work(
-        system, data, fast, seed, home, once=once, every_hours=every_hours, policy=policy, promote_passed=promote == "passed", go_on=resume
+        system,
+        data,
+        fast,
+        seed,
+        home,
+        once=once,
+        every_hours=every_hours,
+        policy=policy,
+        promote=promote.replace("-", " "),
+        go_on=resume,
+        registry=registry,
     )
 
 

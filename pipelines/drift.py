@@ -23,11 +23,11 @@ class NoTables(ValueError):
     """There is nothing to compare with."""
 
 
-def run_drift(system: str, since: str, until: str, home: Path, events: str = "") -> None:
+def run_drift(system: str, since: str, until: str, home: Path, events: str = "", registry: str = "") -> None:
     """Print the verdict and end with its exit code: 0 none, 2 drift, 3 cannot judge."""
     out = home / "drift" / load_system(system).name / "latest"
     verdict = verdict_of(system, home, out, _moment(since, "--since"), _moment(until, "--until"), events)
-    record_drift(load_system(system), verdict, out, home)
+    record_drift(load_system(system), verdict, out, home, registry)
     _print(verdict, out)
     raise typer.Exit(EXIT_CODES[verdict["verdict"]])
 

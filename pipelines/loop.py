@@ -12,6 +12,7 @@ from rich.table import Table
 
 from components.data.accepted import remember
 from components.data.served import log_of
+from components.start import known_mode
 from pipelines.runner import Arguments, Run, Runner, run_pipeline
 from serving.system import load_system
 
@@ -38,11 +39,12 @@ def run_loop(
     with_served: bool | None = None,
     events: str = "",
     registry: str = "",
+    mode: str = "full",
 ) -> Run:
     """Run the training pipeline, print the steps, the verdict and what answers now. Exits 1 when the gate refused the bundle.
 
     `with_served`: learn from what was served, too; None: where a server's log is under `home`. `events`: that log, if it is elsewhere.
-    `registry`: MLflow's address; empty: the file under `home`.
+    `registry`: MLflow's address; empty: the file under `home`. `mode`: "full", or "daily": from the champion's weights.
     """
     from pipelines.training import training
 
@@ -58,6 +60,7 @@ def run_loop(
         "events": served_log(system, home, with_served, events),
         "tracking": registry,
         "accept": accept,
+        "mode": known_mode(mode),
     }
     run = _watched(training, arguments, runner, home)
     _print_steps(run)

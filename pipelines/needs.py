@@ -28,6 +28,7 @@ class Need:
 
 
 NEEDS = {
+    "start": Need("100m", "500Mi", "2Gi", 30, tries=3),
     "ingest": Need("250m", "1Gi", "4Gi", 60, tries=2),
     "served": Need("250m", "1Gi", "4Gi", 60, tries=2),
     "validate": Need("250m", "1500Mi", "4Gi", 60),

@@ -96,8 +96,8 @@ def clean(
 
 def schedule(
     system: SystemName,
-    daily: Annotated[str, typer.Option("--daily", help="every day at this time of this machine, like 03:00")] = "",
-    weekly: Annotated[str, typer.Option("--weekly", help="on these days only, like sun or mon,thu; at --daily's time, or 03:00")] = "",
+    daily: Annotated[str, typer.Option("--daily", help="every day at this time of this machine: from the champion's weights")] = "03:00",
+    weekly: Annotated[str, typer.Option("--weekly", help="in full on these days, like sun or mon,thu")] = "sun",
     data: Annotated[Path | None, typer.Option(help="folder with your own tables", show_default=False)] = None,
     registry: Registry = "",
     home: Home = HOME,
@@ -109,7 +109,7 @@ def schedule(
     load_system(system)  # refuses a system that is not there
     options = [*(("--data", str(data.resolve())) if data else ()), *(("--registry", registry) if registry else ())]
     system = str(Path(system).resolve()) if system.endswith(".py") else system
-    for line in cron_lines(system, daily or "03:00", weekly or "daily", home, options, Path.cwd()):
+    for line in cron_lines(system, daily, weekly, home, options, Path.cwd()):
         typer.echo(line)
 
 

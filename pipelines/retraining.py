@@ -5,20 +5,29 @@ shortlist watch shop --once
 
 import json
 import time
-from collections.abc import Callable
-from datetime import timedelta
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from components.data.accepted import remember
 from components.data.served import collect, log_of
 from components.release.drift_record import record_drift
 from components.release.promotion import promote as promote_bundle
+from components.release.sync import consult
 from pipelines.drift import verdict_of
+from pipelines.errors import foreseen
 from pipelines.runner import run_pipeline
-from pipelines.watch import DRIFT, Entry, Policy, Steps, resume, watch_once
+from pipelines.watch import DRIFT, Entry, Policy, Steps, WatchStopped, resume, watch_once
 from serving.system import load_system
+
+
+class TrainerDied(ValueError):
+    """The process that trained ended without a word."""
 
 
 def watch(
@@ -31,55 +40,94 @@ def watch(
     once: bool,
     every_hours: float,
     policy: Policy,
-    promote_passed: bool,
+    promote: str = "",
     go_on: bool = False,
+    registry: str = "",
 ) -> Entry:
-    """Watch once, or for ever, every so many hours; the last entry of the journal."""
+    """Watch once, or for ever, every so many hours; the last entry of the journal. `promote`: "passed", "by hand", or as the system says.
+
+    For ever: what we can name and may pass (a registry that is down, a trainer that died) is said, and tried again at the next look.
+    """
     folder = home / "watch" / load_system(system).name
     if go_on:
         resume(folder)
-    steps = laptop_steps(system, data, fast, seed, home, folder, promote_passed=promote_passed)
+    steps = laptop_steps(system, data, fast, seed, home, folder, promote=promote, registry=registry)
     while True:
-        entry = watch_once(steps, policy, folder)
-        Console().print(said(entry), soft_wrap=True, highlight=False)
+        try:
+            entry = watch_once(steps, policy, folder)
+            _say(said(entry))
+        except ValueError as problem:
+            if once or isinstance(problem, WatchStopped) or not foreseen(problem):
+                raise
+            _say(f"{problem}. The watch looks again in {every_hours:g} hours.")
         if once:
             return entry
         time.sleep(timedelta(hours=every_hours).total_seconds())
 
 
-def laptop_steps(system: str, data: Path | None, fast: bool, seed: int, home: Path, folder: Path, *, promote_passed: bool) -> Steps:
-    """What a cycle is made of here. `promote_passed`: a bundle that passed the gate answers; else a person promotes it."""
+def laptop_steps(
+    system: str, data: Path | None, fast: bool, seed: int, home: Path, folder: Path, *, promote: str = "", registry: str = ""
+) -> Steps:
+    """What a cycle is made of here. `promote`: "passed" has a bundle that passed the gate answer; else a person does."""
     loaded = load_system(system)
     name = str(Path(system).resolve()) if system.endswith(".py") else system
+    at_once = (promote or loaded.promote) == "passed"
 
     def verdict() -> Entry:
+        if problem := consult(loaded, home, registry):  # the champion may have been moved elsewhere
+            _say(problem)
         found = verdict_of(system, home, folder / "latest")
-        record_drift(loaded, found, folder / "latest", home)
+        record_drift(loaded, found, folder / "latest", home, registry)
         return found
 
-    def prepare(cycle: str) -> Entry:
+    def prepare(cycle: str, found: Entry) -> Entry:
         url = log_of(system, home)
         copy = f"still:{collect(url, folder / cycle / 'served').resolve()}" if url else ""
-        return {"system": name, "data": str(data.resolve()) if data else "", "until": "", "fast": fast, "seed": seed, "events": copy}
+        where = {"system": name, "data": str(data.resolve()) if data else "", "tracking": registry}
+        return {**where, "until": middle_of(found["window"]), "fast": fast, "seed": seed, "events": copy}
 
-    def promote(trained: Entry) -> bool:
-        if promote_passed:
-            promote_bundle(load_system(system), home, which=str(trained["bundle"]))
-        return promote_passed
+    def carry_over(trained: Entry) -> bool:
+        if at_once:
+            promote_bundle(loaded, home, registry, str(trained["bundle"]))
+        return at_once
 
-    return Steps(verdict, prepare, _trainer(home), promote, lambda why: _alert(folder, why))
+    return Steps(verdict, prepare, lambda arguments: _apart(arguments, home), carry_over, lambda why: _alert(folder, why))
 
 
-def _trainer(home: Path) -> Callable[[Entry], Entry]:
-    def train(arguments: Entry) -> Entry:
-        from pipelines.training import training
+def middle_of(window: list[str]) -> str:
+    """The cut of a retraining: the midnight that halves the drifted window. Its older half is learnt from, its newer half judges.
 
-        run = run_pipeline(training, arguments, "process", home)
-        gate = json.loads((run.output("gate") / "gate.json").read_text())
-        version = json.loads((run.output("register" if gate["passed"] else "record") / "version.json").read_text())
-        return {"bundle": version["bundle"], "version": version["version"], "passed": gate["passed"], "gate": gate["sentence"]}
+    A cut before the window would learn nothing of what changed. Empty, for the usual cut, where the window is too short to be halved.
+    """
+    since, until = (datetime.fromisoformat(moment) for moment in window)
+    days = (until - since).days
+    return (until - timedelta(days=days // 2)).isoformat() if days >= 2 else ""
 
-    return train
+
+def _apart(arguments: Entry, home: Path) -> Entry:
+    """Train in a process of its own: its memory goes back, and one that is killed does not take the watcher along. Raises `TrainerDied`."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(train, arguments, home).result()
+    except BrokenProcessPool as problem:
+        raise TrainerDied("the training's process was killed; what it finished is kept, and the next look goes on from there") from problem
+
+
+def train(arguments: Entry, home: Path) -> Entry:
+    """The whole training; what came of it."""
+    from pipelines.training import training
+
+    run = run_pipeline(training, arguments, "process", home)
+    gate = json.loads((run.output("gate") / "gate.json").read_text())
+    version = json.loads((run.output("register" if gate["passed"] else "record") / "version.json").read_text())
+    if gate["passed"]:
+        where = str(arguments["system"]), str(home.resolve()), str(arguments["data"])
+        remember(*where, run.output("served"), run.output("validate"))
+    return {"bundle": version["bundle"], "version": version["version"], "passed": gate["passed"], "gate": gate["sentence"]}
+
+
+def _say(sentence: str) -> None:
+    Console().print(sentence, soft_wrap=True, highlight=False)
 
 
 def _alert(folder: Path, why: str) -> None:

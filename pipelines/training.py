@@ -17,7 +17,7 @@ from components.evaluation.component import evaluate, gate, sanity
 from components.export.component import export, pack
 from components.features.component import features, materialize
 from components.ranking.component import ranking
-from components.release.component import adopt, champion, record, register, report
+from components.release.component import adopt, champion, record, register, report, start
 from components.retrieval.component import retrieval
 
 Dress = Callable[[Any], Any]  # what a cluster wants of each task beyond its place in the order
@@ -35,17 +35,22 @@ def _learn(
     events: Any,
     cause: Any,
     accept: Any,
+    mode: Any,
 ) -> None:
     """The steps in their order; the arguments are those of `training`."""
+    begun = dress(start(system=system, mode=mode, home=home, tracking=tracking, judged=""))
+    begun.set_caching_options(False)
     raw = dress(ingest(system=system, data=data, home=home))
     raw.set_caching_options(False)
     both = dress(served(system=system, home=home, events=events, tables=raw.output))
     both.set_caching_options(False)
     tables = dress(validate(system=system, data=data, accept=accept, home=home, tables=both.output))
-    known = dress(features(system=system, until=until, fast=fast, home=home, tables=tables.outputs["out"]))
+    known = dress(features(system=system, until=until, fast=fast, mode=mode, home=home, tables=tables.outputs["out"]))
     every, last = known.outputs["out"], known.outputs["last"]
-    sources = dress(retrieval(system=system, fast=fast, seed=seed, home=home, features=every))
-    rankers = dress(ranking(system=system, fast=fast, seed=seed, home=home, features=every, retrieval=sources.outputs["out"]))
+    sources = dress(retrieval(system=system, fast=fast, seed=seed, home=home, features=every, start=begun.output))
+    rankers = dress(
+        ranking(system=system, fast=fast, seed=seed, home=home, features=every, retrieval=sources.outputs["out"], start=begun.output)
+    )
     graphs = dress(export(system=system, home=home, features=every, retrieval=sources.outputs["out"], ranking=rankers.output))
     bundle = dress(pack(system=system, home=home, features=last, retrieval=sources.outputs["last"], export=graphs.output))
     rival = dress(champion(system=system, home=home, tracking=tracking)).after(
@@ -89,15 +94,17 @@ def training(
     events: str = "",
     cause: str = "",
     accept: bool = False,
+    mode: str = "full",
 ) -> None:
     """`data`: folder of four tables, or its address s3://…; empty: the system's own. `until`: the cut, empty: a target's length
     before the last row.
 
     `home`: where step results are kept and found again, empty: nowhere (a cluster caches). `tracking`: MLflow's address, empty: under home.
     `events`: a server's log, `dir:PATH` or `kafka://…`, learnt from with the tables. `cause`: why this run was begun, for the registry.
-    `accept`: take the tables whatever the last ones of their source were.
+    `accept`: take the tables whatever the last ones of their source were. `mode`: "full", or "daily": from the champion's weights, with the
+    days of the last target.
     """
-    _learn(_plain, system, data, until, fast, seed, home, tracking, events, cause, accept)
+    _learn(_plain, system, data, until, fast, seed, home, tracking, events, cause, accept, mode)
 
 
 def training_on_cluster(gpu: bool = False) -> Any:
@@ -118,10 +125,11 @@ def training_on_cluster(gpu: bool = False) -> Any:
         events: str = "",
         cause: str = "",
         accept: bool = False,
+        mode: str = "full",
     ) -> None:
         told = dress(report(system=system, cause=cause)).set_caching_options(False)
         with dsl.ExitHandler(told, name="training"):
-            _learn(dress, system, data, until, fast, seed, "", tracking, events, cause, accept)
+            _learn(dress, system, data, until, fast, seed, "", tracking, events, cause, accept, mode)
 
     return training_with_report
 
@@ -138,20 +146,23 @@ def refit(
     events: str = "",
     cause: str = "",
     accept: bool = False,
+    mode: str = "full",
 ) -> None:
     """`judged`: digest of the bundle that passed the gate with these settings; what is learnt here takes its place in the registry.
 
-    The other parameters are those of `training`; `cause` stands in the judged version already.
+    The other parameters are those of `training`; `cause` stands in the judged version already. Mode "daily" goes on from the judged one.
     """
+    begun = start(system=system, mode=mode, home=home, tracking=tracking, judged=judged)
+    begun.set_caching_options(False)
     raw = ingest(system=system, data=data, home=home)
     raw.set_caching_options(False)
     both = served(system=system, home=home, events=events, tables=raw.output)
     both.set_caching_options(False)
     tables = validate(system=system, data=data, accept=accept, home=home, tables=both.output)
-    known = features(system=system, until="end", fast=fast, home=home, tables=tables.outputs["out"])
+    known = features(system=system, until="end", fast=fast, mode=mode, home=home, tables=tables.outputs["out"])
     every, last = known.outputs["out"], known.outputs["last"]
-    sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=every)
-    rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=every, retrieval=sources.outputs["out"])
+    sources = retrieval(system=system, fast=fast, seed=seed, home=home, features=every, start=begun.output)
+    rankers = ranking(system=system, fast=fast, seed=seed, home=home, features=every, retrieval=sources.outputs["out"], start=begun.output)
     graphs = export(system=system, home=home, features=every, retrieval=sources.outputs["out"], ranking=rankers.output)
     bundle = pack(system=system, home=home, features=last, retrieval=sources.outputs["last"], export=graphs.output)
     sane = sanity(system=system, home=home, judged=judged, bundle=bundle.output, features=last)
@@ -160,7 +171,7 @@ def refit(
 
 
 _STEPS = (
-    *(ingest, served, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate),
+    *(start, ingest, served, validate, features, retrieval, ranking, export, pack, champion, evaluate, gate),
     *(register, record, sanity, adopt),
     materialize,
 )

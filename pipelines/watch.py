@@ -42,7 +42,7 @@ class Steps:
     """What a cycle is made of. Each may be called again with the same arguments after a kill, and must then come to the same end."""
 
     verdict: Callable[[], Entry]  # at least `verdict`, `sentence`, `causes`
-    prepare: Callable[[str], Entry]  # of a cycle's name: the arguments of its retraining, with what it learns from copied
+    prepare: Callable[[str, Entry], Entry]  # of a cycle's name and verdict: the arguments of its retraining; what it learns from is copied
     train: Callable[[Entry], Entry]  # of those arguments: at least `bundle`, `passed`
     promote: Callable[[Entry], bool]  # of what was trained: whether it answers now
     alert: Callable[[str], None]
@@ -123,7 +123,7 @@ def _decided(steps: Steps, policy: Policy, journal: WatchJournal) -> Entry:
         journal.add(STOPPED, cycle, now, why=why)
         steps.alert(why)
         raise WatchStopped(f"{why} Look into it, then run `shortlist watch` with --resume")
-    return journal.add(BEGUN, cycle, now, cause=found["sentence"], arguments=steps.prepare(cycle))
+    return journal.add(BEGUN, cycle, now, cause=found["sentence"], arguments=steps.prepare(cycle, found))
 
 
 def _waits(journal: WatchJournal, policy: Policy, now: datetime) -> str:

@@ -17,6 +17,8 @@ from components.data.duck import connect
 from feature_repo.schema import EVENTS, TABLES, USERS
 from serving.events.log import LogUnavailable
 from serving.events.sqlite import read_log
+from serving.exposures.log import read_records
+from serving.exposures.record import Record
 from serving.exposures.shown import Exposure, user_key
 from serving.exposures.tables import read_shown
 from serving.messages import Event
@@ -32,6 +34,7 @@ _SHOWN = {
     "request_id": "VARCHAR", "user_key": "UBIGINT", "item_id": "VARCHAR", "position": "DOUBLE", "propensity": "DOUBLE",
     "bundle": "VARCHAR", "timestamp": "TIMESTAMPTZ", "place": "VARCHAR",
 }  # fmt: skip
+_STATES = {"request_id": "VARCHAR", "user_id": "VARCHAR", "bundle": "VARCHAR", "day": "DOUBLE", "state": "BLOB"}
 Row = tuple[Any, ...]
 
 
@@ -46,7 +49,8 @@ def log_of(system: str, home: Path) -> str:
 
 
 def collect(url: str, out: Path) -> Path:
-    """A still copy of an event log and of the exposures beside it: `out/events.parquet`, `shown.parquet`. The same log, the same bytes.
+    """A still copy of an event log and of the exposures beside it: `out/events.parquet`, `shown.parquet`, and `states.parquet` with what a
+    sample of the answers knew of their users. The same log, the same bytes.
 
     `url`: `dir:PATH` or `kafka://HOST:PORT/TOPIC`, the latter with `?exposures=PATH` where there are any; `still:PATH` is a copy made
     before, and given back. Raises `NothingServed`.
@@ -56,12 +60,13 @@ def collect(url: str, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     connection = connect()
     try:
-        events, exposures = _opened(url)
+        events, exposures, records = _opened(url)
         _table(connection, "events", {column.name: _EVENT_TYPES[column.kind] for column in EVENTS.columns}, map(event_row, events))
         _table(connection, "shown", _SHOWN, (row for exposure in exposures for row in shown_rows(exposure)))
+        _table(connection, "states", _STATES, map(state_row, records))
     except (LogUnavailable, sqlite3.Error) as problem:
         raise NothingServed(f"what was served cannot be learnt from: {problem}") from problem
-    for name, key in {"events": "event_id", "shown": "request_id, position"}.items():
+    for name, key in {"events": "event_id", "shown": "request_id, position", "states": "request_id"}.items():
         first = f"SELECT * EXCLUDE (nth) FROM {name} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY nth) = 1 ORDER BY {key}"
         connection.execute(f"COPY ({first}) TO {_text(out / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)")
     connection.close()
@@ -75,15 +80,16 @@ def _still(folder: Path) -> Path:
     return folder
 
 
-def _opened(url: str) -> tuple[Iterator[Event], Iterable[Exposure]]:
-    """The events and the exposures of a log's address."""
+def _opened(url: str) -> tuple[Iterator[Event], Iterable[Exposure], Iterable[Record]]:
+    """The events, the exposures and the full records of a log's address."""
     parts = urlsplit(url)
     if parts.scheme == "dir":
         folder = Path(url.removeprefix("dir:"))
-        return read_sqlite(folder), read_shown(folder / "exposures")
+        return read_sqlite(folder), read_shown(folder / "exposures"), read_records(folder / "exposures")
     if parts.scheme == "kafka":
         _, _, exposures = parts.query.partition("exposures=")
-        return read_kafka(parts.netloc, parts.path.strip("/")), read_shown(Path(exposures)) if exposures else ()
+        beside = (read_shown(Path(exposures)), read_records(Path(exposures))) if exposures else ((), ())
+        return read_kafka(parts.netloc, parts.path.strip("/")), *beside
     raise NothingServed(f"unknown event log {url!r}: expected dir:PATH or kafka://HOST:PORT/TOPIC")
 
 
@@ -137,6 +143,12 @@ def shown_rows(exposure: Exposure) -> Iterator[Row]:
     for item in exposure.items:
         place = exposure.place or None
         yield exposure.request_id, exposure.user_key, item.item_id, item.position, item.propensity, exposure.bundle, when, place
+
+
+def state_row(record: Record) -> Row:
+    """What one answer knew of its user; the id is empty where consent is minimal."""
+    asked = record.request
+    return asked.request_id, asked.user_id, record.bundle, asked.at_day, record.state
 
 
 def append(system: System, tables: Path, out: Path, served: Path | None = None) -> None:
@@ -233,12 +245,18 @@ def _table(connection: "duckdb.DuckDBPyConnection", name: str, columns: dict[str
     import pyarrow as pa
 
     declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-    numbered = name in ("events", "shown")
+    numbered = name in ("events", "shown", "states")
     connection.execute(f"CREATE TABLE {name} ({declared}{', nth BIGINT' if numbered else ''})")
     part: list[Row] = []
     count = 0
 
-    arrow = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "TIMESTAMPTZ": pa.timestamp("us", "UTC"), "UBIGINT": pa.uint64()}
+    arrow = {
+        "VARCHAR": pa.string(),
+        "DOUBLE": pa.float64(),
+        "TIMESTAMPTZ": pa.timestamp("us", "UTC"),
+        "UBIGINT": pa.uint64(),
+        "BLOB": pa.binary(),
+    }
 
     def pour() -> None:
         nonlocal count

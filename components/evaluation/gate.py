@@ -130,7 +130,7 @@ def _ahead_of_all(metrics: Metrics) -> Iterator[Check]:
     for rival, found in asked["candidate_against"].items():
         theirs = asked["values"][rival]["value"]
         difference = Difference(found["value"], found["error"], asked["users"], theirs)
-        ahead, needed = _is_ahead(difference)
+        ahead, needed = is_ahead(difference)
         words = "is ahead of" if ahead else "is not clearly ahead of"
         yield Check(
             _against(rival),
@@ -144,7 +144,7 @@ def _ahead_of_all(metrics: Metrics) -> Iterator[Check]:
 def _impostors(asked: Metrics, protocol: str) -> Iterator[Check]:
     """Each impostor in the candidate's place: one that is ahead of every rival shows that being ahead of them proves nothing here."""
     for name, against in asked["asked"].items():
-        through = all(_is_ahead(Difference(d["value"], d["error"], asked["users"], 0.0))[0] for d in against.values())
+        through = all(is_ahead(Difference(d["value"], d["error"], asked["users"], 0.0))[0] for d in against.values())
         worth = asked["values"][name]["value"]
         told = f"{name}, asked as a candidate, has NDCG@10 {worth:.4f} ({protocol}) and is {'ahead of all' if through else 'refused'}"
         yield Check(
@@ -155,7 +155,7 @@ def _impostors(asked: Metrics, protocol: str) -> Iterator[Check]:
         )
 
 
-def _is_ahead(difference: Difference) -> tuple[bool, float]:
+def is_ahead(difference: Difference) -> tuple[bool, float]:
     """Whether the lead is real, and how many errors it takes: two, more where few users were asked."""
     from scipy.stats import t
 

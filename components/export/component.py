@@ -18,8 +18,12 @@ def export(system: str, home: str, features: Input[Dataset], retrieval: Input[Mo
 @component
 def pack(system: str, home: str, features: Input[Dataset], retrieval: Input[Model], export: Input[Model], out: Output[Model]) -> None:
     """One bundle, named by the digest of its content."""
+    import json
+    from pathlib import Path
+
     from components.export.pack import pack as work
     from components.step import run_step
 
     inputs = {"features": features.path, "retrieval": retrieval.path, "export": export.path}
-    out.metadata.update(run_step("pack", work, inputs, out.path, {"system": system}, home))
+    parents = json.loads(Path(retrieval.path, "retrieval.json").read_text())["started_from"]
+    out.metadata.update(run_step("pack", work, inputs, out.path, {"system": system, "parents": tuple(parents)}, home))

@@ -6,7 +6,9 @@ from components.step import component
 
 
 @component
-def features(system: str, until: str, fast: bool, home: str, tables: Input[Dataset], out: Output[Dataset], last: Output[Dataset]) -> None:
+def features(
+    system: str, until: str, fast: bool, mode: str, home: str, tables: Input[Dataset], out: Output[Dataset], last: Output[Dataset]
+) -> None:
     """What was known of every item and user at each cut before `until`; `last`: of the last cut alone, and what it is judged by."""
     from pathlib import Path
 
@@ -24,7 +26,7 @@ def features(system: str, until: str, fast: bool, home: str, tables: Input[Datas
         cut = moment(system, tables.path, until)
         refuse_too_little(load_system(system), Path(tables.path), cut, must_judge=until != "end")
         read = version(definitions(load_system(system)).own)
-    config = {"system": system, "until": cut, "cuts": cuts_of(system, fast)}
+    config = {"system": system, "until": cut, "cuts": cuts_of(system, fast, mode)}
     out.metadata.update(run_step("features", work, {"tables": tables.path}, out.path, config, home, read))
     last_cut(out.path, last.path)
 

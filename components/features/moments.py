@@ -123,7 +123,9 @@ def opened_positives(tables: Path, system: System) -> Iterator[Any]:
         connection.close()
 
 
-def cuts_of(system: str, fast: bool) -> int:
-    """How many weekly cuts the rankers learn from."""
+def cuts_of(system: str, fast: bool, mode: str = "full") -> int:
+    """How many weekly cuts the rankers learn from: a daily training goes on from one that knows the others."""
+    if mode == "daily":
+        return 1
     cuts = load_system(system).learning.cuts
     return min(cuts, FAST_CUTS) if fast else cuts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from components.monitoring import report
 from components.monitoring.rows import GROWING, Visits, frame
 from components.monitoring.sample import Window, draw
+from components.monitoring.skew import sentence, skew
 from components.monitoring.verdict import UNSURE, Verdict, judge
 from feature_repo.schema import SECONDS_A_DAY
 from serving.bundle.catalogue import Catalogue
@@ -49,6 +50,7 @@ def drift(
         window = _window(since, until, last, reference[1], length)
         then = frame(system, bundle, users, visits, *reference)
         now = frame(system, bundle, users, visits, *window)
+        skewed = skew(system, bundle, users, visits, served) if served is not None else {"answers": 0, "columns": {}}
     finally:
         visits.close()
     verdict = _judged(then, now, skipped, out)
@@ -57,6 +59,8 @@ def drift(
         "bundle": bundle.name,
         "reference_window": [moment.isoformat() for moment in reference],
         "window": [moment.isoformat() for moment in window],
+        "skew": skewed,
+        "sentence": verdict["sentence"] + sentence(skewed),
         "ctr": ctr(served) if served is not None else {},
     }
     report.write(verdict, system.name, then, now, out)

@@ -41,6 +41,8 @@ def prometheus(verdict: Verdict, system: str) -> str:
     ]
     for bundle, found in sorted(verdict.get("ctr", {}).items()):
         lines.append(f'shortlist_drift_ctr{{system="{system}",bundle="{bundle}"}} {found["ctr"]:.6g}')
+    for column, share in sorted(verdict.get("skew", {}).get("columns", {}).items()):
+        lines.append(f'shortlist_drift_skew{{system="{system}",column="{column}"}} {share:.6g}')
     return "\n".join(lines) + "\n"
 
 

@@ -20,9 +20,11 @@ from components.ranking.calibrate import Scaling, fold, scaling_of
 from components.ranking.examples import Examples, Sampling, join, make_examples
 from components.ranking.fitted import code_sizes, load_cut
 from components.ranking.held_out import judge, worth
-from components.ranking.model import Ranker, Sizes, save
+from components.ranking.model import Ranker, Sizes, load, save
 from components.ranking.train import Fitting, Material, predict
 from components.ranking.train import fit as fit_ranker
+from components.ranking.warm import taken_over
+from components.start import Start
 from feature_repo.names import cross_names, request_names
 from serving.bundle.catalogue import Catalogue
 from serving.state.user_state import StateTable
@@ -42,16 +44,23 @@ class Plan:
     fitting: Fitting
 
 
+DAILY_CUTS = 1  # the last target's days
+GOING_ON = Fitting(epochs=1, least_steps=60, rate=5e-4)  # from weights that are good already
 FULL = Plan(6, Sampling(), (64,), (128, 64), Fitting(epochs=3))
 FAST = Plan(3, Sampling(top=40, rest=40), (32,), (128, 32), Fitting(epochs=3))  # with 400 users new N@10 fell below popularity
 
 
-def fit(system: System, features: Path, retrieval: Path, out: Path, fast: bool = False, seed: int = 0) -> dict[str, Any]:
+def fit(
+    system: System, features: Path, retrieval: Path, out: Path, fast: bool = False, seed: int = 0, start: Path | None = None
+) -> dict[str, Any]:
     """Write `light.pt`, `heavy.pt` and `ranking.json` to `out`. The same inputs and seed give the same bytes.
 
-    Raises `ValueError` when no cut before the last has labels.
+    `start`: a `components.start.Start` whose rankers are gone on from, on the newest cut alone. Raises `ValueError` when no cut before the
+    last has labels, `components.start.BadStart` when those rankers read something else.
     """
     plan = FAST if fast else FULL
+    if start:
+        plan = replace(plan, cuts=DAILY_CUTS, fitting=GOING_ON)
     cuts = training_cuts(features, plan.cuts)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out) as work:
@@ -59,15 +68,19 @@ def fit(system: System, features: Path, retrieval: Path, out: Path, fast: bool =
         examples.save(Path(work))  # mapped by the processes that learn, not copied to them
         record: dict[str, Any] = {"cuts": cuts, "examples": len(examples.item), "queries": len(examples.size), "seed": seed}
         record["features"] = names_of(system, features, cuts[-1])
-        jobs = [
-            (system, features, Path(work), cuts, hidden, replace(plan.fitting, seed=seed), final)
-            for final in (False, True)
-            for hidden in (plan.heavy, plan.light)
-        ]
-        heavy_trial, light_trial, heavy, light = in_processes(learn, jobs)
-    for name, (model, _), (_, scaled) in (("light", light, light_trial), ("heavy", heavy, heavy_trial)):
-        save(fold(model, scaled["scaling"]), out / f"{name}.pt")
-        record[name] = {"hidden": list(model.sizes.hidden), "fitting": asdict(plan.fitting), **scaled}
+        given = (system, features, Path(work), cuts)
+        fitting = replace(plan.fitting, seed=seed)
+        if start:
+            jobs = [(*given, name, fitting, start) for name in ("heavy", "light")]
+            heavy, light = in_processes(go_on, jobs)
+        else:
+            trials = [(*given, hidden, fitting, final) for final in (False, True) for hidden in (plan.heavy, plan.light)]
+            heavy_trial, light_trial, heavy, light = in_processes(learn, trials)
+            pairs = ((heavy, heavy_trial), (light, light_trial))
+            heavy, light = ((fold(model, told["scaling"]), told | learnt) for (model, learnt), (_, told) in pairs)
+    for name, (model, told) in (("light", light), ("heavy", heavy)):
+        save(model, out / f"{name}.pt")
+        record[name] = {"hidden": list(model.sizes.hidden), "fitting": asdict(plan.fitting), **told}
     (out / "ranking.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return record
 
@@ -100,17 +113,39 @@ def learn(
     system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...], fitting: Fitting, final: bool
 ) -> tuple[Ranker, dict[str, Any]]:
     """One ranker, in a process of its own: from all cuts if `final`; else from all but the newest, calibrated and judged on that one."""
+    material, sizes, _ = _given(features, examples, cuts, hidden)
+    older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
+    if final:
+        losses: list[float] = []
+        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting, losses.append), {"losses": losses}
+    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting)
+    scaling, metrics = calibrated(system, trial, material, held_out)
+    return trial, {"scaling": scaling, "held_out": metrics}
+
+
+def go_on(
+    system: System, features: Path, examples: Path, cuts: list[str], name: str, fitting: Fitting, start: Path
+) -> tuple[Ranker, dict[str, Any]]:
+    """The ranker `name` of `start` after more learning, in a process of its own; told is how good it was before.
+
+    It is calibrated, and goes on being so: log-loss moves it to the newest days' rates.
+    """
+    former = load(start / f"{name}.pt")
+    material, sizes, newest = _given(features, examples, cuts, former.sizes.hidden)
+    begun = taken_over(former, sizes, Start.load(start), newest)
+    queries = material.of_cuts(0, len(cuts))
+    _, before = calibrated(system, begun, material, queries)
+    losses: list[float] = []
+    return fit_ranker(sizes, material, queries, fitting, losses.append, begun), {"held_out": before, "losses": losses}
+
+
+def _given(features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...]) -> tuple[Material, Sizes, Catalogue]:
+    """What a ranker learns from, its sizes, and the newest catalogue."""
     newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
     catalogues = [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts]
     material = Material.of(Examples.load(examples), catalogues, newest)
     request, item, cross = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
-    sizes = Sizes(request, item, cross, code_sizes(newest), hidden)
-    older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
-    if final:
-        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting), {}
-    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting)
-    scaling, metrics = calibrated(system, trial, material, held_out)
-    return trial, {"scaling": scaling, "held_out": metrics}
+    return material, Sizes(request, item, cross, code_sizes(newest), hidden), newest
 
 
 def calibrated(system: System, model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Scaling, dict[str, float]]:

@@ -18,8 +18,6 @@ from components.ranking.model import Ranker, Sizes
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
 
-Progress = Callable[[int, int], None]  # steps done, steps in all
-
 
 @dataclass(frozen=True)
 class Material:
@@ -72,11 +70,19 @@ def deterministic(seed: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def fit(sizes: Sizes, material: Material, queries: NDArray[np.intp], fitting: Fitting, report: Progress | None = None) -> Ranker:
-    """A ranker fitted on the given queries. `report(step, steps)` is called as it goes."""
+def fit(
+    sizes: Sizes,
+    material: Material,
+    queries: NDArray[np.intp],
+    fitting: Fitting,
+    told: Callable[[float], None] = lambda loss: None,
+    start: Ranker | None = None,
+) -> Ranker:
+    """A ranker fitted on the given queries, from new weights or from those of `start`. `told` hears each epoch's mean loss."""
     deterministic(fitting.seed)
-    model = Ranker(sizes)
-    standardise(model, material, queries)
+    model = start or Ranker(sizes)
+    if start is None:  # what was learnt before means what it meant
+        standardise(model, material, queries)
     weights = [parameter for name, parameter in model.named_parameters() if "embeddings" not in name]
     optimizer = torch.optim.AdamW(
         [{"params": weights, "weight_decay": fitting.decay}, {"params": model.embeddings.parameters(), "weight_decay": 1e-2}],
@@ -85,11 +91,10 @@ def fit(sizes: Sizes, material: Material, queries: NDArray[np.intp], fitting: Fi
     rng = np.random.default_rng(fitting.seed)
     batches = -(-len(queries) // fitting.queries)
     epochs = max(fitting.epochs, -(-fitting.least_steps // batches))
-    steps = epochs * batches
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.rate, total_steps=steps + 1, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.rate, total_steps=epochs * batches + 1, pct_start=0.1)
     model.train()
-    step = 0
     for _ in range(epochs):
+        losses = []
         for batch in np.array_split(rng.permutation(queries), batches):
             loss = batch_loss(model, material, np.sort(batch), fitting.listwise)
             optimizer.zero_grad(set_to_none=True)
@@ -97,9 +102,8 @@ def fit(sizes: Sizes, material: Material, queries: NDArray[np.intp], fitting: Fi
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            step += 1
-            if report:
-                report(step, steps)
+            losses.append(float(loss.detach()))
+        told(float(np.mean(losses)))
     return model.eval()
 
 

@@ -1,6 +1,6 @@
-"""The steps `champion`, `register`, `record`, `adopt` and `report`, as Kubeflow sees them.
+"""The steps `start`, `champion`, `register`, `record`, `adopt` and `report`, as Kubeflow sees them.
 
-It never skips the first four: the registry is the world outside.
+It never skips the first five: the registry is the world outside.
 """
 
 from kfp.dsl import Artifact, Dataset, Input, Model, Output, PipelineTaskFinalStatus
@@ -15,6 +15,16 @@ def champion(system: str, home: str, tracking: str, out: Output[Artifact]) -> No
     from components.step import run_step
 
     out.metadata.update(run_step("champion", work, {}, out.path, {"system": system, "home": home, "tracking": tracking}, home=None))
+
+
+@component
+def start(system: str, mode: str, home: str, tracking: str, judged: str, out: Output[Artifact]) -> None:
+    """The weights that a daily training goes on from, as the registry says at this moment; an empty folder in the mode "full"."""
+    from components.release.start import start as work
+    from components.step import run_step
+
+    config = {"system": system, "mode": mode, "home": home, "tracking": tracking, "judged": judged}
+    out.metadata.update(run_step("start", work, {}, out.path, config, home=None))
 
 
 @component

@@ -25,6 +25,7 @@ from components.release.registry import (
 )
 from components.release.succession import crown
 from components.release.tracking import track
+from components.start import leave
 from components.step import digest_of
 from serving.system import System
 
@@ -56,14 +57,19 @@ def register(
     """
     making = Making.of(bundle, metrics, gate, tables, features, retrieval, ranking)
     where = Path(home) if home else None
+    weights = None
+    if making.passed and features and retrieval and ranking:
+        weights = leave(bundle.name, features, retrieval, ranking, out / "weights")
     if where:
         shelf.put(bundle, users, where)
+        if weights:
+            shelf.put_weights(weights, bundle.name, where)
     with open_registry(where, tracking, alone=True) as client:
         name = model_name(system)
         found = version_of(client, name, bundle.name)
         run = str(found.run_id) if found else track(client, system, making, metrics, None if tracking else where)
         if found is None and making.passed:
-            found = new_version(client, system, making, run, bundle, users)
+            found = new_version(client, system, making, run, bundle, users, weights=weights)
         aliases, remark = _point(client, system, found) if found and making.passed else ([], "")
         if where and CHAMPION in aliases:
             shelf.choose(system.name, bundle.name, where)
@@ -82,18 +88,30 @@ def register(
 
 
 def new_version(
-    client: "MlflowClient", system: System, making: Making, run: str, bundle: Path, users: Path, judged: str = "", place: str = ""
+    client: "MlflowClient",
+    system: System,
+    making: Making,
+    run: str,
+    bundle: Path,
+    users: Path,
+    judged: str = "",
+    place: str = "",
+    weights: Path | None = None,
 ) -> "ModelVersion":
-    """Upload bundle and users to the run and make them a version; of two that were made at once the older one counts.
+    """Upload bundle, users and weights to the run and make them a version; of two that were made at once the older one counts.
 
     `judged`: digest of the bundle that was judged in its place. `place`: folder of the run's artifacts, with a slash at its end.
+    `weights`: what a daily training goes on from.
     """
     name = model_name(system)
+    if weights:
+        client.log_artifacts(run, str(weights), f"{place}weights")
     client.log_artifacts(run, str(bundle), f"{place}bundle")
     client.log_artifacts(run, str(users), f"{place}users")
     if not client.search_registered_models(f"name = '{name}'"):
         _create_model(client, name)
     tags = {"bundle": bundle.name, "users": digest_of(users), "judged": judged or bundle.name, **making.tags()}
+    tags |= {"weights": digest_of(weights)} if weights else {}
     told = description(system, making, judged)
     made = client.create_model_version(name, source=f"runs:/{run}/{place}bundle", run_id=run, tags=tags, description=told)
     oldest = version_of(client, name, bundle.name)

@@ -2,6 +2,7 @@
 
 <home>/bundles/<digest>/        a bundle
 <home>/users/<digest>/          `serving.state.user_state.StateTable`: what was known of every user when the bundle was learnt
+<home>/weights/<digest>/        `components.start.Start`: what a daily training goes on from
 <home>/champion/<system>.json   the release file: {"bundle": PATH, "users": PATH, "digest": "sha256:…"}, the paths from beside it.
                                 A running server follows it; it is replaced in one step
 """
@@ -31,6 +32,16 @@ class ReleasedBundle:
 def place_of(digest: str, home: Path) -> ReleasedBundle:
     """Where the bundle of this digest lies, or would."""
     return ReleasedBundle(home / "bundles" / digest, home / "users" / digest)
+
+
+def weights_of(digest: str, home: Path) -> Path:
+    """Where what a daily training goes on from lies, or would."""
+    return home / "weights" / digest
+
+
+def put_weights(weights: Path, digest: str, home: Path) -> None:
+    """Keep them under `home`."""
+    _keep(weights, weights_of(digest, home))
 
 
 def put(bundle: Path, users: Path, home: Path) -> ReleasedBundle:

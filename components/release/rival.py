@@ -11,6 +11,7 @@ from serving.system import System
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def champion(system: System, out: Path, home: str = "", tracking: str = "") -> None:
@@ -34,15 +35,21 @@ def _reigning(client: "MlflowClient", system: System, out: Path, home: Path | No
     found = holder(client, model_name(system), CHAMPION)
     if found is None:
         return
-    digest = found.tags.get("judged") or digest_in(found)
-    judged = found if digest == digest_in(found) else version_of(client, model_name(system), digest)
-    if judged is None:
-        raise NotFetched(f"version {found.version} was judged as bundle {digest}, of which the registry has no version")
+    judged = judged_version(client, found)
     digest = digest_in(judged)
     if home is not None and place_of(digest, home).bundle.is_dir():
         shutil.copytree(place_of(digest, home).bundle, out / digest)
         return
     bring(str(judged.source), out / digest, registry, lambda folder: bundle_fault(system, folder, digest), "it is not there")
+
+
+def judged_version(client: "MlflowClient", version: "ModelVersion") -> "ModelVersion":
+    """The version itself, or the one judged in its place if it was learnt again from all rows. Raises `NotFetched`."""
+    digest = version.tags.get("judged") or digest_in(version)
+    judged = version if digest == digest_in(version) else version_of(client, version.name, digest)
+    if judged is None:
+        raise NotFetched(f"version {version.version} was judged as bundle {digest}, of which the registry has no version")
+    return judged
 
 
 def _stand_in(system: System, out: Path, home: Path | None, problem: Exception) -> None:

@@ -58,6 +58,18 @@ class Trainer:
         dense = [parameter for parameter in self.towers.parameters() if not any(parameter is other for other in sparse)]
         self.optimisers = (torch.optim.SparseAdam(sparse, lr=training.rate), torch.optim.Adam(dense, lr=training.rate))
 
+    def go_on_from(self, former: Towers, rows: NDArray[np.int64]) -> None:
+        """Take over what was learnt before; `rows` (I,): the row each item had there, -1: none, so that its content stands for it."""
+        known = torch.from_numpy(rows >= 0)
+        at = torch.from_numpy(np.maximum(rows, 0))
+        items = ("own.weight", "history.weight")
+        with torch.no_grad():
+            self.towers.load_state_dict({**self.towers.state_dict(), **{k: v for k, v in former.state_dict().items() if k not in items}})
+            content = self.towers.item(self.tokens, self.numbers)  # (I, D) of length one
+            usual = former.history.weight.norm(dim=1).mean()
+            self.towers.own.weight.copy_(former.own.weight[at] * known[:, None])
+            self.towers.history.weight.copy_(torch.where(known[:, None], former.history.weight[at], content * usual))
+
     def learn(self, cut: Cut, prior: NDArray[np.float32], epochs: int) -> float:
         """Epochs over the users of a cut; the mean loss of the last one."""
         examples = TowerExamples(cut, self.training, self.random)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.cut import Cut
 from components.retrieval import buy_again, category_promotion, linear, trending, two_tower
+from components.start import Start
 from serving.retrieval.sources import source_class
 from serving.system import SourceSpec
 
@@ -29,7 +30,9 @@ class Fit(Protocol):
 class Learner(Protocol):
     """Learns one source along the cuts, oldest first."""
 
-    def __init__(self, spec: SourceSpec, fast: bool, seed: int) -> None: ...
+    losses: list[float]  # the last epoch's mean at each cut so far
+
+    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None) -> None: ...
 
     def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32]:
         """Learn the history before `cut`; write the source to `folder`, the weights to `snapshot`; (U, D) user vectors at the cut."""

@@ -1,5 +1,6 @@
 """Fits `serving/retrieval/two_tower.py`: what the trained towers say of every item at a cut."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 
 from components.cut import Cut
 from components.retrieval import cells
-from components.retrieval.tower_model import TEMPERATURE, Towers
+from components.retrieval.tower_model import TEMPERATURE, TowerConfig, Towers
 from components.retrieval.tower_training import FAST, FULL, Trainer
+from components.start import BadStart, Start
 from serving.bundle.content import Content, catalogue_content
 from serving.retrieval.top_k import EXACT_LIMIT
 from serving.retrieval.two_tower import BAG_TAU_DAYS, TowerTable
@@ -21,12 +23,13 @@ _TRIALS, _TRIAL_DEPTH = 64, 1000
 
 
 class Advancing:
-    """Towers that learn along the cuts: `advance` takes them to the next one and leaves a snapshot there."""
+    """Towers that learn along the cuts: `advance` takes them to the next one and leaves a snapshot there. `start`: go on from those."""
 
-    def __init__(self, spec: SourceSpec, fast: bool, seed: int) -> None:
-        self.dimensions, self.seed = int(spec.settings["dimensions"]), seed
+    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None) -> None:
+        self.dimensions, self.seed, self.start = int(spec.settings["dimensions"]), seed, start
         self.training = FAST if fast else FULL
         self.trainer: Trainer | None = None
+        self.losses: list[float] = []
 
     def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32]:
         """Learn the history before `cut`, write the item table and the weights; (U, D) user vectors at the cut."""
@@ -34,8 +37,9 @@ class Advancing:
         epochs = self.training.later_epochs
         if self.trainer is None:
             self.trainer = Trainer(cut, content, self.dimensions, self.training, self.seed)
-            epochs = self.training.first_epochs
-        self.trainer.learn(cut, prior, epochs)
+            if not self._went_on(cut, self.trainer):
+                epochs = self.training.first_epochs
+        self.losses.append(self.trainer.learn(cut, prior, epochs))
         towers = self.trainer.towers.eval()
         write(cut, towers, content, prior, folder)
         towers.save(snapshot)
@@ -43,6 +47,22 @@ class Advancing:
         if len(cut.catalogue) > EXACT_LIMIT:
             write_cells(folder, vectors, self.seed)
         return vectors
+
+    def _went_on(self, cut: Cut, trainer: Trainer) -> bool:
+        """Whether there are towers to go on from, which are taken over. Raises `BadStart` where they are of another shape."""
+        file = self.start.towers_before(cut.name) if self.start else None
+        if self.start is None or file is None:
+            return False
+        former, own = Towers.load(file), trainer.towers.config
+        if replace(former.config, items=own.items) != own:
+            told = f"the towers of bundle {self.start.bundle[:12]} are {_told(former.config)}, now {_told(own)}"
+            raise BadStart(f"{told}: train with --mode full")
+        trainer.go_on_from(former, self.start.rows_of(cut.catalogue))
+        return True
+
+
+def _told(config: TowerConfig) -> str:
+    return f"of {config.dimensions} dimensions and {config.user_features} user features"
 
 
 def write_cells(folder: Path, users: NDArray[np.float32], seed: int) -> None:

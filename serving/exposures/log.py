@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import msgspec
 
 from serving.exposures.record import Record, record_of
 from serving.exposures.shown import Exposure, shown_of
-from serving.exposures.tables import FULL, SHOWN, AnsweredBy, SegmentTable, find, found_shown, name_of
+from serving.exposures.tables import FULL, SHOWN, AnsweredBy, SegmentTable, find, found_shown, name_of, read_rows
 from serving.exposures.topic import ExposureTopic
 from serving.query import Answer
 from serving.system import System
@@ -49,6 +49,11 @@ class _Waiting(NamedTuple):
     release: AnsweredBy
     shown: bytes
     full: bytes | None
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """Every full record of a log, in the order written. Raises `sqlite3.Error` where the file cannot be read."""
+    return (_decode(body) for _, body, _ in read_rows(folder, FULL))
 
 
 class ExposureLog:

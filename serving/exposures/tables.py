@@ -113,15 +113,20 @@ def read_shown(folder: Path, since_day: float = float("-inf"), after: int = 0) -
 
     Raises `sqlite3.Error` where the file cannot be read; a log that was never written is empty.
     """
+    for seq, body, release in read_rows(folder, SHOWN, after):
+        shown = _decode(body)
+        if shown.day >= since_day:
+            yield exposure(seq, shown, release.bundle, release.kinds)
+
+
+def read_rows(folder: Path, file: str, after: int = 0) -> Iterator[tuple[int, bytes, AnsweredBy]]:
+    """Every row (seq, body, release) of one of the two files, in the order written. Raises `sqlite3.Error`."""
     query = "SELECT seq, body, bundle, kinds FROM rows JOIN releases ON releases.id = rows.release WHERE seq > ? ORDER BY seq LIMIT 2000"
     while True:
-        part = list(_asked(folder / SHOWN, query, after))
+        part = list(_asked(folder / file, query, after))
         if not part:
             return
-        for seq, body, bundle, kinds in part:
-            shown = _decode(body)
-            if shown.day >= since_day:
-                yield exposure(seq, shown, bundle, tuple(json.loads(kinds)))
+        yield from ((seq, body, AnsweredBy(bundle, tuple(json.loads(kinds)))) for seq, body, bundle, kinds in part)
         after = part[-1][0]
 
 

@@ -1,4 +1,8 @@
-"""Drift on very many served rows: seconds and memory of two windows drawn and judged. `python -m tests.bench.drift [ROWS]`."""
+"""Drift on very many served rows: seconds and memory of two windows drawn and judged; and how often it is right.
+
+python -m tests.bench.drift [ROWS]         one large window
+python -m tests.bench.drift --power [N]    N windows with each planted shift, and twice as many quiet ones
+"""
 
 import resource
 import sys
@@ -10,7 +14,8 @@ from pathlib import Path
 import duckdb
 
 from components.monitoring.sample import draw
-from components.monitoring.verdict import judge
+from components.monitoring.verdict import ALPHA, NONE, judge
+from tests.components.monitoring.windows import PLANTED, window, written
 
 NUMBERS, WIDTH = 24, 16
 
@@ -46,5 +51,28 @@ def main(rows: int) -> None:
     )
 
 
+def power(repetitions: int) -> None:
+    """How many of so many first windows of 3,000 users show each planted shift, and how many quiet ones cry wolf; with bounds of 95 %."""
+    from scipy.stats import beta
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "window.parquet"
+        for name, (column, plant) in PLANTED.items():
+            reference = draw(written(window(0), table))
+            causes = (judge(reference, draw(written(plant(window(seed)), table)))["causes"] for seed in range(1, repetitions + 1))
+            found = sum(any(cause["column"] == column for cause in one) for one in causes)
+            least = beta.ppf(0.05, found, repetitions - found + 1) if found else 0.0
+            print(f"{name}: found in {found} of {repetitions} first windows, power at least {least:.3f}", flush=True)
+        quiet, alarms = 2 * repetitions, 0
+        for seed in range(quiet):  # references differ, too
+            then, now = (draw(written(window(100_000 * side + seed), table)) for side in (1, 2))
+            alarms += judge(then, now)["verdict"] != NONE
+        most = beta.ppf(0.95, alarms + 1, quiet - alarms)
+        print(f"quiet: {alarms} of {quiet} windows called drift, rate at most {most:.3f}; stated {ALPHA:g}")
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000)
+    if sys.argv[1:2] == ["--power"]:
+        power(int(sys.argv[2]) if len(sys.argv) > 2 else 60)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000)

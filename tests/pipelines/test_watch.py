@@ -27,7 +27,7 @@ def arrow(name):
     if name == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-def prepare(cycle):
+def prepare(cycle, found):
     arrow("prepare")
     (folder / "copies").mkdir(exist_ok=True)
     (folder / "copies" / cycle).write_text("events")
@@ -88,7 +88,7 @@ class World:
     def steps(self) -> Steps:
         return Steps(
             lambda: {"verdict": self.verdicts.pop(0), "sentence": "tastes jumped", "causes": []},
-            lambda cycle: {"cycle": cycle},
+            lambda cycle, found: {"cycle": cycle},
             self._train,
             lambda trained: self.promoted.append(trained["bundle"]) or True,
             self.alerts.append,

@@ -136,3 +136,10 @@ def test_without_any_example_the_reason_is_told(material: Material):
     empty = replace(material.examples, size=np.empty(0, np.int64))
     with pytest.raises(ValueError, match="no user has a label"):
         join([empty])
+
+
+def test_each_epochs_mean_loss_is_heard_and_falls(material: Material) -> None:
+    heard: list[float] = []
+    fit(SIZES, material, material.of_cuts(0, 1), Fitting(rate=1e-2, least_steps=60), heard.append)
+    assert len(heard) >= 6
+    assert heard[-1] < heard[0]

@@ -11,6 +11,7 @@ import pytest
 
 from components.retrieval.fit import fit
 from components.retrieval.twins import UnfittableSource
+from components.start import leave
 from serving.bundle.catalogue import Catalogue
 from serving.retrieval.buy_again import buy_again
 from serving.retrieval.category_promotion import category_promotion
@@ -111,3 +112,24 @@ def test_a_source_that_nothing_fits_is_named(tmp_path: Path) -> None:
     odd = replace(SYSTEM, sources=(SourceSpec("oracle", 1.0),))
     with pytest.raises(UnfittableSource, match="no fit"):
         fit(odd, features(tmp_path / "features"), tmp_path / "out")
+
+
+def test_the_towers_losses_are_kept_a_value_a_cut(fitted: tuple[Path, Path]) -> None:
+    told = json.loads((fitted[1] / "retrieval.json").read_text())
+    assert (len(told["losses"]), told["mode"], told["started_from"]) == (2, "full", [])
+    assert all(0 < loss < 10 for loss in told["losses"])
+
+
+def test_a_daily_one_goes_on_from_what_a_full_one_left(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, out = fitted
+    (tmp_path / "ranking").mkdir()
+    for name in ("light.pt", "heavy.pt"):
+        (tmp_path / "ranking" / name).touch()
+    start = leave("f00d", folder, out, tmp_path / "ranking", tmp_path / "start")
+    assert [file.name for file in sorted((start / "towers").iterdir())] == ["2017-01-01.pt", "2017-01-08.pt"]
+    fit(SYSTEM, folder, tmp_path / "daily", fast=True, seed=1, start=start)
+    told = json.loads((tmp_path / "daily" / "retrieval.json").read_text())
+    assert (told["mode"], told["started_from"]) == ("daily", ["f00d"])
+    assert told["losses"][0] < json.loads((out / "retrieval.json").read_text())["losses"][0]  # it knew much already
+    then, now = (np.load(place / "cuts" / "2017-01-08" / "user_vectors.npy") for place in (out, tmp_path / "daily"))
+    assert (then * now).sum(1).mean() > 0.5  # vectors of length one, in the same basis

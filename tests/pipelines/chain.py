@@ -1,0 +1,138 @@
+"""The whole loop as its users drive it: the command `shortlist`, a server process, requests and events over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.release.releases import chosen
+from tests.serving.servers import Running, free_port, until
+from tests.world.generate import user_name, write_world
+from tests.world.later import later_events
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SYSTEM = str(ROOT / "tests" / "world" / "system.py")
+USERS, WEEKS = 60, 8  # of the tables
+Answer = tuple[int, str]  # status, digest of the bundle that answered
+
+
+@dataclass
+class Chain:
+    """One home, the tables it learns from, and where its registry is (empty: a file under the home)."""
+
+    home: Path
+    data: Path
+    registry: str = ""
+    port: int = field(default_factory=free_port)
+
+    @classmethod
+    def of(cls, folder: Path, registry: str = "") -> "Chain":
+        (folder / "home").mkdir(parents=True)
+        return cls(folder / "home", write_world(folder / "tables", users=USERS, weeks=WEEKS).folder, registry)
+
+    def command(self, *words: str) -> list[str]:
+        registry = ["--registry", self.registry] if self.registry else []
+        return [sys.executable, "-m", "pipelines", words[0], SYSTEM, *words[1:], "--home", str(self.home), *registry]
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """`shortlist WORDS` to its end."""
+        return subprocess.run(self.command(*words), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    def begin(self, *words: str) -> "subprocess.Popen[bytes]":
+        """`shortlist WORDS`, not waited for."""
+        with (self.home / f"{words[0]}.log").open("ab") as log:
+            return subprocess.Popen(self.command(*words), cwd=ROOT, env=environment(), stdout=log, stderr=log)
+
+    def watch_words(self) -> list[str]:
+        return ["watch", "--data", str(self.data), "--fast", "--once", "--promote", "passed"]
+
+    @contextmanager
+    def serving(self) -> Iterator[Running]:
+        """`shortlist serve`, ready."""
+        server = Running(self.begin("serve", "--port", str(self.port), "--drain-seconds", "0.5"), self.port)
+        try:
+            until(lambda: self._ready(server), 90)
+            yield server
+        finally:
+            if server.process.poll() is None:
+                server.process.terminate()
+            server.process.wait(20)
+
+    def _ready(self, server: Running) -> bool:
+        assert server.process.poll() is None, (self.home / "serve.log").read_text()[-2000:]
+        try:
+            return server.ask("GET", "/readyz")[0] == 200
+        except OSError:
+            return False
+
+    @property
+    def champion(self) -> str:
+        """Digest of what answers under the home."""
+        return f"sha256:{chosen('world', self.home)}"
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        file = self.home / "watch" / "world" / "journal.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def week_after(number: int, jump: int) -> list[dict[str, Any]]:
+    """Purchases of the week `number` after the tables (0: the first)."""
+    return later_events(WEEKS + number, 1, jump=jump, users=USERS, told=WEEKS)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def send(server: Running, events: Sequence[Mapping[str, Any]]) -> None:
+    """Post them; every one is taken."""
+    for begin in range(0, len(events), 200):
+        status, told = server.ask("POST", "/v1/events", {"events": list(events[begin : begin + 200])})
+        assert (status, told["refused"]) == (200, []), told
+
+
+def worth(server: Running, events: Sequence[Mapping[str, Any]], k: int = 5) -> float:
+    """How much of what each user then took the server lists for them now: mean share of the k, or of as many as they took."""
+    took: dict[str, set[str]] = defaultdict(set)
+    for event in events:
+        took[event["user_id"]].add(event["item_id"])
+    shares = []
+    for user, items in took.items():
+        status, told = server.ask("POST", "/v1/recommendations", {"user_id": user, "k": k})
+        assert status == 200, told
+        shares.append(len(items & {item["item_id"] for item in told["items"]}) / min(k, len(items)))
+    return sum(shares) / len(shares)
+
+
+@contextmanager
+def traffic(server: Running, a_second: float) -> Iterator[list["Future[Answer]"]]:
+    """Requests at a fixed rate, whatever becomes of them, until the block ends."""
+    stop, sent = threading.Event(), list["Future[Answer]"]()
+
+    def one(number: int) -> Answer:
+        status, body = server.ask("POST", "/v1/recommendations", {"user_id": user_name(number % USERS)})
+        return status, body.get("bundle", "") if isinstance(body, dict) else ""
+
+    def go() -> None:
+        began = time.monotonic()
+        while not stop.wait(max(0.0, began + len(sent) / a_second - time.monotonic())):
+            sent.append(pool.submit(one, len(sent)))
+
+    with ThreadPoolExecutor(32) as pool:
+        sender = threading.Thread(target=go)
+        sender.start()
+        try:
+            yield sent
+        finally:
+            stop.set()
+            sender.join()
