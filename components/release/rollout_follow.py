@@ -11,7 +11,7 @@ from components.release.releases import ReleasedBundle
 from components.release.rollout import Cluster, Refused
 from components.release.services import ROLES, Standing, address
 from components.release.shelf import Shelf
-from serving.worker.release import Beside, Release, write_release
+from serving.worker.release import BesideRelease, Release, write_release
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Follower:
             self._proven[digest] = self.shelf.fetch(digest, self.into)
         return self._proven[digest]
 
-    def _beside(self, first: Standing, second: Standing) -> Beside | None:
+    def _beside(self, first: Standing, second: Standing) -> BesideRelease | None:
         """The bundle beside, at its share where both services give it the same and have its pods; at none else."""
         others = [(one, two) for one in first.beside for two in second.beside if one.bundle.digest == two.bundle.digest]
         if not others or others[0][0].bundle.digest in self._refused:
@@ -73,7 +73,7 @@ class Follower:
             return None
         percent = one.percent if one.percent == two.percent and one.ready and two.ready else 0
         asked = {role: address(self.system, role, digest, self.namespace) for role in ROLES}
-        return Beside(str(found.bundle), str(found.users), f"sha256:{digest}", **asked, percent=percent, salt=one.bundle.rollout)
+        return BesideRelease(str(found.bundle), str(found.users), f"sha256:{digest}", **asked, percent=percent, salt=one.bundle.rollout)
 
     def _let_go(self, wanted: Release) -> None:
         """Bundles that neither this release nor a worker that is still draining needs: all but those named now."""

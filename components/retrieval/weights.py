@@ -41,7 +41,7 @@ def learn_weights(system: System, cuts: Sequence[Cut], out: Path) -> dict[str, d
     return learnt
 
 
-class Ranked:
+class RankedLists:
     """One question: 1 / (offset + rank) of every listed item in every list (D, S), and which items were chosen (D,)."""
 
     def __init__(self, lists: Sequence[NDArray[np.int32]], specs: Sequence[SourceSpec], truth: NDArray[np.int32]) -> None:
@@ -60,7 +60,7 @@ class Ranked:
         return float((self.chosen[best] * (fused[best] > 0) * GAINS[: len(best)]).sum() / self.ideal)
 
 
-def ascend(asked: Sequence[Ranked], start: Sequence[float]) -> list[float]:
+def ascend(asked: Sequence[RankedLists], start: Sequence[float]) -> list[float]:
     """The weights after a few rounds, one source at a time; a weight is left where none of the others does better by a thousandth."""
     weights = np.array(start, np.float64)
     best = _mean(asked, weights)
@@ -77,11 +77,11 @@ def ascend(asked: Sequence[Ranked], start: Sequence[float]) -> list[float]:
     return [float(value) for value in weights]
 
 
-def _mean(asked: Sequence[Ranked], weights: NDArray[np.float64]) -> float:
+def _mean(asked: Sequence[RankedLists], weights: NDArray[np.float64]) -> float:
     return float(np.mean([one.ndcg(weights) for one in asked])) if weights.any() else 0.0
 
 
-def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[Ranked]:
+def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[RankedLists]:
     """The questions of some users with labels at a cut."""
     file = fitted / "user_vectors.npy"
     vectors = np.load(file) if file.is_file() else None
@@ -89,4 +89,4 @@ def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[Ranke
     found = list(questions(system, cut, discover, vectors))
     chosen = np.linspace(0, len(found) - 1, min(USERS, len(found))).astype(int)
     lists = ((found[at], [source.retrieve(found[at].query, DEPTH, found[at].vector).rows for source in sources]) for at in chosen)
-    return [Ranked(rows, system.sources, one.truth) for one, rows in lists]
+    return [RankedLists(rows, system.sources, one.truth) for one, rows in lists]

@@ -42,7 +42,7 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
 from serving.two_bundles import Split
 from serving.worker.options import Options
-from serving.worker.release import Beside
+from serving.worker.release import BesideRelease
 
 _WARM_REQUESTS = 10
 _BETWEEN_PLACES_SECONDS = 0.02
@@ -82,7 +82,7 @@ def assemble(options: Options, log: Any) -> Parts:
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _AllSides:
     """What the sides of a worker have in common, whatever bundle they answer from."""
 
     log: Any
@@ -105,7 +105,7 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     if not inbox.settle(_SETTLE_SECONDS):
         log.info("states are still being made from the event log", behind=inbox.behind)
     clock = clock_of(options, recommender.catalogue.cut_day)
-    shared = _Shared(log, system, clock, exposures, inbox, request_ids())
+    shared = _AllSides(log, system, clock, exposures, inbox, request_ids())
     service = _side(options, shared, recommender, metrics, table)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
@@ -117,9 +117,9 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     return Parts(door, door.digest, shared.background, closers)
 
 
-def _stand_beside(options: Options, shared: _Shared, door: Api) -> None:
+def _stand_beside(options: Options, shared: _AllSides, door: Api) -> None:
     """The second bundle of a worker: another side of the same door, with states and caches of its own."""
-    beside = msgspec.json.decode(options.beside, type=Beside)
+    beside = msgspec.json.decode(options.beside, type=BesideRelease)
     users = Path(beside.users) if beside.users is not None else None
     own = replace(options, bundle=Path(beside.bundle), users=users, retrieval=beside.retrieval or options.retrieval,
                   ranking=beside.ranking or options.ranking)  # fmt: skip
@@ -131,7 +131,7 @@ def _stand_beside(options: Options, shared: _Shared, door: Api) -> None:
     shared.closers.append(metrics.flush)
 
 
-def _side(options: Options, shared: _Shared, recommender: Recommender, metrics: Metrics, table: StateTable | None) -> Service:
+def _side(options: Options, shared: _AllSides, recommender: Recommender, metrics: Metrics, table: StateTable | None) -> Service:
     """One bundle's way from a question to an answer, warm. What it keeps doing and what is to be closed goes into `shared`."""
     system, caches = shared.system, Caches(recommender.bundle.digest, time.monotonic)
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []

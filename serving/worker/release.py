@@ -16,7 +16,7 @@ from serving.bundle.signature import BadKey, check_signature
 from serving.two_bundles import Split
 
 
-class Beside(msgspec.Struct, frozen=True):
+class BesideRelease(msgspec.Struct, frozen=True):
     """A bundle that answers some of the users; the fields as those of `Release`."""
 
     bundle: str
@@ -40,7 +40,7 @@ class Release(msgspec.Struct, frozen=True):
     digest: str = ""
     retrieval: str = ""
     ranking: str = ""
-    beside: Beside | None = None
+    beside: BesideRelease | None = None
 
     @property
     def split(self) -> Split:
@@ -54,13 +54,13 @@ class Release(msgspec.Struct, frozen=True):
         """What has to be loaded for it, whoever answers whom."""
         return frozenset((one.bundle, one.users, one.digest, one.retrieval, one.ranking) for one in self._bundles())
 
-    def _bundles(self) -> "Iterator[Release | Beside]":
+    def _bundles(self) -> "Iterator[Release | BesideRelease]":
         yield self
         if self.beside is not None:
             yield self.beside
 
 
-T = TypeVar("T", Release, Beside)
+T = TypeVar("T", Release, BesideRelease)
 
 
 class BadRelease(ValueError):

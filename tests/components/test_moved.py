@@ -29,8 +29,11 @@ def test_of_the_features_the_last_cut_moves_on_with_what_it_is_judged_by(tmp_pat
 
 
 @pytest.mark.parametrize("with_towers", [True, False])
-def test_of_retrieval_the_last_sources_move_on_and_no_weights(tmp_path: Path, with_towers: bool) -> None:
-    towers = ["towers/2017-11-27.pt"] if with_towers else []
-    made = written(tmp_path / "out", "retrieval.json", "cuts/2017-11-20/sources/linear/top", "cuts/2017-11-27/sources/linear/top", *towers)
+def test_of_retrieval_the_last_sources_move_on_with_the_last_towers(tmp_path: Path, with_towers: bool) -> None:
+    towers = ["towers/2017-11-20.pt", "towers/2017-11-27.pt"] if with_towers else []
+    made = written(
+        tmp_path / "out", "retrieval.json", "cuts/2017-11-20/sources/linear/top", "cuts/2017-11-27/sources/linear/top",
+        *towers, *(["towers/2017-11-13.pt"] if with_towers else []),
+    )  # fmt: skip
     last_sources(made, tmp_path / "last")
-    assert told(tmp_path / "last") == {"retrieval.json", "cuts/2017-11-27/sources/linear/top"}
+    assert told(tmp_path / "last") == {"retrieval.json", "cuts/2017-11-27/sources/linear/top", *towers}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.schema import EVENT_TYPES
 from serving import messages
 from serving.messages import WireProblem
 
@@ -42,15 +43,15 @@ def test_a_bad_request_is_refused_and_the_field_named(body: bytes, status: int, 
 
 
 def test_one_event_and_a_batch_of_it_mean_the_same() -> None:
-    single, _ = messages.events(json.dumps(EVENT).encode())
-    batch, refused = messages.events(json.dumps({"events": [EVENT]}).encode())
+    single, _ = messages.events(json.dumps(EVENT).encode(), EVENT_TYPES)
+    batch, refused = messages.events(json.dumps({"events": [EVENT]}).encode(), EVENT_TYPES)
     assert single == batch
     assert refused == []
 
 
 def test_a_bad_event_in_a_batch_is_refused_alone_by_its_place() -> None:
     bad = {**EVENT, "timestamp": "2017-11-27T09:30:00"}  # no time zone
-    taken, refused = messages.events(json.dumps({"events": [EVENT, bad, 3]}).encode())
+    taken, refused = messages.events(json.dumps({"events": [EVENT, bad, 3]}).encode(), EVENT_TYPES)
     assert list(taken) == [0]
     assert [(one.index, one.code, one.field) for one in refused] == [(1, "bad_value", "timestamp"), (2, "bad_value", None)]
 
@@ -58,7 +59,7 @@ def test_a_bad_event_in_a_batch_is_refused_alone_by_its_place() -> None:
 @pytest.mark.parametrize("value", [-1.0, 1e13])
 def test_an_amount_out_of_range_is_refused(value: float) -> None:
     with pytest.raises(WireProblem, match="value") as refused:
-        messages.events(json.dumps({**EVENT, "value": value}).encode())
+        messages.events(json.dumps({**EVENT, "value": value}).encode(), EVENT_TYPES)
     assert refused.value.field == "value"
 
 
@@ -70,7 +71,7 @@ JSON = st.deferred(lambda: LEAVES | st.lists(JSON, max_size=3) | st.dictionaries
 def test_any_body_is_a_message_or_a_problem(body: bytes) -> None:
     refused = []
     for read in (
-        messages.events,
+        lambda body: messages.events(body, EVENT_TYPES),
         lambda body: messages.decode(messages.recommendation, body),
         lambda body: messages.decode(messages.instances, body),
     ):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serving.bundle.bundle import show
 from serving.two_bundles import Split, place
-from serving.worker.release import Beside, Release, write_release
+from serving.worker.release import BesideRelease, Release, write_release
 from tests.serving.servers import Running, following, running, tiny_options, until
 from tests.serving.tiny_bundle import states, write_tiny
 
@@ -65,7 +65,7 @@ def test_a_rollout_from_beside_to_the_place_of_the_first(tmp_path: Path) -> None
         first = Release(str(tmp_path / "bundles" / old[7:]), str(tmp_path / "users"), old)
 
         def told(percent: float) -> Release:
-            beside = Beside(str(second), str(tmp_path / "users"), new, percent=percent, salt="r1")
+            beside = BesideRelease(str(second), str(tmp_path / "users"), new, percent=percent, salt="r1")
             return Release(first.bundle, first.users, old, beside=beside)
 
         write_release(file, told(0))
@@ -86,7 +86,7 @@ def test_a_rollout_from_beside_to_the_place_of_the_first(tmp_path: Path) -> None
         assert [one["bundle"] for one in lists] == [old, new]
         why = [server.ask("GET", f"/v1/why/{one['request_id']}")[1] for one in lists]
         assert [one["bundle"] for one in why] == [old, new]
-        here = Release(str(second), first.users, new, beside=Beside(first.bundle, first.users, old))
+        here = Release(str(second), first.users, new, beside=BesideRelease(first.bundle, first.users, old))
         write_release(file, here)
         until(lambda: set(answers(server).values()) == {new}, 20)
         write_release(file, Release(str(second), first.users, new))
@@ -107,7 +107,7 @@ def test_each_bundle_of_a_split_recommender_asks_its_own_halves(tmp_path: Path) 
                 halves[bundle, role] = f"127.0.0.1:{made.port}"
         asked = {bundle: {role: halves[bundle, role] for role in ("retrieval", "ranking")} for bundle in (first, second)}
         users = str(options.users)
-        beside = Beside(str(second), users, new, **asked[second], percent=50.0, salt="r2")
+        beside = BesideRelease(str(second), users, new, **asked[second], percent=50.0, salt="r2")
         file = tmp_path / "release.json"
         write_release(file, Release(str(first), users, old, **asked[first], beside=beside))
         server = stack.enter_context(running(options, role="recommender", bundle=None, users=None, follow=file))

@@ -17,7 +17,7 @@ from components.data.video.catalogue import make_library
 from components.data.video.memory import Memory
 from components.data.video.pages import ANSWER, Expectation, Happened, PageRequests, Slates
 from components.data.video.population import Floats, Ints, make_crowd
-from components.data.video.shelves import Counts, Shelf, by_label
+from components.data.video.shelves import Counts, VideoShelf, by_label
 
 MOST_PAGES = 4  # of one visit
 SEARCHES = 0.12  # share of visits that begin with a search
@@ -81,7 +81,7 @@ class World:
         self.behaviour = Behaviour(self.crowd, self.library, jump_day)
         self.memory = Memory.at_first(self._random(_FIRST), self.crowd, self.library)
         self.counts = Counts.at_first(self._random(_FIRST, 1), self.library)
-        self._best: tuple[Shelf, Shelf] | None = None
+        self._best: tuple[VideoShelf, VideoShelf] | None = None
 
     def fork(self) -> "World":
         """The same world at this moment, to go another way."""
@@ -95,30 +95,30 @@ class World:
         return self.library.there(self.day)
 
     @cached_property
-    def by_channel(self) -> Shelf:
+    def by_channel(self) -> VideoShelf:
         return self._in_time(self.library.channel, self.size.channels)
 
     @cached_property
-    def by_language(self) -> Shelf:
+    def by_language(self) -> VideoShelf:
         return self._in_time(self.library.language, len(words.LANGUAGES))
 
-    def newest(self, shelf: Shelf, group: NDArray[np.integer], back: NDArray[np.integer]) -> Ints:
+    def newest(self, shelf: VideoShelf, group: NDArray[np.integer], back: NDArray[np.integer]) -> Ints:
         """The video so far behind the newest of each group that is uploaded; -1: none."""
         return shelf.pick(group, shelf.before(group, self.there) - 1 - back)
 
-    def best_of_language(self) -> Shelf:
+    def best_of_language(self) -> VideoShelf:
         """Rows that may be shown, most watched lately first, by language; as of the step's begin."""
         return self._best_first()[0]
 
-    def best_of_label(self) -> Shelf:
+    def best_of_label(self) -> VideoShelf:
         """The same by language and public category (`shelves.by_label`)."""
         return self._best_first()[1]
 
-    def _best_first(self) -> tuple[Shelf, Shelf]:
+    def _best_first(self) -> tuple[VideoShelf, VideoShelf]:
         if self._best is None:
             rows, languages = self.counts.best_first(self.library, self.there), len(words.LANGUAGES)
             label = by_label(self.library)
-            self._best = Shelf.of(self.library.language, rows, languages), Shelf.of(label, rows, languages * len(words.TOPICS))
+            self._best = VideoShelf.of(self.library.language, rows, languages), VideoShelf.of(label, rows, languages * len(words.TOPICS))
         return self._best
 
     def random_of(self, visits: PageRequests) -> np.random.Generator:
@@ -212,8 +212,8 @@ class World:
     def _random(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=stream))
 
-    def _in_time(self, group: Ints, groups: int) -> Shelf:
-        return Shelf.of(group, np.flatnonzero(self.library.showable), groups)
+    def _in_time(self, group: Ints, groups: int) -> VideoShelf:
+        return VideoShelf.of(group, np.flatnonzero(self.library.showable), groups)
 
 
 def _chosen(random: np.random.Generator, shares: Floats) -> Ints:

@@ -19,7 +19,7 @@ _APART = 1 << 32
 
 
 @dataclass(frozen=True)
-class Shelf:
+class VideoShelf:
     """Rows of each group, in their order."""
 
     rows: Ints  # (V,) group after group

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from components.release.rollout_state import BundleRef, Placed, RolloutPolicy
 from components.release.services import ROLES, Standing, Variant
 
 OLD, NEW, THIRD = (BundleRef(letter * 64, version) for letter, version in (("a", "1"), ("b", "2"), ("c", "3")))
+BOUNDS = (0.1, 0.2, inf)  # seconds
 POLICY = RolloutPolicy(step_seconds=20.0, step_requests=50, ready_seconds=100.0, smoke_seconds=20.0, drain_seconds=4.0, grace_seconds=60.0)
 
 
@@ -109,7 +111,7 @@ class Shelfless:
         if self.blind:
             raise Unreachable("Prometheus does not answer")
         self.answered += 20
-        good = Answers(self.answered * 10, 0, self.answered * 10, 0, 0, Histogram((0.1, 1.0), (self.answered * 10, 0)))
+        good = Answers(self.answered * 10, 0, self.answered * 10, 0, 0, Histogram(BOUNDS, (self.answered * 10, 0, 0)))
         return Compared(good, self.bad(replace(good, asked=self.answered, lists=self.answered)))
 
     def mixed(self) -> bool:
@@ -180,7 +182,7 @@ WRONG: dict[str, Callable[[Shelfless], None]] = {
     "does not load": lambda world: setattr(world, "unready", frozenset({NEW.digest})),
     "smoke": lambda world: setattr(world, "bad_smoke", "an empty list"),
     "errors": lambda world: setattr(world, "bad", lambda seen: replace(seen, errors=seen.asked // 4)),
-    "slow": lambda world: setattr(world, "bad", lambda seen: replace(seen, seconds=Histogram((0.1, 1.0), (0, seen.asked)))),
+    "slow": lambda world: setattr(world, "bad", lambda seen: replace(seen, seconds=Histogram(BOUNDS, (0, 0, seen.asked)))),
     "blind": lambda world: setattr(world, "blind", True),
 }
 

@@ -87,7 +87,8 @@ async def test_a_real_mlflow_pokes_when_an_alias_is_moved(server: str) -> None:
     def moved(port: int) -> None:
         client.create_webhook("rollout", f"http://127.0.0.1:{port}/mlflow", list(EVENTS), secret=SECRET)
         client.create_registered_model("shortlist-noticed")
-        client.create_model_version("shortlist-noticed", source=f"{server}/nowhere", run_id=None)
+        run = client.create_run(client.create_experiment("noticed")).info.run_id
+        client.create_model_version("shortlist-noticed", source=f"runs:/{run}/bundle", run_id=run)
         client.set_registered_model_alias("shortlist-noticed", "challenger", "1")
 
     async with TestClient(TestServer(app)) as door:

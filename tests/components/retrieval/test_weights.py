@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.retrieval.fit import fit
-from components.retrieval.weights import Ranked, ascend
+from components.retrieval.weights import RankedLists, ascend
 from serving.bundle.bundle import settings_of
 from serving.bundle.catalogue import Catalogue
 from serving.retrieval.linear import linear
@@ -23,7 +23,9 @@ LISTS = (np.array([4, 3, 2], np.int32), np.array([1, 4], np.int32))
 
 
 def test_the_ndcg_of_a_fused_order_is_that_worked_out_by_hand() -> None:
-    asked = Ranked(LISTS, (replace(NOISE, settings={"offset": 1.0}), replace(RIGHT, settings={"offset": 1.0})), np.array([1, 3], np.int32))
+    asked = RankedLists(
+        LISTS, (replace(NOISE, settings={"offset": 1.0}), replace(RIGHT, settings={"offset": 1.0})), np.array([1, 3], np.int32)
+    )
     # (1, 1): 4 has 1 + 1/2, 1 has 1, 3 has 1/2, 2 has 1/3; of the two chosen 1 stands second, 3 third; both first would be 1 + 1/log2(3)
     assert asked.ndcg(np.array([1.0, 1.0])) == pytest.approx((1 / np.log2(3) + 1 / 2) / (1 + 1 / np.log2(3)))
     assert asked.ndcg(np.array([0.0, 1.0])) == pytest.approx(1 / (1 + 1 / np.log2(3)))  # what no list brings is no hit
@@ -31,9 +33,9 @@ def test_the_ndcg_of_a_fused_order_is_that_worked_out_by_hand() -> None:
 
 
 def test_a_source_that_says_nothing_loses_its_say_and_one_that_helps_nobody_keeps_the_files() -> None:
-    asked = [Ranked(LISTS, (NOISE, RIGHT), np.array([1], np.int32))] * 3
+    asked = [RankedLists(LISTS, (NOISE, RIGHT), np.array([1], np.int32))] * 3
     assert ascend(asked, [1.0, 0.03]) == [0.0, 0.03]
-    assert ascend([Ranked(LISTS, (NOISE, RIGHT), np.array([9], np.int32))], [0.2, 0.7]) == [0.2, 0.7]
+    assert ascend([RankedLists(LISTS, (NOISE, RIGHT), np.array([9], np.int32))], [0.2, 0.7]) == [0.2, 0.7]
 
 
 @pytest.fixture(scope="module")

@@ -205,4 +205,4 @@ async def test_thirteen_thousand_events_taken_while_the_store_is_locked_are_all_
     until(lambda: box.behind == 0 and not box.waiting, 60)
     box.close()
     with closing(sqlite3.connect(tmp_path / "states")) as db:
-        assert db.execute("SELECT COUNT(*) FROM states WHERE user_id LIKE 'w%'").fetchone() == (13_000,)
+        assert db.execute("SELECT COUNT(*) FROM states_3 WHERE user_id LIKE 'w%'").fetchone() == (13_000,)
