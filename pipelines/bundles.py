@@ -81,7 +81,7 @@ def push(
 ) -> None:
     """Prove the bundle and put it where predictors read it, under its digest; again changes nothing. Prints the digest."""
     from serving.bundle.bundle import verify as proven
-    from serving.bundle.remote import send
+    from serving.remote import send
 
     digest = proven(folder).removeprefix("sha256:")
     send(users, f"{to}-users/{digest}")

@@ -17,7 +17,7 @@ from components.release.releases import released
 from components.release.sync import sync
 from pipelines.submit import submit
 from pipelines.watch import Entry, Policy, Steps, watch_once
-from serving.bundle.remote import local
+from serving.remote import local
 from serving.system import load_system
 
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from serving.bundle.remote import local
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
+from serving.remote import local
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]

@@ -14,7 +14,7 @@ def ingest(system: str, data: str, home: str, out: Output[Dataset]) -> None:
     from components.data.ingest import ingest as work
     from components.data.version import source_version
     from components.step import run_step, told
-    from serving.bundle.remote import local
+    from serving.remote import local
 
     with told(out.path):
         given = local(data)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from serving.bundle.bundle import BadBundle, verify
-from serving.bundle.remote import NotThere, bring
+from serving.remote import NotThere, bring
 
 
 def fetch_all(addresses: list[tuple[str, Path]]) -> None:

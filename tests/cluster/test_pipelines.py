@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.cluster import address
 from pipelines.training import STEPS as STEPS_HERE
-from serving.bundle.remote import send
+from serving.remote import send
 from tests.cluster.conftest import objects
 from tests.conftest import WORLD_SYSTEM
 from tests.world.generate import write_world

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.bundle.remote import NotThere, local
+from serving.remote import NotThere, local
 
 
 def test_a_path_of_this_machine_is_given_back(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_store_that_does_not_answer_is_named_with_the_next_step(monkeypatch: p
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    code = "from serving.bundle.remote import local, NotThere\ntry: local('s3://data/shop')\nexcept NotThere as problem: print(problem)"
+    code = "from serving.remote import local, NotThere\ntry: local('s3://data/shop')\nexcept NotThere as problem: print(problem)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout  # AWS's threads
     assert said.startswith("s3://data/shop at http://127.0.0.1:9 cannot be read (")
     assert "check the address" in said
