@@ -99,8 +99,6 @@ class Clock:
 class Service:
     """Everything one worker needs to answer. `inbox` None: this role takes no events."""
 
-    _slow_until: float = field(default=float("-inf"), init=False)  # monotonic seconds: the file kept a read waiting
-
     engine: Engine
     states: States
     clock: Clock
@@ -112,6 +110,7 @@ class Service:
     near: bool = True  # the store is a file of this machine: a read that waits for nothing is cheaper than a thread
     lately: Lately = field(default_factory=Lately)
     also: list["Service"] = field(default_factory=list)  # of other bundles in this worker: they hear of events, posts and safety messages
+    _slow_until: float = field(default=float("-inf"), init=False)  # monotonic seconds: the file kept a read waiting
 
     async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""

@@ -95,3 +95,4 @@ async def test_a_real_mlflow_pokes_when_an_alias_is_moved(server: str) -> None:
         await asyncio.to_thread(moved, door.port)
         async with asyncio.timeout(60):
             await poked.wait()
+    assert poked.is_set()

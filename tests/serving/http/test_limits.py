@@ -168,6 +168,7 @@ async def test_an_answer_that_is_not_read_is_given_up() -> None:
                 await asyncio.sleep(0.01)
             while served.server.open:
                 await asyncio.sleep(0.01)
+        assert served.server.open == set()
         sock.close()
 
 

@@ -82,6 +82,7 @@ def test_workers_end_with_their_supervisor_however_it_ends(tmp_path: Path) -> No
         workers = children(server)
         server.kill()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
 def test_a_release_file_is_read_beside_itself_and_what_is_wrong_is_named(tmp_path: Path) -> None:
