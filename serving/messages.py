@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ MAX_ID = LONGEST_ID  # characters of an id, the same for the tables that are lea
 MAX_TEXT = LONGEST_TEXT
 MAX_K = 1000
 MAX_BATCH = 1000  # events or items in one request
+MAX_NAMES = 100  # categories or brands in one `only`
 MAX_INSTANCES = 64  # requests in one prediction call
 MAX_BODY = 1 << 20  # bytes of any request body
 
@@ -22,6 +23,19 @@ Name = Annotated[str, Meta(max_length=MAX_ID, pattern=NO_CONTROL)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]  # of several lines, if need be
 Moment = Annotated[datetime, Meta(tz=True)]
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
+NamedText = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=NO_CONTROL)]
+SESSION = "\x1f"  # before a session's id where states are kept: no user's id begins so
+
+
+def whose(user_id: str, session_id: str) -> str:
+    """Under which name a state is kept: the user's, else the session's; empty: nobody is named."""
+    return user_id or (f"{SESSION}{session_id}" if session_id else "")
+
+
+def _somebody(user_id: str, session_id: str) -> None:
+    """Raises `ValueError`, worded as msgspec's own, where neither is named."""
+    if not user_id and not session_id:
+        raise ValueError("Object missing required field `user_id` (or `session_id`)")
 
 
 class RequestContext(Struct, forbid_unknown_fields=True, frozen=True):
@@ -33,13 +47,55 @@ class RequestContext(Struct, forbid_unknown_fields=True, frozen=True):
     page: Name = ""
 
 
-class RecommendationRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """Ask for a list."""
+class Only(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """The items that are asked for: one of each kind named. A category is its whole path, and holds what is below it."""
 
-    user_id: Id
+    category: Annotated[tuple[NamedText, ...], Meta(max_length=MAX_NAMES)] = ()
+    brand: Annotated[tuple[Id, ...], Meta(max_length=MAX_NAMES)] = ()
+    price_from: Amount | None = None
+    price_to: Amount | None = None
+    newer_than_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
+    items: Annotated[tuple[Id, ...], Meta(max_length=MAX_BATCH)] = ()
+
+    def __bool__(self) -> bool:
+        return self != _EVERYTHING
+
+
+_EVERYTHING = Only()
+
+
+class Asking(Struct, forbid_unknown_fields=True, frozen=True):
+    """What every question for a list may say. Nothing: the usual list for nobody in particular."""
+
+    user_id: Id = ""
     k: Annotated[int, Meta(ge=1, le=MAX_K)] | None = None  # null: the system's own answer size
     discover: bool = False  # leave out everything the user has had
     context: RequestContext = field(default_factory=RequestContext)
+    session_id: Id = ""  # of whom no user is known: their state is that session's
+    only: Only | None = None  # nothing but these
+    leave_out: Annotated[tuple[Id, ...], Meta(max_length=MAX_BATCH)] = ()  # items
+
+    @property
+    def who(self) -> str:
+        """Whose state is read: the user's, else the session's; empty: nobody's."""
+        return whose(self.user_id, self.session_id)
+
+
+class RecommendationRequest(Asking, forbid_unknown_fields=True, frozen=True):
+    """Ask for the list of a user, or of a session without one."""
+
+    def __post_init__(self) -> None:
+        _somebody(self.user_id, self.session_id)
+
+
+class SimilarRequest(Asking, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Ask for items like one."""
+
+    item_id: Id
+
+
+class PopularRequest(Asking, forbid_unknown_fields=True, frozen=True):
+    """Ask for what most users had lately; of a region or place where the context names one."""
 
 
 class Item(Struct, frozen=True):
@@ -73,19 +129,33 @@ class EventContext(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     request_id: Name = ""
 
 
+_UNSAID = datetime(1, 1, 1, tzinfo=UTC)
+
+
 class Event(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """Something a user did. Sending the same event_id again changes nothing. Its type is one the system knows (`events`)."""
+    """Something a user did, or a session of nobody known. Sending the same event_id again changes nothing. Its type is one of `events`."""
 
     event_id: Id
     event_type: Id
-    user_id: Id
-    item_id: Id
-    timestamp: Moment
+    user_id: Id = ""  # or the session alone
+    item_id: Id = ""  # required, as the timestamp is, though what stands before them is not
+    timestamp: Moment = _UNSAID
     session_id: Name = ""
     device_type: Name = ""
     value: Amount | None = None
     price: Amount | None = None
     context: EventContext = field(default_factory=EventContext)
+
+    def __post_init__(self) -> None:
+        lacking = "item_id" if not self.item_id else "timestamp" if self.timestamp is _UNSAID else ""
+        if lacking:
+            raise ValueError(f"Object missing required field `{lacking}`")
+        _somebody(self.user_id, self.session_id)
+
+    @property
+    def who(self) -> str:
+        """Whose state it changes: the user's, else the session's."""
+        return whose(self.user_id, self.session_id)
 
 
 class EventBatch(Struct, forbid_unknown_fields=True, frozen=True):
@@ -246,6 +316,8 @@ _peek = msgspec.json.Decoder(_Peek)
 _batch = msgspec.json.Decoder(EventBatch)
 _event = msgspec.json.Decoder(Event)
 recommendation = msgspec.json.Decoder(RecommendationRequest)
+similar = msgspec.json.Decoder(SimilarRequest)
+popular = msgspec.json.Decoder(PopularRequest)
 instances = msgspec.json.Decoder(Instances)
 item_batch = msgspec.json.Decoder(ItemBatch)
 safety_batch = msgspec.json.Decoder(SafetyBatch)

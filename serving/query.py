@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from feature_repo.names import TAUS_DAYS
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.catalogue import Catalogue
+from serving.messages import Only
 from serving.native import kernel
+from serving.restriction import allowed, named
 from serving.state.user_state import UserState
 from serving.system import Learning
 
@@ -40,6 +42,27 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     device_type: str = ""
     page: str = ""
     discover: bool = False  # leave out everything the user has had
+    only: Only | None = None  # nothing but these items
+    leave_out: tuple[str, ...] = ()  # and not those
+    similar_to: str = ""  # an item: not the user's list is asked for, but items like it
+    popular: bool = False  # not the user's list, but what most had
+
+    @property
+    def personal(self) -> bool:
+        """Whether the user's own list is asked for."""
+        return not self.similar_to and not self.popular
+
+    @property
+    def about(self) -> str:
+        """What was asked for, where it was not the user's own list of everything; else empty."""
+        if self.similar_to:
+            return f"similar to {self.similar_to}"
+        return "popular" if self.popular else "only some" if self.restricted else ""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the list is of some items only: it is then no list to keep for the user."""
+        return bool(self.only) or bool(self.leave_out)
 
 
 @dataclass(frozen=True)
@@ -54,11 +77,12 @@ class Query:
 
     @classmethod
     def told(
-        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], few_visits: bool
-    ) -> "Query":
+        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], few_visits: bool,
+        refused: Rows,
+    ) -> "Query":  # fmt: skip
         """The question of a user whose state is elsewhere, with what was made of it there."""
         query = cls(request, _NOBODY, catalogue, learning)
-        vars(query).update(history=history, session=session, few_visits=few_visits)
+        vars(query).update(history=history, session=session, few_visits=few_visits, refused=refused)
         return query
 
     @cached_property
@@ -132,8 +156,23 @@ class Query:
 
     @property
     def excluded(self) -> Rows:
-        """Rows no source may return: what the user has had, when discovering; else none."""
-        return self.history_rows if self.request.discover else _NOTHING[0]
+        """Rows no source may return: what was not asked for, and when discovering what the user has had."""
+        had = self.history_rows if self.request.discover else _NOTHING[0]
+        return np.union1d(had, self.refused) if len(self.refused) else had
+
+    @cached_property
+    def refused(self) -> Rows:
+        """(N,) rows the question leaves out, ascending: by name, and all that are not of the kinds it asks for."""
+        request = self.request
+        if not request.restricted:
+            return _NOTHING[0]
+        asked = allowed(request.only, self.catalogue, request.at_day) if request.only else np.ones(len(self.catalogue), np.bool_)
+        return np.flatnonzero(~asked | named(request.leave_out, self.catalogue)).astype(np.int32)
+
+    @cached_property
+    def withheld(self) -> Rows:
+        """(N,) rows this list may not hold, on any rung: what the question leaves out and what the user hid."""
+        return np.union1d(self.hidden, self.refused) if len(self.refused) else self.hidden
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Shapes: C candidates, K kept by the light ranker, k answer length.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
 from serving.retrieval.fusion import RANK_OFFSET, retrieve
 from serving.retrieval.reasons import CACHED, FILLED_UP, Origin, Parts, Reasons
-from serving.retrieval.source import Embeds, Explained, Source
+from serving.retrieval.source import Counted, Embeds, Explained, Source
 from serving.retrieval.sources import load_sources
 from serving.rules.arrange import Rules
 from serving.rules.slate import Arranged, Move, Ranked
@@ -103,8 +103,21 @@ class Recommender:
         if batch is not None and len(batch):
             return self._batched(query, batch)
         vector = (side or self.user_side(query)).vector
-        pool = max(self.system.pool_size, query.request.k)
-        return retrieve(query, self.sources, pool, vector if len(vector) else None, (self.rules.flags, self.rules.hard_bits))
+        size = max(self.system.pool_size, query.request.k)
+        pool = retrieve(query, self.sources, size, vector if len(vector) else None, (self.rules.flags, self.rules.hard_bits))
+        return self._with_few(query, pool, size) if len(query.refused) else pool
+
+    def _with_few(self, query: Query, pool: Candidates, size: int) -> Candidates:
+        """The pool, and where no more than a pool's worth of items is asked for, behind it those that no source returned."""
+        asked = np.setdiff1d(np.arange(len(self.catalogue), dtype=np.int32), query.excluded, assume_unique=True)
+        rest = np.setdiff1d(asked[self.rules.permits(asked)], pool.rows)
+        return pool if len(pool) + len(rest) > size else joined(pool, self._unranked(query, rest))
+
+    def _unranked(self, query: Query, rows: Rows) -> Candidates:
+        """Items that no source returned."""
+        shape = (len(rows), len(self.sources))
+        ranks = np.full(shape, np.inf, np.float32)
+        return Candidates(rows, np.zeros(shape, np.float32), ranks, np.zeros(len(rows), np.float32), np.isin(rows, query.history_rows))
 
     def arrange(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k under the rules; filled up from the popular and static lists, then the catalogue, where the pool is too small."""
@@ -120,16 +133,16 @@ class Recommender:
 
     def _arranged(self, query: Query, ranked: Ranked) -> Arranged:
         """Under the rules, what the user likes less lowered before."""
-        ranked, moves = lowered(query, ranked)
-        arranged = self.rules.arrange(ranked, query.request, query.hidden)
+        ranked, moves = lowered(query, _asked_for(query, ranked))
+        arranged = self.rules.arrange(ranked, query.request, query.withheld)
         return arranged._replace(moves=(*moves, *arranged.moves)) if moves else arranged
 
     def barred_only(self, query: Query, ranked: Ranked) -> Arranged:
         """The first k that no bar holds back, filled up from the catalogue: what is left where the other rules or the lists fail."""
-        arranged = self.rules.barred_only(ranked, query.request, query.hidden)
+        arranged = self.rules.barred_only(ranked, query.request, query.withheld)
         if len(arranged.rows) < query.request.k:
             rest = np.arange(len(self.catalogue), dtype=np.int32)
-            arranged = self.rules.barred_only(_extended(ranked, rest, query), query.request, query.hidden)
+            arranged = self.rules.barred_only(_extended(ranked, rest, query), query.request, query.withheld)
         return arranged
 
     def recommend(self, request: Request, state: UserState) -> Answer:
@@ -187,16 +200,29 @@ class Recommender:
         if len(outside):
             raise ValueError(f"the user's batch list names row {outside[0]} of {len(self.catalogue)} items: fetch the bundle again")
         rows = rows[self.rules.permits(rows) & ~np.isin(rows, query.excluded)]
-        shape = (len(rows), len(self.sources))
-        fused = (1 / (RANK_OFFSET + np.arange(len(rows)))).astype(np.float32)
-        ranks = np.full(shape, np.inf, np.float32)
-        return Candidates(rows, np.zeros(shape, np.float32), ranks, fused, np.isin(rows, query.history_rows))
+        return replace(self._unranked(query, rows), fused=(1 / (RANK_OFFSET + np.arange(len(rows)))).astype(np.float32))
 
     def _more(self, query: Query) -> Iterator[Rows]:
         fallback = self.bundle.fallback
         yield fallback.popular(query.request.region or query.state.region)
         yield fallback.static()
+        if query.request.restricted:  # of what was asked for those lists may hold little
+            yield from (source.counted(query) for source in self.sources if isinstance(source, Counted))
         yield np.arange(len(self.catalogue), dtype=np.int32)
+
+
+def joined(pool: Candidates, more: Candidates) -> Candidates:
+    """Two pools, one behind the other."""
+    both = [(getattr(pool, part.name), getattr(more, part.name)) for part in fields(Candidates)]
+    return Candidates(*(np.concatenate(pair) for pair in both)) if len(more) else pool
+
+
+def _asked_for(query: Query, ranked: Ranked) -> Ranked:
+    """The list without what the question leaves out."""
+    if not len(query.refused):
+        return ranked
+    kept = np.isin(ranked.rows, query.refused, invert=True)
+    return Ranked(ranked.rows[kept], ranked.scores[kept], ranked.seen[kept])
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

@@ -12,20 +12,23 @@ from feature_repo.schema import SECONDS_A_DAY
 from serving.events.inbox import Inbox
 from serving.events.log import LogUnavailable, event_day, state_event
 from serving.messages import (
+    Asking,
     Event,
     EventsResponse,
     ItemPatch,
     ItemsResponse,
-    RecommendationRequest,
+    PopularRequest,
     Refusal,
     SafetyMessage,
     SafetyResponse,
+    SimilarRequest,
     WireProblem,
 )
 from serving.new_items.extend import NewItems
 from serving.new_items.safety import Said
 from serving.query import Answer, Request
 from serving.resilience.breaker import Breaker, Unavailable
+from serving.restriction import NotInCatalogue
 from serving.state.lately import Lately
 from serving.state.states import States
 from serving.state.store import StoreUnavailable
@@ -53,6 +56,12 @@ class Engine(Protocol):
 
     def unknown(self, item_ids: Sequence[str]) -> int:
         """How many of the items the catalogue does not hold."""
+
+    def some_item(self) -> str:
+        """The id of an item of the catalogue."""
+
+    def check(self, request: Request) -> None:
+        """Raises `serving.restriction.NotInCatalogue` for a question about what the bundle does not hold."""
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""
@@ -112,12 +121,12 @@ class Service:
     also: list["Service"] = field(default_factory=list)  # of other bundles in this worker: they hear of events, posts and safety messages
     _slow_until: float = field(default=float("-inf"), init=False)  # monotonic seconds: the file kept a read waiting
 
-    async def recommend(self, asked: RecommendationRequest, waited_ms: float = 0.0) -> Answer:
+    async def recommend(self, asked: Asking, waited_ms: float = 0.0) -> Answer:
         """Answer one request. `waited_ms` is what its time budget has lost in the queue; the online read takes from it too."""
         began, system = time.perf_counter(), self.engine.system
         await self._hear()
         request = Request(
-            user_id=asked.user_id,
+            user_id=asked.who,
             k=asked.k or system.answer_size,
             at_day=self.clock.day(),
             request_id=self.request_ids(),
@@ -126,8 +135,16 @@ class Service:
             device_type=asked.context.device_type,
             page=asked.context.page,
             discover=asked.discover,
+            only=asked.only or None,
+            leave_out=asked.leave_out,
+            similar_to=asked.item_id if isinstance(asked, SimilarRequest) else "",
+            popular=isinstance(asked, PopularRequest),
         )
-        state, reason = await self._state(asked.user_id)
+        try:
+            self.engine.check(request)
+        except NotInCatalogue as error:
+            raise WireProblem(404 if error.field == "item_id" else 422, error.code, str(error), error.field) from None
+        state, reason = await self._state(asked.who) if asked.who else (UserState(""), None)
         lost_ms = waited_ms + (time.perf_counter() - began) * 1e3
         return await self.engine.answered(request, state, reason, system.budget.total_ms - lost_ms)
 
@@ -178,7 +195,7 @@ class Service:
                 refused.append(Refusal(index, "bad_value", message, "timestamp"))
             else:
                 taken[index] = event
-        kept = {index: event for index, event in taken.items() if self.states.consent(event.user_id) != "minimal"}
+        kept = {index: event for index, event in taken.items() if self.states.consent(event.who) != "minimal"}
         taken, not_kept = kept, len(taken) - len(kept)
         try:
             outcomes = await self.inbox.take(list(taken.values())) if taken else []
@@ -203,7 +220,7 @@ class Service:
             self.lately.caught_up()
         self.lately.add(map(state_event, events), folded=not inbox.waiting)
         for event in events:
-            self.engine.user_changed(event.user_id)
+            self.engine.user_changed(event.who)
             self.clock.saw(event_day(event))
 
     async def say(self, messages: list[SafetyMessage]) -> SafetyResponse:

@@ -21,7 +21,7 @@ from serving.exposures.log import read_records
 from serving.exposures.record import Record
 from serving.exposures.shown import Exposure, user_key
 from serving.exposures.tables import read_shown
-from serving.messages import Event
+from serving.messages import SESSION, Event
 from serving.system import System
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def shown_rows(exposure: Exposure) -> Iterator[Row]:
 
 
 def state_row(record: Record) -> Row:
-    """What one answer knew of its user; the id is empty where consent is minimal."""
+    """What one answer knew of its user; the id is empty where consent is minimal, and of a session without a user."""
     asked = record.request
-    return asked.request_id, asked.user_id, record.bundle, asked.at_day, record.state
+    return asked.request_id, "" if asked.user_id.startswith(SESSION) else asked.user_id, record.bundle, asked.at_day, record.state
 
 
 def append(system: System, tables: Path, out: Path, served: Path | None = None) -> None:
@@ -187,7 +187,8 @@ def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path
     connection.execute(
         f"""CREATE TABLE judged AS WITH fresh AS ({fresh})
         SELECT fresh.* REPLACE (coalesce(context_position, shown.position) AS context_position),
-            CASE WHEN base_items.item_id IS NULL THEN 'item_id: not in items'
+            CASE WHEN fresh.user_id = '' THEN 'user_id: of a session without a user'
+                 WHEN base_items.item_id IS NULL THEN 'item_id: not in items'
                  WHEN base_users.consent = 'minimal' THEN 'user_id: consent is minimal' END AS reason
         FROM fresh
         LEFT JOIN served_shown AS shown ON shown.request_id = fresh.context_request_id AND shown.item_id = fresh.item_id

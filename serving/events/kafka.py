@@ -76,7 +76,7 @@ class KafkaLog:
 
         try:
             for event, body in messages:
-                self._producer.produce(self._topic, body, event.user_id.encode(), on_delivery=delivered)
+                self._producer.produce(self._topic, body, event.who.encode(), on_delivery=delivered)
         except (BufferError, KafkaException) as error:
             raise LogUnavailable(f"Kafka at {self._brokers} takes no events ({error}): check the brokers") from error
         left = self._producer.flush(_DELIVERY_MS / 1000 + 1)

@@ -54,7 +54,7 @@ def event_day(event: Event) -> float:
 def state_event(event: Event) -> StateEvent:
     """What of a wire event changes its user's state."""
     value = float("nan") if event.value is None else event.value
-    return StateEvent(event.event_id, event.user_id, event.item_id, event.event_type, event_day(event), value)
+    return StateEvent(event.event_id, event.who, event.item_id, event.event_type, event_day(event), value)
 
 
 def packed(position: Position, whole: bool) -> bytes:

@@ -11,7 +11,9 @@ from msgspec import structs
 
 from serving.bundle.bundle import OtherBundle
 from serving.exposures.record import Record
-from serving.query import Answer, Answered, Candidates, Query
+from serving.messages import SESSION
+from serving.other_lists import again
+from serving.query import Answer, Answered, Candidates, Query, Request
 from serving.ranking.attribution import moved
 from serving.ranking.feature_parts import feature_parts
 from serving.ranking.rankers import UserSide
@@ -28,6 +30,8 @@ def replay(recommender: Recommender, record: Record) -> Answer:
     """The recorded answer, made again on its own rung. Raises `OtherBundle`, naming both."""
     _same_bundle(recommender, record)
     query = recommender.query(record.request, UserState.unpack(record.state))
+    if not record.request.personal:
+        return again(recommender, query, record.rung, record.degraded)
     if record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         ranked = recommender.scoring.order(pool, scores)
@@ -45,7 +49,8 @@ def explain(recommender: Recommender, record: Record) -> dict[str, Any]:
     """The whole story of one answer, as plain values. The bundle's own parts are left out where another bundle is loaded now."""
     story: dict[str, Any] = {
         "request_id": record.request.request_id,
-        "user_id": record.request.user_id or None,
+        **_who(record.request),
+        "about": record.request.about or None,
         "at_day": record.request.at_day,
         "bundle": record.bundle,
         "rung": record.rung,
@@ -61,6 +66,13 @@ def explain(recommender: Recommender, record: Record) -> dict[str, Any]:
         note = f"made with another bundle than the loaded {recommender.bundle.digest}: load it to see contributions"
         return story | {"note": note, "rules": moves, "items": [_shown(position, entry) for position, entry in enumerate(record.items)]}
     return story | {"rules": _rules(recommender, record), "items": _items(recommender, record)}
+
+
+def _who(request: Request) -> dict[str, str | None]:
+    """User or session that asked."""
+    if request.user_id.startswith(SESSION):
+        return {"user_id": None, "session_id": request.user_id.removeprefix(SESSION)}
+    return {"user_id": request.user_id or None}
 
 
 def _same_bundle(recommender: Recommender, record: Record) -> None:
@@ -91,7 +103,7 @@ def _propensity(recommender: Recommender, record: Record) -> float:
     """How likely this arrangement was under the drawn rules; 1 where nothing is drawn."""
     propensity = 1.0
     met = {move.rule for move in record.moves if move.what == "added"}
-    for rule in recommender.system.rules:
+    for rule in recommender.system.rules if record.request.personal else ():
         if isinstance(rule, Floor) and rule.chance < 1:
             propensity *= rule.chance if rule.kind in met else 1 - rule.chance
     return propensity
@@ -118,7 +130,7 @@ def _shown(position: int, entry: Answered) -> dict[str, Any]:
 def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     query = recommender.query(record.request, UserState.unpack(record.state))
     catalogue, pool, groups, features = recommender.catalogue, None, {}, {}
-    if record.rung in ("full", "light"):
+    if record.request.personal and record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         side, rows = _side(recommender, record, query), np.array([entry.row for entry in record.items], np.int32)
         groups = moved(recommender.rankers, query, side, pool, scores, rows, item=True)
@@ -127,7 +139,8 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
         features = feature_parts(recommender.rankers, asked, recommender.side_of(asked), named, pool, scores, rows)
     told = []
     for position, entry in enumerate(record.items):
-        said = {source.spec.kind: _contributions(source, query, entry.row) for source in recommender.explained}
+        explained = recommender.explained if record.request.personal else ()
+        said = {source.spec.kind: _contributions(source, query, entry.row) for source in explained}
         told.append(
             _shown(position, entry)
             | {

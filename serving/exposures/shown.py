@@ -27,6 +27,7 @@ class ShownList(msgspec.Struct, frozen=True, array_like=True):
     arm: str | None = None
     place: str = ""
     discover: bool = False
+    about: str = ""  # of a list that is not the user's own: "similar to ITEM", "popular"; of one restricted: "only some"
 
 
 class Impression(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ class Exposure(msgspec.Struct, frozen=True):
     place: str
     discover: bool
     items: tuple[Impression, ...]
+    about: str = ""
 
 
 def user_key(user_id: str) -> int:
@@ -69,7 +71,7 @@ def shown_of(answer: Answer, system: System) -> ShownList:
     lots, whole = propensities(answer, system)
     return ShownList(
         answer.request_id,
-        0 if state.consent == "minimal" else user_key(request.user_id),
+        0 if state.consent == "minimal" or not request.user_id else user_key(request.user_id),
         request.at_day,
         trace.rung,
         tuple([entry.item_id for entry in answer.items]),
@@ -79,6 +81,7 @@ def shown_of(answer: Answer, system: System) -> ShownList:
         answer.arm,
         request.place,
         request.discover,
+        request.about,
     )
 
 
@@ -88,7 +91,7 @@ def propensities(answer: Answer, system: System) -> tuple[tuple[float, ...], flo
     An item that a floor drawn in one of `every` requests brought in was shown with 1 / every; what stood there anyway is certain.
     """
     whole, lots = 1.0, [1.0] * len(answer.items)
-    for rule in system.rules:
+    for rule in system.rules if answer.trace.query.request.personal else ():
         if not isinstance(rule, Floor) or rule.chance == 1:
             continue
         added = {row for move in answer.trace.moves if move.rule == rule.kind and move.what == "added" for row in move.rows}
@@ -106,7 +109,7 @@ def exposure(seq: int, shown: ShownList, bundle: str, kinds: tuple[str, ...]) ->
         for at, (item, bits, lot) in enumerate(zip(shown.items, shown.sources or (0,) * count, lots, strict=True))
     )
     when = (seq, shown.request_id, shown.user_key, shown.day)
-    return Exposure(*when, bundle, shown.rung, shown.arm, shown.propensity, shown.place, shown.discover, items)
+    return Exposure(*when, bundle, shown.rung, shown.arm, shown.propensity, shown.place, shown.discover, items, shown.about)
 
 
 def story(found: Exposure) -> dict[str, Any]:

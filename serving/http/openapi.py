@@ -33,8 +33,8 @@ _PROBLEMS = {
 _REFUSED = "InferenceError"
 
 
-def document(system: System, model_name: str) -> dict[str, Any]:
-    """The whole document."""
+def document(system: System, model_name: str, item_id: str) -> dict[str, Any]:
+    """The whole document. `item_id`: of the catalogue, for the examples."""
     ask = {"user_id": "718", "k": system.answer_size, "context": {"device_type": "mobile"}}
     tensor = {"name": "request", "shape": [1], "datatype": "BYTES", "data": ['{"user_id": "718"}']}
     return {
@@ -46,6 +46,12 @@ def document(system: System, model_name: str) -> dict[str, Any]:
         },
         "paths": {
             "/v1/recommendations": {"post": _post("recommend", "Ask for a list", "RecommendationRequest", "RecommendationResponse", ask)},
+            "/v1/similar": {"post": _similar(item_id)},
+            "/v1/popular": {
+                "post": _post(
+                    "popular", "Ask for what most had", "PopularRequest", "RecommendationResponse", {"context": {"region": "west"}}
+                )
+            },
             "/v1/events": {"post": _events()},
             "/v1/items": {"post": _post("items", "Make items retrievable", "ItemBatch", "ItemsResponse", {"items": [_EXAMPLE_ITEM]})},
             "/v1/safety": {
@@ -78,6 +84,12 @@ def _post(name: str, summary: str, asked: str, answered: str, example: Any, erro
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(asked), "example": example}}},
         "responses": {"200": _content("the answer", _ref(answered)), **_problems(error)},
     }
+
+
+def _similar(item_id: str) -> dict[str, Any]:
+    operation = _post("similar", "Ask for items like one", "SimilarRequest", "RecommendationResponse", {"item_id": item_id, "k": 10})
+    operation["responses"]["404"] = _content("the catalogue has no such item", _ref("ErrorResponse"))
+    return operation
 
 
 def _events() -> dict[str, Any]:
@@ -133,6 +145,8 @@ def _schemas(event_types: Sequence[str]) -> dict[str, Any]:
     kinds: list[Any] = [
         messages.RecommendationRequest,
         messages.RecommendationResponse,
+        messages.SimilarRequest,
+        messages.PopularRequest,
         messages.Event,
         messages.EventsResponse,
         messages.ItemBatch,
@@ -150,6 +164,9 @@ def _schemas(event_types: Sequence[str]) -> dict[str, Any]:
     ]
     _, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     components["Event"]["properties"]["event_type"] = {"enum": list(event_types)}
+    components["Event"]["required"] = ["event_id", "event_type", "item_id", "timestamp"]
+    for name in ("Event", "RecommendationRequest"):
+        components[name]["anyOf"] = [{"required": ["user_id"]}, {"required": ["session_id"]}]
     components["EventBatch"] = {
         "title": "EventBatch",
         "type": "object",

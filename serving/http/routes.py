@@ -1,6 +1,6 @@
 """The public routes, answered with little work of their own.
 
-POST /v1/recommendations   POST /v1/events   POST /v1/items
+POST /v1/recommendations /v1/similar /v1/popular   POST /v1/events   POST /v1/items
 POST /v1/safety   GET /v1/why/{request_id}   GET /openapi.json   GET / /healthz /readyz /metrics
 POST /v1/models/{model}:predict   GET /v1/models[/{model}]   the first inference protocol
 POST /v2/models/{model}[/versions/{version}]/infer   GET …[/ready] /v2 /v2/models /v2/health/{live,ready}   the second, "open" one
@@ -16,7 +16,7 @@ from serving.http import inference
 from serving.http.admission import EngineQueue
 from serving.http.app import JSON, App, Reply, Route, Scope
 from serving.http.auth import Guard, batch_cost, list_cost
-from serving.messages import Item, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
+from serving.messages import Asking, Item, Predictions, RecommendationRequest, RecommendationResponse, WireProblem
 from serving.query import Answer
 from serving.service import Service
 from serving.telemetry.metrics import Metrics
@@ -46,6 +46,8 @@ class Api(App):
         self.routes |= {
             "/": Route("GET", None, self.health),
             "/v1/recommendations": Route("POST", "recommend", self.recommend),
+            "/v1/similar": Route("POST", "recommend", self.similar),
+            "/v1/popular": Route("POST", "recommend", self.popular),
             "/v1/events": Route("POST", "events", self.events),
             "/v1/items": Route("POST", "items", self.items),
             "/v1/safety": Route("POST", "safety", self.safety),
@@ -91,11 +93,19 @@ class Api(App):
         return routes
 
     async def recommend(self, scope: Scope, body: bytes) -> Reply:
-        asked = messages.decode(messages.recommendation, body)
+        return await self._list(scope, messages.decode(messages.recommendation, body), "recommend")
+
+    async def similar(self, scope: Scope, body: bytes) -> Reply:
+        return await self._list(scope, messages.decode(messages.similar, body), "similar")
+
+    async def popular(self, scope: Scope, body: bytes) -> Reply:
+        return await self._list(scope, messages.decode(messages.popular, body), "popular")
+
+    async def _list(self, scope: Scope, asked: Asking, name: str) -> Reply:
         await self.guard.charge(scope, list_cost(asked.k))
         arrived = scope.get("arrived") or perf_counter()
         if self.traces.on:
-            with self.traces.span("recommend", scope["headers"]):
+            with self.traces.span(name, scope["headers"]):
                 answer = await self._answer(asked, arrived, scope)
         else:
             answer = await self._answer(asked, arrived, scope)
@@ -110,9 +120,11 @@ class Api(App):
         scope.get("metrics", self.metrics).latency.observe(perf_counter() - arrived)
         return answers
 
-    async def _answer(self, asked: RecommendationRequest, arrived: float, scope: Scope) -> Answer:
-        await self.guard.admit_user(asked.user_id, list_cost(asked.k))
-        side = self._side(asked.user_id, scope)
+    async def _answer(self, asked: Asking, arrived: float, scope: Scope) -> Answer:
+        who = asked.who
+        if who:
+            await self.guard.admit_user(who, list_cost(asked.k))
+        side = self._side(who, scope)
         answer = await self.turn.run(arrived, side.service.recommend, asked)
         side.metrics.answered(answer)
         return answer
@@ -146,7 +158,7 @@ class Api(App):
         if not self._document:
             from serving.http.openapi import document
 
-            self._document = messages.encode(document(self.service.engine.system, self.model_name))
+            self._document = messages.encode(document(self.service.engine.system, self.model_name, self.service.engine.some_item()))
         return 200, JSON, self._document
 
     async def predict_v1(self, scope: Scope, body: bytes) -> Reply:

@@ -19,6 +19,7 @@ from serving.bundle.catalogue import item_key
 from serving.exposures.explain import explain
 from serving.exposures.log import ExposureLog
 from serving.exposures.shown import story
+from serving.other_lists import Found, anchor, answered, enough, steps
 from serving.query import Answer, Candidates, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
@@ -27,6 +28,7 @@ from serving.resilience.breaker import Unavailable
 from serving.resilience.budget import Countdown, Stages, timeout_seconds
 from serving.resilience.cache import Caches
 from serving.resilience.plain import Plain
+from serving.restriction import check
 from serving.rules.slate import Arranged, Ranked
 from serving.state.user_state import UserState
 
@@ -102,6 +104,8 @@ class Ladder:
         query = recommender.query(request, state)
         run = _Run(recommender, self._readable(query), Countdown(began, left_ms / 1e3))
         query = run.query
+        if not request.personal:
+            return self._other(run, began, reason)
         rung, ranked = "full", await self._ranked(run)
         if ranked is None:
             rung, ranked = next((name, found) for name, step in self._lower() if (found := self._stepped(step, run)) is not None)
@@ -116,11 +120,44 @@ class Ladder:
         )
         self.stages.measured(run.time, "arrange", arranging)
         answer.took_ms, answer.stage_ms = (run.time.now - began) * 1e3, run.time.stage_ms
-        if self.caches is not None and rung in ("full", "light"):
+        if self.caches is not None and rung in ("full", "light") and not request.restricted:
             self.plain.run("cache", self.caches.lists.put, request.user_id, ranked.rows[:_LIST_LENGTH].copy(), otherwise=lambda: None)
+        return self._logged(answer)
+
+    def _logged(self, answer: Answer) -> Answer:
         if self.exposures is not None:
             self.plain.run("exposure", self.exposures.keep, answer, self.system, otherwise=lambda: None)
         return answer
+
+    def _other(self, run: _Run, began: float, reason: str | None) -> Answer:
+        """A list that is not the user's own: the first step within its time, the others whatever it takes."""
+        recommender, query, found = run.recommender, run.query, Found()
+        (_, first), *lower = steps(query)
+        try:
+            self.stages.run(run.time, "similar" if query.request.similar_to else "popular", first, recommender, query, found)
+            if not found.rows:
+                run.reasons.append("no source knows what is like it" if query.request.similar_to else "no source has counted such items")
+        except Unavailable as error:
+            run.reasons.append(str(error))
+        for _, step in lower:
+            if enough(recommender, query, found):
+                break
+            self.plain.run("rung", step, recommender, query, found, otherwise=lambda: None)
+        degraded = self._degraded(found.rung or "static", run.reasons, reason)
+        answer = answered(recommender, query, found, degraded)
+        run.time.now = self.clock()
+        answer.took_ms, answer.stage_ms = (run.time.now - began) * 1e3, run.time.stage_ms
+        return self._logged(answer)
+
+    def some_item(self) -> str:
+        """The id of the catalogue's first item."""
+        return self.recommender.catalogue.item_id(0)
+
+    def check(self, request: Request) -> None:
+        """Raises `serving.restriction.NotInCatalogue` for a question about what this bundle does not hold."""
+        check(request.only, self.recommender.catalogue)
+        if request.similar_to:
+            anchor(self.recommender, request.similar_to)
 
     def why(self, request_id: str) -> dict[str, Any] | None:
         """How an answer came about; None when the exposure log does not hold it."""
@@ -192,7 +229,8 @@ class Ladder:
 
     async def _retrieved(self, run: _Run) -> UserSide:
         """Put the pool into `run`; the user's side it was found with."""
-        kept = self.plain.run("cache", self.caches.pool, run.query, otherwise=lambda: None) if self.caches is not None else None
+        caches = None if run.query.request.restricted else self.caches
+        kept = self.plain.run("cache", caches.pool, run.query, otherwise=lambda: None) if caches is not None else None
         if kept is not None:
             run.pool, run.pool_day, run.side_day = kept.pool, kept.day, kept.day
             return kept.side
@@ -202,8 +240,8 @@ class Ladder:
             run.pool = await self.stages.ask(run.time, "retrieval", self._retriever, run.query, side, timeout)
         else:
             run.pool = self.stages.run(run.time, "retrieve", run.recommender.retrieve, run.query, side)
-        if self.caches is not None:
-            self.plain.run("cache", self.caches.keep_pool, run.query, run.pool, side, otherwise=lambda: None)
+        if caches is not None:
+            self.plain.run("cache", caches.keep_pool, run.query, run.pool, side, otherwise=lambda: None)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:

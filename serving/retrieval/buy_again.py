@@ -50,7 +50,15 @@ class BuyAgain:
         rows = query.history_rows
         if query.request.discover or not len(rows):
             return Hits(rows[:0], np.empty(0, np.float32))
-        habits = self.habits
+        if len(query.refused):
+            best = self._best(query, len(rows))
+            kept = np.isin(best.rows, query.refused, invert=True)
+            return Hits(best.rows[kept][:n], best.scores[kept][:n])
+        return self._best(query, n)
+
+    def _best(self, query: Query, n: int) -> Hits:
+        """The `n` of the history with the greatest scores."""
+        rows, habits = query.history_rows, self.habits
         if kernel.native():
             found = kernel.buy_again(habits.factor, self.usual, past(query, habits.tau_days), len(query.catalogue), n)
             if found is not None:

@@ -84,6 +84,20 @@ class Linear:
         order = np.argsort(-parts, kind="stable")
         return table.rows[found[voter[order]]], parts[order].astype(np.float32)
 
+    def alike(self, row: int, n: int, excluded: Rows) -> Hits:
+        """The neighbours that the item votes for, by its own row of B."""
+        table = self.table
+        at = int(table.position_of[row]) if row < len(table.position_of) else -1
+        if at < 0:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
+        rows, scores = table.rows[table.neighbours[at]], table.weights[at] * table.scales[at]
+        kept = (scores > 0) & np.isin(rows, excluded, invert=True) & (rows != row)
+        order = np.flatnonzero(kept)[np.argsort(-scores[kept], kind="stable")][:n]
+        return Hits(rows[order], scores[order].astype(np.float32))
+
+    def likeness(self, verb: str, title: str) -> str:
+        return f"Often {verb} with {title}"
+
     def voters(self, query: Query) -> tuple[NDArray[np.int32], Floats]:
         """Positions in the table and weights of what speaks for this user's items."""
         return self._voters(*interest(query, self.table.tau_days, HISTORY_LIMIT))

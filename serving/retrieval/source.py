@@ -89,6 +89,28 @@ class Embeds(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Alike(Source, Protocol):
+    """A source that knows which items are like one, whoever asks."""
+
+    def alike(self, row: int, n: int, excluded: Rows) -> Hits:
+        """The `n` items most like item `row`, best first, itself and `excluded` left out; none where it knows nothing of the item."""
+        ...
+
+    def likeness(self, verb: str, title: str) -> str:
+        """One plain sentence on what they have in common with the item of that title. `verb`: of a positive event, past tense."""
+        ...
+
+
+@runtime_checkable
+class Counted(Source, Protocol):
+    """A source that has counted who had what lately."""
+
+    def counted(self, query: Query) -> Rows:
+        """Every item that anybody had, most users first: those of the question's place or region, then those of all."""
+        ...
+
+
 @dataclass(frozen=True)
 class Given:
     """What the tables hold of what only some sources work on."""

@@ -74,6 +74,18 @@ class Trending:
         length = int(np.searchsorted(-self.lists.rows[group], 1)) if self.lists.rows[group, -1] < 0 else self.lists.rows.shape[1]
         return self.lists.rows[group, :length], self.lists.scores[group, :length]
 
+    def counted(self, query: Query) -> Rows:
+        """The list of the narrowest group, then everything anybody had, most users first, ties by row."""
+        request, state = query.request, query.state
+        listed = self.prior(request.region or state.region, request.place or state.place)[0]
+        return np.concatenate((listed, self._all[np.isin(self._all, listed, invert=True)]))
+
+    @cached_property
+    def _all(self) -> Rows:
+        """Rows anybody had, most users first."""
+        order = np.argsort(-self.lists.popularity, kind="stable")
+        return order[self.lists.popularity[order] > 0].astype(np.int32)
+
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """Itself: a posted item is on no list."""
         return self

@@ -105,6 +105,25 @@ class TwoTower:
         """The user's vector is made of their history: what of it is of the item's category, else the history as a whole."""
         return like_usual(query, row) or (f"Similar to what you usually {present(query.verb)}" if len(query.history_rows) else "")
 
+    def alike(self, row: int, n: int, excluded: Rows) -> Hits:
+        """The nearest by cosine of the item tower's vectors, which read content too: of an item never sold there are some."""
+        table, lengths = self.table, self._lengths
+        if row >= len(lengths) or not lengths[row]:
+            return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
+        asked = table.vectors[row].astype(np.float32) * (table.scales[row] / lengths[row])
+        values = products(table.vectors, asked) * (table.scales / np.maximum(lengths, np.float32(1e-12)))  # (I,) cosines
+        rows = select(values, n, np.append(excluded, np.int32(row)))
+        return Hits(rows, values[rows])
+
+    def likeness(self, verb: str, title: str) -> str:
+        return f"Similar to {title}"
+
+    @cached_property
+    def _lengths(self) -> Floats:
+        """(I,) of the vectors as they are kept."""
+        squares = np.einsum("ij,ij->i", self.table.vectors, self.table.vectors, dtype=np.int32)
+        return np.asarray(np.sqrt(squares) * self.table.scales, np.float32)
+
     def with_new_items(self, catalogue: Catalogue, sides: TowerSides) -> Self:
         """The table with a row for each posted item; itself where the release has no item tower."""
         table, vectors = self.table, sides.vector

@@ -6,7 +6,8 @@ the bytes, `read` gives a message or raises `WireError`. Rows only mean somethin
 refused by both sides (`OtherBundle`).
 Kept by hand: as msgspec structs with a field of bytes an array, checked alike, a question with 1000 candidates took 157 us of CPU to be
 written and read; this takes 115.
-Shapes: H history items, E session events, T decay constants, C candidates, K kept by the light ranker, S sources.
+Shapes: H history items, E session events, T decay constants, C candidates, N rows that tell what is asked for, K kept by the light
+ranker, S sources.
 """
 
 import struct
@@ -30,14 +31,16 @@ from serving.recommender import Recommender
 from serving.retrieval.top_k import descending
 from serving.state.user_state import UserState
 
-VERSION = 3
+VERSION = 4
 MAX_FRAME = 16 << 20  # bytes
 MAX_CANDIDATES = 100_000
 RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<4sHH32sI")
 _MAGIC = b"SLWR"
-_ASKED = struct.Struct("<dIIIIHHHBB")  # day, k, H, E, C, lengths of three texts, discover, few_visits; without candidates C is 0
+_ASKED = struct.Struct(
+    "<dIIIIIHHHBBB3x"
+)  # day, k, H, E, C, N, lengths of three texts, discover, few_visits, kept; C is 0 without candidates
 _FOUND = struct.Struct("<I")  # C
 _SCORED = struct.Struct("<III")  # C, K, with heavy
 FAULTS = (
@@ -92,10 +95,13 @@ class SentQuestion:
     session: tuple[Rows, Floats]  # (E,), (E,)
     few_visits: bool
     side: UserSide
+    refused: Rows  # (N,) that the question leaves out
 
     def query(self, recommender: Recommender) -> Query:
         """The question to a recommender of the same bundle."""
-        return Query.told(self.request, recommender.catalogue, recommender.system.learning, self.history, self.session, self.few_visits)
+        return Query.told(
+            self.request, recommender.catalogue, recommender.system.learning, self.history, self.session, self.few_visits, self.refused
+        )
 
 
 def retrieve_frame(digest: str, query: Query, side: UserSide) -> Frame:
@@ -191,34 +197,43 @@ class _BodyReader:
 def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[SentQuestion, Candidates]:
     """The question and its candidates, of whom a question to retrieval has none."""
     body, sources = _BodyReader(frame, kind, digest, _ASKED), shape.sources
-    day, k, had, events, count, *lengths, discover, few_visits = body.head
-    known = 1 <= k <= MAX_K and isfinite(day) and discover <= 1 and few_visits <= 1 and max(lengths) <= 4 * MAX_ID
+    day, k, had, events, count, told, *lengths, discover, few_visits, kept = body.head
+    known = 1 <= k <= MAX_K and isfinite(day) and max(discover, few_visits, kept) <= 1 and max(lengths) <= 4 * MAX_ID
     if not known or count > (MAX_CANDIDATES if kind == RANK else 0):
         raise WireError(
-            f"a question with k {k}, day {day}, flags {discover} and {few_visits}, texts of {lengths} bytes, {count} candidates: expected k"
+            f"a question: k {k}, day {day}, flags {(discover, few_visits, kept)}, texts of {lengths} bytes, {count} candidates: expected k"
             f" from 1 to {MAX_K}, a finite day, flags 0 or 1, texts to {4 * MAX_ID}, up to {MAX_CANDIDATES} candidates (to retrieval none)"
         )
     listed = count * sources
     widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, listed)
-    found = body.numbers(shape.items, (had, events, count), widths, listed, count, sum(lengths))
-    rows, clicked, candidates, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
+    found = body.numbers(shape.items, (had, events, count, told), widths, listed, count, sum(lengths))
+    rows, clicked, candidates, named, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
     if (np.diff(rows) <= 0).any():
         raise WireError(f"the {had} rows of a history do not rise: run one release on both sides")
-    if any((told < 0).any() for told in (counts, age, span, decayed, weights)):
+    if any((numbers < 0).any() for numbers in (counts, age, span, decayed, weights)):
         raise WireError("a count, an age or a weight of a question is below 0: run one release on both sides")
     pool = _candidates(shape, candidates, *of_pool)
     user_id, place, region = body.texts(lengths)
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
     history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
-    return SentQuestion(request, history, (clicked, weights), bool(few_visits), UserSide(vector, light[None], heavy[None])), pool
+    side, refused = UserSide(vector, light[None], heavy[None]), _others(named, shape.items) if kept else np.sort(named)
+    return SentQuestion(request, history, (clicked, weights), bool(few_visits), side, refused), pool
+
+
+def _others(rows: Rows, items: int) -> Rows:
+    """All rows but these, ascending."""
+    return np.setdiff1d(np.arange(items, dtype=_ROW), rows)
 
 
 def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:
     request, state, history, (clicked, weights) = query.request, query.state, query.history, query.session
     texts = [text.encode() for text in (request.user_id, request.place or state.place, request.region or state.region)]
-    counts = (len(history.rows), len(clicked), len(pool), *map(len, texts))
-    head = _ASKED.pack(request.at_day, request.k, *counts, request.discover, query.few_visits)
-    rows = [history.rows, clicked, pool.rows]
+    refused, items = query.refused if kind == RETRIEVE else query.refused[:0], len(query.catalogue)
+    kept = 2 * len(refused) > items  # the shorter of what is left out and what is asked for
+    named = _others(refused, items) if kept else refused
+    counts = (len(history.rows), len(clicked), len(pool), len(named), *map(len, texts))
+    head = _ASKED.pack(request.at_day, request.k, *counts, request.discover, query.few_visits, kept)
+    rows = [history.rows, clicked, pool.rows, named]
     told = [history.counts, history.age, history.span, history.decayed, weights, side.vector, side.light, side.heavy]
     return _frame(kind, digest, head, rows, [*told, *_scores_of(pool)], pool.seen, *texts)
 

@@ -32,7 +32,7 @@ def shown(folder: Path, request: str, user: str, items: tuple[str, ...], day: fl
 
 @pytest.fixture
 def log(world, tmp_path):
-    """A server's folder: u000 was shown three items, bought the second; bought one unasked; a newcomer came; two rows cannot be learnt."""
+    """A server's folder: u000 was shown three items, bought the second, and one unasked; a newcomer came; three rows cannot be learnt."""
     folder, now = tmp_path / "home" / "serving" / "system", world.until + timedelta(days=7)
     shown(folder / "exposures", "r1", "u000", ("i001", "i002", "i003"), now.timestamp() / SECONDS_A_DAY, (1.0, 0.1, 1.0))
     events = SqliteLog(folder)
@@ -44,6 +44,7 @@ def log(world, tmp_path):
             bought(3, "newcomer", "i001", now, region="left", position=4.0),
             bought(4, "u000", "no such item", now),
             bought(5, minimal, "i001", now),
+            msgspec.structs.replace(bought(6, "nobody", "i001", now), user_id="", session_id="s"),
         ]
     )
     events.close()
@@ -79,13 +80,17 @@ def test_a_newcomer_becomes_a_user_and_what_cannot_be_learnt_is_set_aside_with_i
     assert (newcomer["user_id"], newcomer["region"], newcomer["consent"]) == ("newcomer", "left", "full")
     assert list(newcomer) == list(USERS.names)
     aside = pq.read_table(tmp_path / "tables" / "quarantine" / "served.parquet").to_pylist()
-    assert {row["event_id"]: row["reason"] for row in aside} == {"s4": "item_id: not in items", "s5": "user_id: consent is minimal"}
+    assert {row["event_id"]: row["reason"] for row in aside} == {
+        "s4": "item_id: not in items",
+        "s5": "user_id: consent is minimal",
+        "s6": "user_id: of a session without a user",
+    }
     report = json.loads((tmp_path / "tables" / "served.json").read_text())
     assert report == {
-        "events_in_log": 5,
+        "events_in_log": 6,
         "appended": 3,
         "known_before": 0,
-        "left_out": {"item_id: not in items": 1, "user_id: consent is minimal": 1},
+        "left_out": {"item_id: not in items": 1, "user_id: consent is minimal": 1, "user_id: of a session without a user": 1},
         "new_users": 1,
         "shown": 3,
     }

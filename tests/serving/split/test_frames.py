@@ -30,8 +30,9 @@ HISTORY = History(
     *np.arange(3 * HAD, dtype=np.float32).reshape(3, HAD),
     np.arange(len(TAUS_DAYS) * HAD, dtype=np.float32).reshape(len(TAUS_DAYS), HAD),
 )
+REFUSED = np.array([1, 3, 40], np.int32)
 SESSION = np.array([9, 0], np.int32), np.array([0.3, 0.6], np.float32)
-QUERY = Query.told(REQUEST, tiny_bundle.catalogue(), Learning(), HISTORY, SESSION, True)
+QUERY = Query.told(REQUEST, tiny_bundle.catalogue(), Learning(), HISTORY, SESSION, True, REFUSED)
 
 
 def pool(count: int = 5) -> Candidates:
@@ -115,8 +116,20 @@ def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
     assert same(asked.side, SIDE)
     assert same(candidates, pool())
     assert wire.read_retrieve(FRAMES[0], DIGEST, SHAPE).request == asked.request
+    assert np.array_equal(wire.read_retrieve(FRAMES[0], DIGEST, SHAPE).refused, REFUSED)
+    assert len(asked.refused) == 0  # ranking is given what was found
     assert same(wire.read_candidates(FRAMES[2], DIGEST, SHAPE), pool())
     assert len(wire.read_candidates(FRAMES[4], DIGEST, SHAPE)) == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 119, 120, 121, 239, 240])
+def test_what_a_question_leaves_out_comes_out_whatever_is_shorter_to_tell(count: int) -> None:
+    items = len(QUERY.catalogue)
+    refused = np.sort(np.random.default_rng(count).permutation(items)[:count]).astype(np.int32)
+    query = Query.told(REQUEST, QUERY.catalogue, Learning(), HISTORY, SESSION, True, refused)
+    frame = sent(wire.retrieve_frame(DIGEST, query, SIDE))
+    assert np.array_equal(wire.read_retrieve(frame, DIGEST, replace(SHAPE, items=items)).refused, refused)
+    assert len(frame) <= len(FRAMES[0]) + 4 * min(count, items - count)
 
 
 def test_place_and_region_are_the_users_own_where_none_was_asked_for() -> None:

@@ -14,6 +14,7 @@ import pytest
 from serving.bundle.bundle import Bundle
 from serving.http.auth import Guard
 from serving.http.server import Server, Stop, bind, run
+from serving.messages import Only
 from serving.query import Answer, Request
 from serving.recommender import Recommender
 from serving.resilience.ladder import Ladder
@@ -85,7 +86,19 @@ def shown(answer: Answer) -> list[tuple[str, float, tuple[str, ...], str]]:
     return [(item.item_id, round(item.score, 5), item.sources, item.reason) for item in answer.items]
 
 
-@pytest.mark.parametrize("more", [{}, {"place": "north", "region": "west"}, {"discover": True}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"place": "north", "region": "west"},
+        {"discover": True},
+        {"only": Only(category=("D > C3", "D2"))},
+        {"only": Only(items=("i003", "i100", "i237")), "leave_out": ("i100",)},
+        {"leave_out": ("i001", "i002", "i013")},
+        {"similar_to": "i030"},
+        {"popular": True, "only": Only(brand=("brand 2",)), "region": "west"},
+    ],
+)
 async def test_fused_and_split_give_the_same_lists(recommender: Recommender, halves: tuple[str, str], more: dict[str, Any]) -> None:
     fused = Ladder(recommender)
     with split(recommender, *halves) as divided:
