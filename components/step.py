@@ -160,8 +160,8 @@ def code_version(function: Callable[..., object], system: str) -> str:
 
 
 def _own_code(system: System) -> Iterator[Path]:
-    """The files of the sources and rules that a system file names by module."""
-    for kind in (*system.kinds, *(rule.kind for rule in system.rules)):
+    """The files of the sources, rules and cross features that a system file names by module."""
+    for kind in (*system.kinds, *(rule.kind for rule in system.rules), *system.learning.cross):
         if ":" in kind:
             yield module_file(kind.partition(":")[0], f"the system {system.name} names {kind!r}")
 

@@ -37,6 +37,10 @@ def request_names(user_features: tuple[str, ...]) -> tuple[str, ...]:
     return (*REQUEST_FEATURES, *user_features)
 
 
-def cross_names(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Names of the columns of `cross_features`, for a system with these kinds of sources, in its file's order."""
-    return (*CROSS_FEATURES, *(f"{part}_{kind}" for part in ("score", "relative", "rank") for kind in kinds))
+def cross_names(kinds: Sequence[str], own: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the columns of `cross_features`, for a system with these kinds of sources, in its file's order.
+
+    `own`: the "module:function" of each cross feature that the system names itself; they come last.
+    """
+    of_sources = (f"{part}_{kind}" for part in ("score", "relative", "rank") for kind in kinds)
+    return (*CROSS_FEATURES, *of_sources, *(path.rpartition(":")[2] for path in own))

@@ -76,6 +76,11 @@ class Recommender:
         self.explained = tuple(source for source in self.sources if isinstance(source, Explained))
         self.reasons = Reasons(self.sources, bundle.fallback)
         self._user_schema = schema_key(bundle.user_features)
+        learnt, asked = tuple(bundle.manifest["settings"]["learning"].get("cross", ())), system.learning.cross
+        if learnt != asked:
+            raise BadBundle(
+                f"bundle {bundle.digest} was learnt with cross features {learnt}, {system.name}'s file names {asked}: train again"
+            )
         told = len(request_names(bundle.user_features))
         if self.rankers.request_width != told:
             raise BadBundle(

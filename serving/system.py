@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from feature_repo.names import CROSS_FEATURES
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
 from serving.remote import local
 
@@ -76,11 +77,15 @@ class Learning:
     )
     session_tau_days: float = 0.5  # decay of those weights
     events: Mapping[str, Meaning] = field(default_factory=dict)  # the system's own table, from which the two above then derive
+    cross: tuple[str, ...] = ()  # "module:function" of each cross feature of its own (`serving/ranking/features.py`)
 
     def __post_init__(self) -> None:
         if self.events:
             object.__setattr__(self, "positives", positives_of(self.events))
             object.__setattr__(self, "session_weights", signals_of(self.events))
+        names = [*CROSS_FEATURES, *(path.rpartition(":")[2] for path in self.cross)]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"there is a cross feature {twice!r} twice: name the function in `cross` otherwise")
 
     @cached_property
     def meanings(self) -> Mapping[str, Meaning]:
@@ -92,6 +97,11 @@ class Learning:
     def type_of_code(self) -> Mapping[int, str]:
         """The event type behind each code that a state may hold."""
         return {type_code(name): name for name in types_of(self.meanings)}
+
+    @cached_property
+    def own_cross(self) -> Mapping[str, Any]:
+        """The function behind each "module:function" of `cross`. Raises `UnknownName` for one that names nothing."""
+        return {path: named(path) for path in self.cross}
 
     @cached_property
     def weight_of_code(self) -> Mapping[int, float]:

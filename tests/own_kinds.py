@@ -1,4 +1,4 @@
-"""A package of somebody else's, as they would write it: a source and a rule that a system file names by module."""
+"""A package of somebody else's, as they would write it: a source, a rule and a cross feature that a system file names by module."""
 
 from pathlib import Path
 
@@ -85,6 +85,21 @@ class Dearest(Bar):
         return np.nan_to_num(np.asarray(catalogue.price)) > self.above
 '''
 
+FEATURES = '''
+import numpy as np
+
+
+def dearer(query, candidates):
+    """(C,) log of an item's price over the mean of what the user has had."""
+    price, had = np.asarray(query.catalogue.price), query.history_rows
+    return np.log(price[candidates.rows] / price[had].mean()) if len(had) else np.full(len(candidates), np.nan)
+
+
+def half(query, candidates):
+    """One number for all, which is none for each."""
+    return np.zeros(1)
+'''
+
 SYSTEM = """
 from serving.retrieval.buy_again import buy_again
 from serving.retrieval.trending import trending
@@ -100,17 +115,17 @@ OWN = System(
     ),
     objectives={"repeat": 0.6, "discover": 0.4},
     rules=(in_stock(), rule("mypackage.rules:Dearest", above=ABOVE), at_most(3, per="category")),
-    budget=Budget(), learning=Learning(cuts=4),
+    budget=Budget(), learning=Learning(cuts=4, cross=("mypackage.features:dearer",)),
     feature_repo="tests/world/feature_repo", ingest="tests.world.generate:ingest", noun="snack", verb="ate",
 )
 """
 
 
 def write_package(folder: Path, above: float) -> Path:
-    """`folder/mypackage/{sources,rules}.py` and `folder/own.py`, the system that names both; the system's file."""
+    """`folder/mypackage/{sources,rules,features}.py` and `folder/own.py`, the system that names them; the system's file."""
     package = folder / "mypackage"
     package.mkdir(parents=True)
-    for name, text in (("__init__", ""), ("sources", SOURCES), ("rules", RULES)):
+    for name, text in (("__init__", ""), ("sources", SOURCES), ("rules", RULES), ("features", FEATURES)):
         (package / f"{name}.py").write_text(text)
     (folder / "own.py").write_text(SYSTEM.replace("ABOVE", repr(above)))
     return folder / "own.py"

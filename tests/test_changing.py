@@ -25,6 +25,20 @@ items = ibis.memtable([{"item_id": "0", "brand": "b", "category": "food > milk"}
 found = stats(shop.user_stats.features, "user_id", ibis.memtable(rows), items, None, datetime.datetime(2024, 2, 1)).execute()
 assert abs(found.user_types_28[0] - 1.0986123) < 1e-6, found  # milk and bread: log 3
 """,
+    "A cross feature": TINY
+    + """
+import numpy as np
+from serving.query import Candidates, Query, Request
+from serving.ranking.features import cross_features
+from serving.system import load_system
+system, user, n = load_system("shop"), states()[3], 20
+query = Query(Request("u03", 10, DAY), user, TABLE, system.learning)
+none = np.zeros((n, 5), np.float32)
+pool = Candidates(np.arange(n, dtype=np.int32), none, none, np.ones(n, np.float32), np.zeros(n, bool))
+usual = np.mean([TABLE.price[row] for row in query.history_rows])
+assert len(query.history_rows)
+np.testing.assert_allclose(cross_features(query, pool)[:, -1], [np.log(TABLE.price[row] / usual) for row in range(n)], rtol=1e-5)
+""",
     "A feature known elsewhere": """
 from components.features.store import definitions
 from serving.system import load_system

@@ -1,4 +1,4 @@
-"""A source and a rule from outside the tree, named by module in a system file: fitted, asked, explained, grown, and refused by name."""
+"""A source, a rule and a cross feature from outside the tree, named in a system file: fitted, asked, explained, grown, refused by name."""
 
 import shutil
 import sys
@@ -11,13 +11,15 @@ from msgspec import structs
 
 from components.retrieval.twins import UnfittableSource, fit_of
 from components.step import code_version
-from serving.bundle.bundle import Bundle, show
+from serving.bundle.bundle import BadBundle, Bundle, show
 from serving.bundle.catalogue import Catalogue
 from serving.exposures.explain import explain, replay
 from serving.exposures.record import record_of
 from serving.messages import NewItem
 from serving.new_items.extend import grown
 from serving.query import Request
+from serving.ranking.attribution import moved
+from serving.ranking.features import cross_features
 from serving.recommender import Recommender
 from serving.retrieval.sources import UnknownSource, source_class
 from serving.state.user_state import StateTable, UserState
@@ -31,7 +33,7 @@ KIND = "mypackage.sources:Session"
 
 @dataclass(frozen=True)
 class Own:
-    """The system that names both, and its recommender on the tiny world."""
+    """The system that names them, and its recommender on the tiny world."""
 
     file: Path
     system: System
@@ -72,6 +74,33 @@ def test_the_bundle_holds_the_fitted_source_and_the_rule_as_plain_values(own: Ow
     assert settings["rules"][1]["kind"] == "mypackage.rules:Dearest"
     assert list(settings["rules"][1]["settings"]) == ["above"]
     assert ["score_" + KIND, "float32"] in show(bundle.folder)["schema"]["cross"]
+
+
+def test_its_cross_feature_is_learnt_from_and_told_last(own: Own, trained: Trained) -> None:
+    users, catalogue = StateTable.load(trained.users), own.recommender.catalogue
+    assert show(own.recommender.bundle.folder)["schema"]["cross"][-1] == ["dearer", "float32"]
+    query = own.recommender.query(Request(users[0].user_id, 5, users.cut_day), users[0])
+    pool = own.recommender.retrieve(query)
+    usual = np.mean([catalogue.price[row] for row in query.history_rows])
+    expected = np.nan_to_num([np.log(catalogue.price[row] / usual) for row in pool.rows])
+    np.testing.assert_allclose(cross_features(query, pool)[:, -1], expected, rtol=1e-5)
+    side = own.recommender.user_side(query)
+    assert moved(own.recommender.rankers, query, side, pool, own.recommender.scoring.rank(query, side, pool), pool.rows[:3], item=True)
+
+
+def test_a_cross_feature_that_is_half_or_another_than_learnt_is_refused_by_name(own: Own, trained: Trained) -> None:
+    users = StateTable.load(trained.users)
+    half = replace(own.system.learning, cross=("mypackage.features:half",))
+    with pytest.raises(BadBundle, match=r"was learnt with cross features \('mypackage.features:dearer',\), own's file names"):
+        Recommender(own.recommender.bundle, replace(own.system, learning=half))
+    query = replace(own.recommender.query(Request("u", 5, users.cut_day), users[0]), learning=half)
+    with pytest.raises(ValueError, match=r"'mypackage.features:half' gave shape \(1,\) for \d+ candidates"):
+        cross_features(query, own.recommender.retrieve(query))
+    for path, problem in (("mypackage.features:absent", "has no 'absent'"), ("nowhere:f", "cannot be imported")):
+        with pytest.raises(UnknownName, match=problem):
+            cross_features(replace(query, learning=replace(half, cross=(path,))), own.recommender.retrieve(query))
+    with pytest.raises(ValueError, match="'seen' twice"):
+        replace(half, cross=("mypackage.features:seen",))
 
 
 def test_it_is_asked_and_speaks_and_its_contributions_are_told(own: Own, trained: Trained) -> None:

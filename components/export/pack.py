@@ -47,7 +47,7 @@ def pack(
     manifest = {
         "system": system.name,
         "settings": settings_of(system),
-        "schema": feature_schema(users.feature_names, catalogue.feature_names, system.kinds),
+        "schema": feature_schema(users.feature_names, catalogue.feature_names, system.kinds, system.learning.cross),
         "online": _online(features),
         "span": {"cut": cut.name, "cut_day": catalogue.cut_day, "users": len(users), "items": len(catalogue)},
         "code_version": version("shortlist"),

@@ -95,7 +95,8 @@ def names_of(system: System, features: Path, cut: str) -> dict[str, tuple[str, .
     """What the rankers read, in its order."""
     folder = features / "cuts" / cut
     users, items = StateTable.load(folder / "users"), Catalogue.load(folder / "item_table")
-    return {"request": request_names(users.feature_names), "item": items.feature_names, "cross": cross_names(system.kinds)}
+    cross = cross_names(system.kinds, system.learning.cross)
+    return {"request": request_names(users.feature_names), "item": items.feature_names, "cross": cross}
 
 
 def all_examples(system: System, features: Path, retrieval: Path, cuts: list[str], sampling: Sampling, seed: int) -> Examples:

@@ -55,6 +55,8 @@ def settings_of(system: System) -> dict[str, Any]:
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
+    if not system.learning.cross:
+        del values["learning"]["cross"]
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
     if Path(system.feature_repo).is_absolute():  # where it lies on this machine says nothing of what is answered
         values["feature_repo"] = Path(system.feature_repo).name
@@ -135,13 +137,15 @@ def diff(first: Path, second: Path) -> list[str]:
     return lines
 
 
-def feature_schema(user: Iterable[str], item: Iterable[str], kinds: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+def feature_schema(
+    user: Iterable[str], item: Iterable[str], kinds: Sequence[str], cross: Sequence[str] = ()
+) -> dict[str, tuple[tuple[str, str], ...]]:
     """Name and type of every feature, in order: what bundle.json keeps and `Bundle.load` compares.
 
-    `user`, `item`: the features of the system's Feast services; the rest follows from them and from this code.
+    `user`, `item`: the features of the system's Feast services; `cross`: its own cross features; the rest follows from this code.
     """
     user, item = tuple(user), tuple(item)
-    names = {"user": user, "item": item, "request": request_names(user), "cross": cross_names(kinds)}
+    names = {"user": user, "item": item, "request": request_names(user), "cross": cross_names(kinds, cross)}
     return {side: tuple((name, "float32") for name in listed) for side, listed in names.items()}
 
 
@@ -198,8 +202,9 @@ class Bundle:
 
     def _expected_schema(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """What the bundle's parts and this code make of the users' features it names: its catalogue has the items' names."""
-        kinds = [source["kind"] for source in self.manifest["settings"]["sources"]]
-        return feature_schema(self.user_features, self.catalogue.feature_names, kinds)
+        settings = self.manifest["settings"]
+        kinds = [source["kind"] for source in settings["sources"]]
+        return feature_schema(self.user_features, self.catalogue.feature_names, kinds, settings["learning"].get("cross", ()))
 
     @cached_property
     def catalogue(self) -> Catalogue:

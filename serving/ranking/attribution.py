@@ -21,8 +21,7 @@ from serving.retrieval.reasons import HAD, PROMOTION, SESSION, SOURCES, TASTE
 ITEM = "item"  # the item's own half
 WEIGHED = 50  # entries of a list that are told of: a reader looks at a page, and a part costs a pass through the ranker
 _OF = {HAD: OWN_FEATURES, TASTE: AFFINITY_FEATURES, PROMOTION: PLAN_FEATURES, SESSION: SESSION_FEATURES}
-_COLUMNS = {part: slice(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index(names[-1]) + 1) for part, names in _OF.items()}
-_COLUMNS[SOURCES] = slice(_COLUMNS[SESSION].stop, None)
+_COLUMNS = {part: np.arange(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index(names[-1]) + 1) for part, names in _OF.items()}
 
 
 def moved(
@@ -51,7 +50,8 @@ def moved(
     usual = cross[scores.kept].mean(axis=0)  # (Fx,)
     for name, chosen in (("heavy", at[heavy[at]]), ("light", at[~heavy[at]])):
         if len(chosen):
-            parts = _added(rankers, name, side, pool.rows[chosen], cross[chosen], usual, pool.seen[chosen])
+            columns = _columns(cross.shape[1], len(query.learning.cross))
+            parts = _added(rankers, name, side, pool.rows[chosen], cross[chosen], usual, pool.seen[chosen], columns)
             parts[SESSION] = parts[SESSION] + session_lift(cross[chosen]) - session_lift(usual[None])
             if item:
                 parts[ITEM] = _of_item(rankers, name, side, pool.rows[chosen], pool.rows[scores.kept], cross[chosen], pool.seen[chosen])
@@ -59,17 +59,23 @@ def moved(
     return found
 
 
+def _columns(width: int, own: int) -> dict[str, NDArray[np.intp]]:
+    """Which of the `width` columns tell each part; a system's `own`, the last, are of taste."""
+    begin, end = _COLUMNS[SESSION][-1] + 1, width - own
+    return _COLUMNS | {TASTE: np.append(_COLUMNS[TASTE], np.arange(end, width)), SOURCES: np.arange(begin, end)}
+
+
 def _added(
-    rankers: Rankers, name: str, side: UserSide, rows: Rows, cross: Floats, mean: Floats, seen: Mask
+    rankers: Rankers, name: str, side: UserSide, rows: Rows, cross: Floats, mean: Floats, seen: Mask, of: Mapping[str, NDArray[np.intp]]
 ) -> dict[str, Floats]:  # fmt: skip
     """Each part (N,) by one pass over the items as they are, and once more for each group left out."""
-    forms = np.repeat(cross[None], 1 + len(_COLUMNS), axis=0)  # (1 + G, N, Fx)
-    for form, columns in zip(forms[1:], _COLUMNS.values(), strict=True):
+    forms = np.repeat(cross[None], 1 + len(of), axis=0)  # (1 + G, N, Fx)
+    for form, columns in zip(forms[1:], of.values(), strict=True):
         form[:, columns] = mean[columns]
     ranker = rankers.heavy if name == "heavy" else rankers.light
     logits = ranker(side, np.tile(rows, len(forms)), forms.reshape(-1, cross.shape[1]))
     own = _own_head(logits, np.tile(seen, len(forms))).reshape(len(forms), -1)  # (1 + G, N)
-    return dict(zip(_COLUMNS, own[0] - own[1:], strict=True))
+    return dict(zip(of, own[0] - own[1:], strict=True))
 
 
 def _of_item(

@@ -5,6 +5,7 @@ flags, mostly within [-6, 6]); the rankers standardise them, read NaN as unknown
 Shapes: C candidates, E session events, I items, S sources, Fr request features, Fu user features, Fx cross features.
 """
 
+from collections.abc import Callable
 from math import cos, isfinite, log1p, pi, sin
 
 import numpy as np
@@ -19,6 +20,8 @@ from serving.retrieval.fusion import RANK_OFFSET
 
 RELATIVE = 1000.0  # how many times below a source's best a score is still told from none: products of scores are sums of these logs
 
+CrossFeature = Callable[[Query, Candidates], Floats]  # (C,); it reads of the query the request, history, session and catalogue: a server of
+# ranking alone is told no more
 Plan = NDArray[np.uint8] | None  # (I,) what is planned for each item; None: nothing for any
 SESSION = slice(CROSS_FEATURES.index(SESSION_FEATURES[0]), CROSS_FEATURES.index(SESSION_FEATURES[-1]) + 1)
 _TOLD = kernel.Told(AFFINITY_TAU, RECENT_TAU, NEVER_DAYS, DUE_LIMIT, RELATIVE, RANK_OFFSET)
@@ -32,14 +35,32 @@ def request_features(query: Query) -> Floats:
     account = day - state.created_day if isfinite(state.created_day) else 0.0
     context = (
         sin(hour), cos(hour), sin(weekday), cos(weekday), float(query.place >= 0),
-        log1p(len(query.history_rows)), log1p(float(state.counts.sum())), log1p(float(query.history.decayed[RECENT_TAU].sum())),
+        log1p(len(query.history_rows)), log1p(max(float(state.counts.sum()), 0.0)), log1p(float(query.history.decayed[RECENT_TAU].sum())),
         log1p(max(day - last, 0.0)), log1p(len(state.session_keys)), log1p(max(account, 0.0)),
     )  # fmt: skip
     return np.concatenate((np.array(context, np.float32), state.features))
 
 
 def cross_features(query: Query, candidates: Candidates) -> Floats:
-    """What depends on both the user and the candidate: (C, Fx), columns as in `cross_names`."""
+    """What depends on both the user and the candidate: (C, Fx), columns as in `cross_names`.
+
+    A system's own come last, a column a function of query and candidates. Raises `ValueError` naming one that gives another shape.
+    """
+    common = _common_features(query, candidates)
+    own = [_own_column(path, function, query, candidates) for path, function in query.learning.own_cross.items()]
+    return np.column_stack((common, *own)) if own else common
+
+
+def _own_column(path: str, function: CrossFeature, query: Query, candidates: Candidates) -> Floats:
+    """(C,) what a system's own function tells of each candidate; 0 where that is no finite number: nothing is known."""
+    column = np.asarray(function(query, candidates), np.float32)
+    if column.shape != (len(candidates),):
+        raise ValueError(f"cross feature {path!r} gave shape {column.shape} for {len(candidates)} candidates: give one number for each")
+    return np.where(np.isfinite(column), column, np.float32(0))
+
+
+def _common_features(query: Query, candidates: Candidates) -> Floats:
+    """(C, Fx less a system's own) those of every system."""
     width = len(CROSS_FEATURES) + 3 * candidates.source_scores.shape[1]
     if not len(candidates):
         return np.empty((0, width), np.float32)
