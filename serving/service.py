@@ -35,7 +35,7 @@ from serving.state.store import StoreUnavailable
 from serving.state.user_state import UserState
 from serving.system import System
 
-_READERS = 4  # threads that read states where reading may wait
+_READERS, _HEARERS, _SENDERS = 4, 4, 2  # threads that read states where reading may wait; that keep and hear safety messages; of `senders`
 _SLOW_SECONDS = 30.0  # reads of a file that was slow go to a thread this long
 _LOOK_SECONDS, _HALVED_SECONDS = 1.0, 3600.0  # how often the wall clock is looked at; what a difference to it takes to halve
 AHEAD_DAYS = 1 / 24  # an event may be this far ahead of the server's clock
@@ -115,7 +115,10 @@ class Service:
     inbox: Inbox | None = None
     new_items: NewItems | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker("user state", time.monotonic))
-    readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "state reader"))  # what may wait, waits there
+    # What may wait, waits in a thread of its own kind: a store that hangs keeps its own, and a recall needs this machine's disk alone.
+    readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "state reader"))
+    hearers: Executor = field(default_factory=lambda: ThreadPoolExecutor(_HEARERS, "safety messages"))
+    senders: Executor = field(default_factory=lambda: ThreadPoolExecutor(_SENDERS, "to all machines"))  # of posts and safety messages
     near: bool = True  # the store is a file of this machine: a read that waits for nothing is cheaper than a thread
     lately: Lately = field(default_factory=Lately)
     also: list["Service"] = field(default_factory=list)  # of other bundles in this worker: they hear of events, posts and safety messages
@@ -230,10 +233,10 @@ class Service:
         day = self.clock.day()
         said = [Said(one.item_id, one.action, not one.lift, day) for one in messages]
         try:
-            await asyncio.to_thread(self.new_items.say, said)
+            await asyncio.get_running_loop().run_in_executor(self.hearers, self.new_items.say, said)
         except StoreUnavailable as error:
             raise WireProblem(503, "safety_unavailable", str(error), retry_after=1) from None
-        self.readers.submit(self.new_items.share)  # to other machines at once; the poll does it again in a second
+        self.senders.submit(self.new_items.share)  # to other machines at once; the poll does it again in a second
         return SafetyResponse(len(said), self.engine.unknown([one.item_id for one in messages]))
 
     async def _hear(self) -> None:
@@ -241,7 +244,7 @@ class Service:
         if self.new_items is not None and self.new_items.is_news():
             with suppress(StoreUnavailable, TimeoutError):  # it is asked for again by every request, and told by the poll
                 async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
-                    await asyncio.get_running_loop().run_in_executor(None, self.new_items.hear)
+                    await asyncio.get_running_loop().run_in_executor(self.hearers, self.new_items.hear)
 
     async def post_items(self, items: list[ItemPatch]) -> ItemsResponse:
         """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""
@@ -249,7 +252,7 @@ class Service:
             raise WireProblem(404, "no_items_here", "a split recommender takes no items: release a bundle that has them")
         distinct = list({item.item_id: item for item in items}.values())
         try:
-            new, version = await asyncio.to_thread(self.new_items.post, distinct)
+            new, version = await asyncio.get_running_loop().run_in_executor(self.senders, self.new_items.post, distinct)
         except StoreUnavailable as error:
             raise WireProblem(503, "items_unavailable", str(error), retry_after=1) from None
         return ItemsResponse(new, len(items) - new, [], version)

@@ -116,8 +116,8 @@ def _descriptors() -> int:
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
-def bind(host: str, port: int, share: bool = False) -> socket.socket:
-    """A listening socket; `::` listens for IPv4 too. `share`: another server may bind the port beside this one and take it over."""
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; `::` listens for IPv4 too."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -128,8 +128,6 @@ def bind(host: str, port: int, share: bool = False) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    if share:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind(address)
     except OSError as error:

@@ -51,6 +51,7 @@ class NewItems:
         self._version, self._book = 0, Book()
         self._lock = threading.Lock()  # of what answers see; held while it is written, never while somebody is waited for
         self._refreshing = threading.Lock()  # a post and the poll may refresh at once
+        self._sharing = threading.Lock()  # one at a time: the others' words are taken along a second later
 
     def post(self, items: Sequence[ItemPatch | NewItem]) -> tuple[int, int]:
         """Keep items and take them up here; how many were new, and the version. Raises `StoreUnavailable`."""
@@ -113,10 +114,14 @@ class NewItems:
             return True
 
     def share(self) -> None:
-        """Hear what other machines were told, and tell them what this one was. Raises `StoreUnavailable`."""
-        if self._safety is not None:
+        """Hear what other machines were told, and tell them what this one was, unless that is being done. Raises `StoreUnavailable`."""
+        if self._safety is None or not self._sharing.acquire(blocking=False):
+            return
+        try:
             self._safety.share()
-            self.hear()
+        finally:
+            self._sharing.release()
+        self.hear()
 
     def _retired(self, kept: Sequence[Kept]) -> list[NewItem]:
         """What still counts: what was posted of an item before the release that holds it says less than the release does."""

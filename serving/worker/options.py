@@ -46,7 +46,6 @@ class Options:
     log_level: Level = "info"
     follow: Path | None = None  # release file (serving/worker/release.py): answer from what it names, and change when it does
     connections: int = 1024  # the most at a time, each worker
-    share_port: bool = False  # another server may listen on the port too, and take it over
     rates: Path | None = None  # counts that a supervisor's workers share
     digest: str = ""  # sha256:…; a bundle of another digest is not served
     beside: str = ""  # a supervisor's word to its workers of a second bundle (serving/worker/release.py: Beside, as JSON)

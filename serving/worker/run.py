@@ -76,7 +76,7 @@ def run_server(options: Options) -> int:
 async def _supervise(options: Options) -> int:
     """One process a worker on one socket, which this process holds."""
     log = configure_logs(options.log_level)
-    listener = bind(options.host, options.port, options.share_port)
+    listener = bind(options.host, options.port)
     release, refused = await asyncio.to_thread(first_release, options, log)
     reserved = reserve(options.host, options.grpc_port) if options.grpc_port else nullcontext()
     with listener, reserved, tempfile.TemporaryDirectory(prefix="shortlist-metrics-") as folder:
@@ -92,7 +92,7 @@ async def _worker(options: Options) -> int:
     parts = assemble(options, log)
     app = parts.app
     handed = options.listen_fd >= 0
-    listener = socket.socket(fileno=options.listen_fd) if handed else bind(options.host, options.port, options.share_port)
+    listener = socket.socket(fileno=options.listen_fd) if handed else bind(options.host, options.port)
     server, stop = Server(app, options.connections), Stop()
     channel = await Channel.of(socket.socket(fileno=options.control_fd)) if options.control_fd >= 0 else None
     for number in (signal.SIGTERM, signal.SIGINT):
