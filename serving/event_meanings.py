@@ -2,7 +2,7 @@
 
 events={"purchase": Positive(), "add_to_cart": Signal(0.5), "view_item": Signal(0.2), "rating": Positive(value="stars", at_least=4),
         "watch": Positive(value="seconds", usual=300), "impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative(),
-        "remove_from_cart": Ignored()}
+        "subscribe": Follow(), "remove_from_cart": Ignored()}
 """
 
 from collections.abc import Mapping
@@ -68,8 +68,15 @@ class Negative:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """The user wants what else is of the item's brand, which may be a channel or an author, as it comes: until they take that back."""
+
+    kind: str = field(default="follow", init=False)
+
+
+@dataclass(frozen=True)
 class Again:
-    """Takes back what was said of the item before: it is neither gone nor lowered."""
+    """Takes back what was said of the item before: it is neither gone, nor lowered, nor followed."""
 
     kind: str = field(default="again", init=False)
 
@@ -81,7 +88,7 @@ class Ignored:
     kind: str = field(default="ignored", init=False)
 
 
-Meaning = Positive | Signal | Shown | Never | Negative | Again | Ignored
+Meaning = Positive | Signal | Shown | Never | Negative | Follow | Again | Ignored
 UNLESS_SAID: Mapping[str, Meaning] = {"impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative()}
 
 

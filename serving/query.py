@@ -77,12 +77,12 @@ class Query:
 
     @classmethod
     def told(
-        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], few_visits: bool,
-        refused: Rows,
+        cls, request: Request, catalogue: Catalogue, learning: Learning, history: "History", session: tuple[Rows, Floats], followed: Rows,
+        few_visits: bool, refused: Rows,
     ) -> "Query":  # fmt: skip
         """The question of a user whose state is elsewhere, with what was made of it there."""
         query = cls(request, _NOBODY, catalogue, learning)
-        vars(query).update(history=history, session=session, few_visits=few_visits, refused=refused)
+        vars(query).update(history=history, session=session, followed=followed, few_visits=few_visits, refused=refused)
         return query
 
     @cached_property
@@ -146,6 +146,11 @@ class Query:
     def disliked(self) -> Rows:
         """(N,) rows the user likes less: they and their like stand lower, on every rung."""
         return self._known(self.state.disliked)
+
+    @cached_property
+    def followed(self) -> Rows:
+        """(F,) rows by whose brand the user follows it, ascending."""
+        return np.sort(self._known(self.state.followed))
 
     def _known(self, keys: NDArray[np.uint64]) -> Rows:
         """Rows of the keys that the catalogue has."""

@@ -71,7 +71,8 @@ class Learning:
 
     positives: tuple[str, ...] = ("purchase",)  # event types that count as liking an item
     horizon_days: int = 7  # labels: positives in the days after a cut; also the evaluation's target
-    cuts: int = 6  # rolling weekly cuts the rankers learn from
+    cuts: int = 6  # rolling cuts the rankers learn from
+    every_days: int = 7  # between two cuts: a week where weeks repeat themselves, less where all of it happened in a few
     session_weights: Mapping[str, float] = field(  # weight in the history bag of events that are not positives
         default_factory=lambda: {"click": 0.6, "product_view": 0.3, "add_to_cart": 1.0, "like": 1.0}
     )
@@ -86,6 +87,11 @@ class Learning:
         names = [*CROSS_FEATURES, *(path.rpartition(":")[2] for path in self.cross)]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ValueError(f"there is a cross feature {twice!r} twice: name the function in `cross` otherwise")
+
+    @property
+    def least_days(self) -> int:
+        """Between the last cut that is learnt from and the one that is judged: its labels lie before that."""
+        return max(self.every_days, self.horizon_days)
 
     @cached_property
     def meanings(self) -> Mapping[str, Meaning]:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from components.features.item_table import ItemBase, build_item_table, open_shelf
-from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, parse_moment, weekly_cuts
+from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, most_cuts, parse_moment, rolling_cuts
 from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
 from components.features.store import KEYS, apply, definitions, feature_names, features_at, online_layout
 from components.features.tables import Tables, open_tables
-from serving.system import System
+from serving.system import Learning, System
 
 JUDGED = "judged"  # folder of the later weeks a bundle is judged on; read by nobody but evaluation
 
@@ -32,7 +32,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
     with open_tables(tables, system, cut_day(moment), JUDGED_WEEKS * learning.horizon_days) as opened:
         if cut_day(moment) <= opened.first_day:
             raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
-        moments, quiet = _telling_cuts(opened, moment, cuts, learning.horizon_days)
+        moments, quiet = _telling_cuts(opened, moment, cuts, learning)
         later = later_cuts(moment, learning.horizon_days, opened.last_day)
         found, every = definitions(system), [*moments, *later]
         rows = write_snapshots(opened, tables, system, found.computed, every, out, engine)
@@ -61,15 +61,15 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         print(f"Nothing was chosen in the weeks after {', '.join(map(cut_name, quiet))}: their cuts are left out.", flush=True)
 
 
-def _telling_cuts(tables: Tables, until: datetime, count: int, horizon_days: int) -> tuple[list[datetime], list[datetime]]:
-    """The newest `count` weekly cuts with something to learn in the days after, ascending, and `until`; and the quiet ones passed over."""
-    weeks = max(count, int((cut_day(until) - tables.first_day) / 7) + 1)
+def _telling_cuts(tables: Tables, until: datetime, count: int, learning: Learning) -> tuple[list[datetime], list[datetime]]:
+    """The newest `count` cuts with something to learn in the days after, ascending, and `until`; and the quiet ones passed over."""
+    most = max(count, most_cuts(tables.first_day, cut_day(until), learning))
     found: list[datetime] = []
     quiet: list[datetime] = []
-    for cut in reversed(weekly_cuts(until, weeks, horizon_days)[:-1]):
+    for cut in reversed(rolling_cuts(until, most, learning)[:-1]):
         if len(found) == count or cut_day(cut) <= tables.first_day:
             break
-        (found if tables.chosen(cut_day(cut), horizon_days) else quiet).append(cut)
+        (found if tables.chosen(cut_day(cut), learning.horizon_days) else quiet).append(cut)
     oldest = found[-1] if found else until
     return [*reversed(found), until], [cut for cut in reversed(quiet) if cut > oldest or not found]
 

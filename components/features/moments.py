@@ -10,7 +10,7 @@ from typing import Any
 from components.data.duck import connect, quoted
 from feature_repo.schema import SECONDS_A_DAY
 from serving.event_meanings import least_values
-from serving.system import System, load_system
+from serving.system import Learning, System, load_system
 
 
 def parse_moment(text: str | datetime) -> datetime:
@@ -36,10 +36,15 @@ def cut_day(cut: datetime) -> float:
     return cut.timestamp() / SECONDS_A_DAY
 
 
-def weekly_cuts(until: datetime, count: int, horizon_days: int) -> list[datetime]:
-    """`count` cuts a week apart and then `until`, ascending; the labels of every cut but the last lie before `until`."""
-    latest = until - timedelta(days=max(7, horizon_days))
-    return [latest - timedelta(days=7 * back) for back in reversed(range(count))] + [until]
+def rolling_cuts(until: datetime, count: int, learning: Learning) -> list[datetime]:
+    """`count` cuts `every_days` apart and then `until`, ascending; the labels of every cut but the last lie before `until`."""
+    latest = until - timedelta(days=learning.least_days)
+    return [latest - timedelta(days=learning.every_days * back) for back in reversed(range(count))] + [until]
+
+
+def most_cuts(first_day: float, until_day: float, learning: Learning) -> int:
+    """How many of them may lie behind the first event."""
+    return int((until_day - first_day) / learning.every_days) + 1
 
 
 JUDGED_WEEKS = 2  # target lengths after the cut that are judged, where the rows reach so far
@@ -51,7 +56,7 @@ def later_cuts(until: datetime, horizon_days: int, last_day: float) -> list[date
     return [cut for cut in cuts if cut_day(cut) + horizon_days <= last_day // 1 + 1]
 
 
-FAST_CUTS = 2  # weekly cuts a `--fast` run learns its rankers from
+FAST_CUTS = 2  # cuts a `--fast` run learns its rankers from
 
 
 class BadMoment(ValueError):
@@ -124,7 +129,7 @@ def opened_positives(tables: Path, system: System) -> Iterator[Any]:
 
 
 def cuts_of(system: str, fast: bool, mode: str = "full") -> int:
-    """How many weekly cuts the rankers learn from: a daily training goes on from one that knows the others."""
+    """How many cuts the rankers learn from: a daily training goes on from one that knows the others."""
     if mode == "daily":
         return 1
     cuts = load_system(system).learning.cuts

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from components.data.duck import connect, quoted
-from components.features.moments import cut_name, opened_positives, weekly_cuts
+from components.features.moments import cut_name, most_cuts, opened_positives, rolling_cuts
 from serving.system import System
 
 LEAST_JUDGED = 2  # users: the error of a mean needs two
@@ -43,8 +43,9 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
             f"nobody's {learnt} lies in the {days} days after {cut_name(cut)}, so there is nothing to judge by: choose an earlier --until"
         )
     if not found.weeks:
+        least = system.learning.least_days
         return (
-            f"{_span_sentence(system, tables)}: a target of {days} days to judge by, {max(7, days)} days before it to learn from,"
+            f"{_span_sentence(system, tables)}: a target of {days} days to judge by, {least} days before it to learn from,"
             f" and something known before those; give more days"
         )
     if must_judge and found.judged_users < LEAST_JUDGED:
@@ -104,7 +105,7 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
         ).fetchall()
         weeks = 0
         if first is not None and first < _micro(cut):
-            asked = weekly_cuts(cut, int((_micro(cut) - first) / (7 * 86_400e6)) + 1, system.learning.horizon_days)[:-1]
+            asked = rolling_cuts(cut, most_cuts(first / 86_400e6, _micro(cut) / 86_400e6, system.learning), system.learning)[:-1]
             spans = [
                 f"count(*) FILTER (moment >= {_micro(week)} AND moment < {_micro(week + timedelta(days=system.learning.horizon_days))})"
                 for week in asked
@@ -122,5 +123,5 @@ def _span_sentence(system: System, tables: Path) -> str:
     with opened_positives(tables, system) as connection:
         ((first, last),) = connection.execute("SELECT min(day), max(day) FROM positives").fetchall()
     days = last - first + 1
-    needed = system.learning.horizon_days + max(7, system.learning.horizon_days)
+    needed = system.learning.horizon_days + system.learning.least_days
     return f"your events span {days} day{'s' if days != 1 else ''}; needed: more than {needed}"

@@ -10,21 +10,24 @@ from numpy.typing import NDArray
 
 from components.cut import Cut
 from serving.retrieval.top_k import select
-from serving.retrieval.trending import EVERYONE, PLACE, REGION, Lists
-from serving.system import SourceSpec
+from serving.retrieval.trending import EVERYONE, PLACE, PLAIN, REGION, Lists
+from serving.system import SourceSpec, Value
 
 LENGTH = 1500  # items a list: a pool, and room for what a user has had
 _LEAST_USERS = 20  # active users below which a region or store has no list of its own
-_SMOOTHING = 200.0  # users' worth of everyone's taste mixed into a group's
+_LEAST_THERE = 0.25  # days: what a thing was had in its first hours is luck
 
 
 def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
-    """Lists of distinct users in the last `days`; a group's list is its own counts smoothed by everyone's."""
+    """Lists of distinct users in the last `days`, each counting less by the age of what it had; a group's list is its own counts smoothed
+    by everyone's. With `velocity` they are users a day, of the days an item was there.
+    """
     history, users = cut.history, cut.users
     recent = history.last_day >= users.cut_day - float(spec.settings["days"])
     user, row = history.user[recent], history.row[recent]
-    everyone = np.bincount(row, minlength=history.shape[1]).astype(np.float32)
-    active = max(len(np.unique(user)), 1)
+    weight = decayed(users.cut_day - history.last_day[recent], spec)
+    everyone = np.bincount(row, weight, minlength=history.shape[1]).astype(np.float32)
+    active, smoothing = max(len(np.unique(user)), 1), float(of(spec, "smoothing"))
     groups, scores = [EVERYONE], [everyone]
     for kind, names in ((REGION, users.region), (PLACE, users.place)):
         of_user = np.asarray(names)
@@ -32,11 +35,36 @@ def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
             members = of_user[user] == name
             size = len(np.unique(user[members]))
             if name and size >= _LEAST_USERS:
-                own = np.bincount(row[members], minlength=history.shape[1])
+                own = np.bincount(row[members], weight[members], minlength=history.shape[1])
                 groups.append(f"{kind}:{name.decode()}")
-                scores.append(((own + _SMOOTHING / active * everyone) / (size + _SMOOTHING) * active).astype(np.float32))
-    lists = [_list(score) for score in scores]
+                scores.append(((own + smoothing / active * everyone) / (size + smoothing) * active).astype(np.float32))
+    lists = [_list(score * speed(cut, spec)) for score in scores]
     Lists(tuple(groups), np.stack([rows for rows, _ in lists]), np.stack([values for _, values in lists]), everyone).save(folder)
+
+
+def of(spec: SourceSpec, name: str) -> Value:
+    """A setting, or what it is where the system file does not say it."""
+    return spec.settings.get(name, PLAIN[name])
+
+
+def decayed(age: NDArray[np.float64], spec: SourceSpec) -> NDArray[np.float64]:
+    """(N,) what each counts by its age in days; 1 where the source has no `tau_days`."""
+    tau = float(of(spec, "tau_days"))
+    return np.exp(-age / tau) if tau else np.ones(len(age))
+
+
+def speed(cut: Cut, spec: SourceSpec) -> NDArray[np.float32]:
+    """(I,) how many times as much an item would have if it had been there all the days: 1 without `velocity`, or where that is unknown."""
+    days, tau = float(spec.settings["days"]), float(of(spec, "tau_days"))
+    if not of(spec, "velocity"):
+        return np.ones(len(cut.catalogue), np.float32)
+    age = np.nan_to_num(cut.users.cut_day - np.array(cut.catalogue.created_day), nan=days)
+    there = np.clip(age, _LEAST_THERE, days)
+
+    def counted(length: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return tau * (1 - np.exp(-np.asarray(length) / tau)) if tau else np.asarray(length)
+
+    return (counted(days) / counted(there)).astype(np.float32)
 
 
 def _list(scores: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -32,7 +32,7 @@ from feature_repo.names import cross_names, request_names
 from serving.bundle.arrays import BadFolder
 from serving.bundle.catalogue import Catalogue
 from serving.bundle.fallback import Fallback
-from serving.system import System
+from serving.system import Learning, System
 
 Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request", "cross" -> (name, dtype) in order
 FORMAT = 3  # 3: request.onnx takes standardised features; request/
@@ -55,6 +55,8 @@ def settings_of(system: System) -> dict[str, Any]:
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
+    if system.learning.every_days == Learning.every_days:
+        del values["learning"]["every_days"]
     if not system.learning.cross:
         del values["learning"]["cross"]
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}

@@ -11,6 +11,7 @@ from pathlib import Path
 from serving.bundle.catalogue import Catalogue
 from serving.retrieval.buy_again import BuyAgain
 from serving.retrieval.category_promotion import CategoryPromotion
+from serving.retrieval.followed import Followed
 from serving.retrieval.linear import Linear
 from serving.retrieval.source import Source
 from serving.retrieval.trending import Trending
@@ -23,6 +24,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "two_tower": TwoTower,
     "category_promotion": CategoryPromotion,
     "trending": Trending,
+    "followed": Followed,
 }
 LEARNT = "fusion.json"  # beside a source's arrays: its weights in the fused rank
 PARTS = ("load", "retrieve", "reason", "with_new_items")  # of the interface, beside `spec`

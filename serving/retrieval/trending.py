@@ -3,6 +3,7 @@
 Shapes: G groups (everyone, regions, places), n items a list, I items.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,10 @@ from serving.bundle.arrays import ArrayFolder, Floats, Held, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.query import Hits, Query
 from serving.retrieval.source import TowerSides
-from serving.system import SourceSpec
+from serving.system import SourceSpec, Value
 
 EVERYONE, REGION, PLACE = "everyone", "region", "place"
+PLAIN: Mapping[str, Value] = {"tau_days": 0, "velocity": False, "smoothing": 200}  # of a source that does not say otherwise
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ class Trending:
         return self
 
 
-def trending(*, share: float, days: float = 28, weight: float = 0.02, discover_weight: float = 0.01, offset: float = 60.0) -> SourceSpec:
-    """What many users had lately."""
-    return SourceSpec.of("trending", share, weight, discover_weight, offset, days=days)
+def trending(
+    *, share: float, days: float = 28, tau_days: float = 0, velocity: bool = False, smoothing: float = 200,
+    weight: float = 0.02, discover_weight: float = 0.01, offset: float = 60.0,
+) -> SourceSpec:  # fmt: skip
+    """What many users had in the last `days`.
+
+    `tau_days`: older events count less by e in so long; 0: all alike. `velocity`: users a day of the days it was there, so that what came
+    yesterday may lead. `smoothing`: users' worth of everyone's taste in a region's or store's list.
+    """
+    asked = {"tau_days": tau_days, "velocity": velocity, "smoothing": smoothing}
+    more = {name: value for name, value in asked.items() if value != PLAIN[name]}  # what is as ever is not said: bundles keep their names
+    return SourceSpec.of("trending", share, weight, discover_weight, offset, days=days, **more)

@@ -6,8 +6,8 @@ the bytes, `read` gives a message or raises `WireError`. Rows only mean somethin
 refused by both sides (`OtherBundle`).
 Kept by hand: as msgspec structs with a field of bytes an array, checked alike, a question with 1000 candidates took 157 us of CPU to be
 written and read; this takes 115.
-Shapes: H history items, E session events, T decay constants, C candidates, N rows that tell what is asked for, K kept by the light
-ranker, S sources.
+Shapes: H history items, E session events, F followed items, T decay constants, C candidates, N rows that tell what is asked for, K kept by
+the light ranker, S sources.
 """
 
 import struct
@@ -31,7 +31,7 @@ from serving.recommender import Recommender
 from serving.retrieval.top_k import descending
 from serving.state.user_state import UserState
 
-VERSION = 4
+VERSION = 5
 MAX_FRAME = 16 << 20  # bytes
 MAX_CANDIDATES = 100_000
 RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
@@ -39,8 +39,8 @@ RETRIEVE, CANDIDATES, RANK, SCORES = 1, 2, 3, 4
 _HEADER = struct.Struct("<4sHH32sI")
 _MAGIC = b"SLWR"
 _ASKED = struct.Struct(
-    "<dIIIIIHHHBBB3x"
-)  # day, k, H, E, C, N, lengths of three texts, discover, few_visits, kept; C is 0 without candidates
+    "<dIIIIIIHHHBBB3x"
+)  # day, k, H, E, F, C, N, lengths of three texts, discover, few_visits, kept; C is 0 without candidates
 _FOUND = struct.Struct("<I")  # C
 _SCORED = struct.Struct("<III")  # C, K, with heavy
 FAULTS = (
@@ -93,14 +93,16 @@ class SentQuestion:
     request: Request  # place and region are the user's own where the client named none
     history: History
     session: tuple[Rows, Floats]  # (E,), (E,)
+    followed: Rows  # (F,)
     few_visits: bool
     side: UserSide
     refused: Rows  # (N,) that the question leaves out
 
     def query(self, recommender: Recommender) -> Query:
         """The question to a recommender of the same bundle."""
+        learning = recommender.system.learning
         return Query.told(
-            self.request, recommender.catalogue, recommender.system.learning, self.history, self.session, self.few_visits, self.refused
+            self.request, recommender.catalogue, learning, self.history, self.session, self.followed, self.few_visits, self.refused
         )
 
 
@@ -197,7 +199,7 @@ class _BodyReader:
 def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[SentQuestion, Candidates]:
     """The question and its candidates, of whom a question to retrieval has none."""
     body, sources = _BodyReader(frame, kind, digest, _ASKED), shape.sources
-    day, k, had, events, count, told, *lengths, discover, few_visits, kept = body.head
+    day, k, had, events, follows, count, told, *lengths, discover, few_visits, kept = body.head
     known = 1 <= k <= MAX_K and isfinite(day) and max(discover, few_visits, kept) <= 1 and max(lengths) <= 4 * MAX_ID
     if not known or count > (MAX_CANDIDATES if kind == RANK else 0):
         raise WireError(
@@ -206,8 +208,8 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Se
         )
     listed = count * sources
     widths = (had, had, had, len(TAUS_DAYS) * had, events, *shape.side, count, listed)
-    found = body.numbers(shape.items, (had, events, count, told), widths, listed, count, sum(lengths))
-    rows, clicked, candidates, named, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
+    found = body.numbers(shape.items, (had, events, follows, count, told), widths, listed, count, sum(lengths))
+    rows, clicked, followed, candidates, named, counts, age, span, decayed, weights, vector, light, heavy, *of_pool = found
     if (np.diff(rows) <= 0).any():
         raise WireError(f"the {had} rows of a history do not rise: run one release on both sides")
     if any((numbers < 0).any() for numbers in (counts, age, span, decayed, weights)):
@@ -217,7 +219,7 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Se
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
     history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
     side, refused = UserSide(vector, light[None], heavy[None]), _others(named, shape.items) if kept else np.sort(named)
-    return SentQuestion(request, history, (clicked, weights), bool(few_visits), side, refused), pool
+    return SentQuestion(request, history, (clicked, weights), followed, bool(few_visits), side, refused), pool
 
 
 def _others(rows: Rows, items: int) -> Rows:
@@ -231,9 +233,9 @@ def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Can
     refused, items = query.refused if kind == RETRIEVE else query.refused[:0], len(query.catalogue)
     kept = 2 * len(refused) > items  # the shorter of what is left out and what is asked for
     named = _others(refused, items) if kept else refused
-    counts = (len(history.rows), len(clicked), len(pool), len(named), *map(len, texts))
+    counts = (len(history.rows), len(clicked), len(query.followed), len(pool), len(named), *map(len, texts))
     head = _ASKED.pack(request.at_day, request.k, *counts, request.discover, query.few_visits, kept)
-    rows = [history.rows, clicked, pool.rows, named]
+    rows = [history.rows, clicked, query.followed, pool.rows, named]
     told = [history.counts, history.age, history.span, history.decayed, weights, side.vector, side.light, side.heavy]
     return _frame(kind, digest, head, rows, [*told, *_scores_of(pool)], pool.seen, *texts)
 

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import Again, Ignored, Negative, Never, Positive, Shown, Signal, type_code
+from serving.event_meanings import Again, Follow, Ignored, Negative, Never, Positive, Shown, Signal, type_code
 from serving.state.store import StateEvent
-from serving.state.user_state import AGAIN, LESS, NEVER, UserState
+from serving.state.user_state import AGAIN, FOLLOWED, LESS, NEVER, UserState
 from serving.system import Learning
 
 RECENT = np.dtype([("id", "S16"), ("key", "<u8"), ("day", "<f8"), ("type", "<u4"), ("value", "<f4")])  # one event since the cut
-SAID = {Again: AGAIN, Never: NEVER, Negative: LESS}
+SAID = {Again: AGAIN, Never: NEVER, Negative: LESS, Follow: FOLLOWED}
 
 
 class Fold:

@@ -22,7 +22,7 @@ SESSION_LENGTH = 64  # latest hints kept
 HISTORY_LENGTH = 4096  # distinct items kept, those with the greatest decayed counts; what a person never has and a script may
 MOST = np.float32(1000)  # a count, plain or decayed, never exceeds this
 SAID_LENGTH = 1024  # items of which a user said what they want, that are kept: the latest
-AGAIN, NEVER, LESS = 0, 1, 2  # what was said: taken back, never to be shown, liked less
+AGAIN, NEVER, LESS, FOLLOWED = 0, 1, 2, 3  # what was said: taken back, never to be shown, liked less, more of its brand
 _HEADER = struct.Struct("<4sHHIIIIddQ")  # magic, version, T, H, E, Fu, N, created_day, updated_day, schema key
 _MAGIC, _VERSION = b"SLUS", 3
 _DTYPES = tuple(map(np.dtype, ("u8", "f8", "f8", "u8", "f8", "u8", "f8", "f4", "f4", "f4", "u4", "u1")))  # of the arrays, as packed
@@ -51,7 +51,7 @@ class UserState:
     session_types: NDArray[np.uint32] = field(default_factory=lambda: _empty("u4"))  # (E,) serving.event_meanings.type_code
     said_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (N,) items of which something was said, by key
     said_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (N,) when, the last time
-    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (N,) AGAIN, NEVER or LESS
+    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (N,) AGAIN, NEVER, LESS or FOLLOWED
     features: NDArray[np.float32] = field(default_factory=lambda: _empty("f4"))  # (Fu,) user_stats; empty: not known
     schema_key: int = 0  # of the feature names `features` were made with; 0 when empty
     place: str = ""  # usual store
@@ -84,6 +84,11 @@ class UserState:
             return keys
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return keys[(self.keys[at] != keys) | (self.last_day[at] <= days)]
+
+    @property
+    def followed(self) -> NDArray[np.uint64]:
+        """Keys of the items by whose brand this user follows it."""
+        return self.said_keys[self.said == FOLLOWED] if len(self.said) else self.said_keys
 
     def with_features(self, features: NDArray[np.float32], key: int) -> "UserState":
         """The same user with other features (Fu,) of the names `key` stands for."""
@@ -224,7 +229,7 @@ class UserState:
         except (struct.error, ValueError, TypeError, UnicodeDecodeError) as error:
             raise BadState(f"user state of {len(packed)} bytes cannot be read ({error}): materialize again") from error
         keys, first, last, s_keys, s_days, n_keys, n_days, counts, decayed, features, s_types, said = parts
-        if n and max(packed[at - n : at]) > LESS:
+        if n and max(packed[at - n : at]) > FOLLOWED:
             raise BadState(f"user state of {len(packed)} bytes says of an item what cannot be said: materialize again")
         state = cls.__new__(cls)  # all fields at once: one by one, as a frozen class sets them, takes as long as all the rest
         vars(state).update(
@@ -272,7 +277,7 @@ class StateTable(ArrayFolder):
     said_ends: NDArray[np.int64] = field(default_factory=lambda: _empty("i8"))  # (U,) where each user's said items end; (0,): none has any
     said_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (S,) sorted within a user
     said_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (S,)
-    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (S,) AGAIN, NEVER or LESS
+    said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (S,) AGAIN, NEVER, LESS or FOLLOWED
 
     def __len__(self) -> int:
         return len(self.user_ids)

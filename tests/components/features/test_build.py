@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.features.build import build
-from components.features.moments import cut_name, parse_moment, weekly_cuts
+from components.features.moments import cut_name, parse_moment, rolling_cuts
 from components.features.online import last_states, materialize, online_features
 from components.features.store import LostRows, features_at, open_store
 from serving.bundle.catalogue import Catalogue
 from serving.state.feast_row import Layout, SqliteRows
 from serving.state.user_state import StateTable
+from serving.system import Learning
 from tests.world.picks import ITEM_FEATURES, USER_FEATURES
 
 
@@ -230,11 +231,17 @@ def test_a_store_that_loses_rows_is_noticed(built, world, world_system):
         features_at(Losing(store), "items", ["i000", "i001"], world.until, ITEM_FEATURES)
 
 
-def test_weekly_cuts_leave_every_label_before_the_last_cut():
+def test_cuts_leave_every_label_before_the_last_cut():
     until = parse_moment("2024-03-18")
-    assert [cut_name(cut) for cut in weekly_cuts(until, 2, 7)] == ["2024-03-04", "2024-03-11", "2024-03-18"]
-    assert weekly_cuts(until, 2, 10)[1] == until - timedelta(days=10)
-    assert weekly_cuts(until, 2, 1)[1] == until - timedelta(days=7)  # weekly plans keep their weekday
+    assert [cut_name(cut) for cut in rolling_cuts(until, 2, Learning())] == ["2024-03-04", "2024-03-11", "2024-03-18"]
+    assert rolling_cuts(until, 2, Learning(horizon_days=10))[1] == until - timedelta(days=10)
+    assert rolling_cuts(until, 2, Learning(horizon_days=1))[1] == until - timedelta(days=7)  # weekly plans keep their weekday
+
+
+def test_cuts_lie_as_close_as_a_system_says_never_within_the_labels_of_the_next():
+    until, daily = parse_moment("2024-03-18"), Learning(horizon_days=1, every_days=1)
+    assert [cut_name(cut) for cut in rolling_cuts(until, 3, daily)] == ["2024-03-15", "2024-03-16", "2024-03-17", "2024-03-18"]
+    assert rolling_cuts(until, 1, Learning(horizon_days=3, every_days=1))[0] == until - timedelta(days=3)
 
 
 def test_a_moment_without_an_offset_is_refused_unless_it_is_a_day():

@@ -15,7 +15,7 @@ from components.features.states import build_states
 from components.features.tables import open_tables
 from feature_repo.schema import TABLES
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import Positive, Signal
+from serving.event_meanings import Follow, Positive, Signal
 from serving.state.fold import Fold
 from serving.state.store import StateEvent
 from serving.state.user_state import UserState
@@ -99,8 +99,8 @@ def test_a_user_who_came_at_the_cut_or_later_has_no_region_and_no_first_day_yet(
     assert np.isnan(table.created_day[1:]).all()
 
 
-KINDS = ("purchase", "rating", "hide", "unhide", "dislike", "click")
-TOLD = {"purchase": Positive(value="pieces"), "rating": Positive(value="stars", at_least=4), "click": Signal(0.5)}
+KINDS = ("purchase", "rating", "hide", "unhide", "dislike", "subscribe", "click")
+TOLD = {"purchase": Positive(value="pieces"), "rating": Positive(value="stars", at_least=4), "subscribe": Follow(), "click": Signal(0.5)}
 anything = st.lists(
     st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 75 * 86_400), st.sampled_from(KINDS), st.integers(0, 5)),
     max_size=40, unique_by=lambda event: event[2],
@@ -109,7 +109,7 @@ anything = st.lists(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(anything)
-def test_hides_dislikes_and_values_are_those_the_server_folds(tmp_path, events):
+def test_hides_dislikes_follows_and_values_are_those_the_server_folds(tmp_path, events):
     system = replace(load_system("shop"), events=TOLD)
     write(tmp_path, [(user, item, second, None) for user, item, second, _, _ in events])
     told = pq.read_table(tmp_path / "events.parquet")
@@ -132,3 +132,4 @@ def test_hides_dislikes_and_values_are_those_the_server_folds(tmp_path, events):
         np.testing.assert_allclose(made.decayed, slow.decayed, rtol=1e-4)
         assert (made.said_keys.tolist(), made.said.tolist()) == (slow.said_keys.tolist(), slow.said.tolist())
         assert (made.hidden.tolist(), made.disliked.tolist()) == (slow.hidden.tolist(), slow.disliked.tolist())
+        assert made.followed.tolist() == slow.followed.tolist()

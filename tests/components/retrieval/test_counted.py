@@ -140,3 +140,32 @@ def test_another_store_has_another_plan(tmp_path: Path) -> None:
     here, there = (source.retrieve(query(UserState("nobody"), world.catalogue, place=place), 4).scores_of(ALL) for place in ("p0", "p1"))
     assert here[3] > there[3]
     assert world.users.cut_day == CUT_DAY
+
+
+def test_what_was_had_long_ago_counts_less_where_the_source_says_so(tmp_path: Path) -> None:
+    # a: 30 users 9 days ago, 30 exp(-9/3) = 1.49; b: 4 users yesterday, 4 exp(-1/3) = 2.87
+    world = cut([*crowd("a", 30, 91), *crowd("b", 4, 99, "v")], catalogue(FOUR))
+    plain, decaying = trending_spec(share=1), trending_spec(share=1, tau_days=3)
+    assert load(Trending, trending, plain, world, tmp_path / "plain").lists.rows[0, :2].tolist() == [0, 1]
+    lists = load(Trending, trending, decaying, world, tmp_path / "decaying").lists
+    assert lists.rows[0, :2].tolist() == [1, 0]
+    assert lists.scores[0, :2] == pytest.approx([4 * np.exp(-1 / 3), 30 * np.exp(-3)], rel=1e-5)
+
+
+def test_velocity_is_users_a_day_of_the_days_an_item_was_there(tmp_path: Path) -> None:
+    # a: 20 users in all 14 days; b: 5 users in the one day since it came, as many as 70 in 14
+    items = replace(catalogue(FOUR), created_day=np.array([CUT_DAY - 40, CUT_DAY - 1, np.nan, CUT_DAY - 0.01]))
+    world = cut([*crowd("a", 20, 95), *crowd("b", 5, 99.5, "v"), *crowd("d", 1, 99.99, "w")], items)
+    lists = load(Trending, trending, trending_spec(share=1, days=14, velocity=True), world, tmp_path).lists
+    assert lists.rows[0, :3].tolist() == [1, 3, 0]
+    # d came a quarter of an hour ago: it counts as there for a quarter of a day
+    assert lists.scores[0, :3] == pytest.approx([5 * 14, 1 * 14 / 0.25, 20], rel=1e-5)
+
+
+def test_a_region_is_smoothed_by_as_many_users_as_the_source_says(tmp_path: Path) -> None:
+    world = cut([*crowd("a", 60, 99), *crowd("b", 20, 99, "v")], catalogue(FOUR))
+    users = replace(world.users, region=np.array([b"east"] * 60 + [b"west"] * 20))
+    world = replace(world, users=users)
+    lists = load(Trending, trending, trending_spec(share=1, smoothing=0), world, tmp_path).lists
+    west = lists.groups.index("region:west")
+    assert lists.rows[west, :2].tolist() == [1, -1]  # nothing of what is had elsewhere

@@ -32,7 +32,8 @@ HISTORY = History(
 )
 REFUSED = np.array([1, 3, 40], np.int32)
 SESSION = np.array([9, 0], np.int32), np.array([0.3, 0.6], np.float32)
-QUERY = Query.told(REQUEST, tiny_bundle.catalogue(), Learning(), HISTORY, SESSION, True, REFUSED)
+FOLLOWED = np.array([1, 7], np.int32)
+QUERY = Query.told(REQUEST, tiny_bundle.catalogue(), Learning(), HISTORY, SESSION, FOLLOWED, True, REFUSED)
 
 
 def pool(count: int = 5) -> Candidates:
@@ -112,6 +113,7 @@ def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
     assert asked.request == structs.replace(REQUEST, request_id="", device_type="", page="")  # nobody reads these there
     assert same(asked.history, replace(HISTORY, order=np.empty(0)))
     assert all(map(np.array_equal, asked.session, SESSION))
+    assert np.array_equal(asked.followed, FOLLOWED)
     assert asked.few_visits
     assert same(asked.side, SIDE)
     assert same(candidates, pool())
@@ -126,7 +128,7 @@ def test_a_question_and_its_candidates_come_out_as_they_went_in() -> None:
 def test_what_a_question_leaves_out_comes_out_whatever_is_shorter_to_tell(count: int) -> None:
     items = len(QUERY.catalogue)
     refused = np.sort(np.random.default_rng(count).permutation(items)[:count]).astype(np.int32)
-    query = Query.told(REQUEST, QUERY.catalogue, Learning(), HISTORY, SESSION, True, refused)
+    query = Query.told(REQUEST, QUERY.catalogue, Learning(), HISTORY, SESSION, FOLLOWED, True, refused)
     frame = sent(wire.retrieve_frame(DIGEST, query, SIDE))
     assert np.array_equal(wire.read_retrieve(frame, DIGEST, replace(SHAPE, items=items)).refused, refused)
     assert len(frame) <= len(FRAMES[0]) + 4 * min(count, items - count)

@@ -1,0 +1,50 @@
+"""The video home page: twenty videos the user has not watched, learnt from how long others were watched, on a made platform."""
+
+from serving.event_meanings import Follow, Ignored, Positive, Signal
+from serving.retrieval.category_promotion import category_promotion
+from serving.retrieval.followed import followed
+from serving.retrieval.linear import linear
+from serving.retrieval.trending import trending
+from serving.retrieval.two_tower import two_tower
+from serving.rules.specs import allowed, at_least, at_most, not_recalled, not_seen
+from serving.system import Budget, Learning, System
+
+VIDEO = System(
+    name="video",
+    answer_size=20,
+    pool_size=1000,
+    light_size=200,
+    sources=(
+        linear(share=0.4, weight=0.2),  # collaborative
+        two_tower(share=0.15, weight=0.15),  # content: the item tower reads it
+        category_promotion(share=0.15),  # content: topics and channels
+        trending(days=7, tau_days=2, velocity=True, smoothing=20, share=0.2),
+        followed(days=14, share=0.1),  # uploads of the channels subscribed to
+    ),
+    objectives={"repeat": 0.0, "discover": 1.0},
+    rules=(
+        not_seen(),
+        not_recalled(),
+        allowed(flag="adult"),
+        allowed(flag="blocked"),
+        at_most(2, per="brand"),
+        at_most(5, per="category"),
+        at_least(3, newer_than_days=1),
+    ),
+    budget=Budget(total_ms=200, features_ms=10, retrieval_ms=60, models_ms=100, rules_ms=20),
+    learning=Learning(horizon_days=2, every_days=2, cuts=6),
+    events={
+        "watch": Positive(value="seconds", at_least=30, usual=240),
+        "like": Signal(1.0),
+        "share": Signal(1.0),
+        "subscribe": Follow(),
+        "comment": Signal(0.6),
+        "click": Signal(0.3),
+        "video_view": Signal(0.3),
+        "survey": Ignored(),
+    },
+    feature_repo="feature_repo/video",
+    ingest="components.data.video_world:ingest",
+    noun="video",
+    verb="watched",
+)
