@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,12 +15,19 @@ from serving.state.sqlite import open_wal
 _decode = msgspec.json.Decoder(Event).decode
 
 
+class _File(NamedTuple):
+    """What lies at a path. Of a log that is open SQLite makes neither file shorter."""
+
+    place: tuple[int, int]  # device and inode
+    size: int
+
+
 class SqliteLog:
     """`events.sqlite` in a folder; used by the thread that made it.
 
     Before an acknowledgement, and before it is read, it is looked at whether the files are still those that were opened: what is written
-    into a removed file is lost with the process. Then nothing is taken until the same log is back at its place, or the server is started
-    again.
+    into a removed file, or after what was cut out of one, is lost with the process. Then nothing is taken until the same log is back at its
+    place, or the server is started again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,21 +48,23 @@ class SqliteLog:
         except (sqlite3.Error, OSError) as error:
             raise LogUnavailable(f"the event log {self.path} cannot be opened ({error}): check the disk and the path") from error
 
-    def _found(self) -> tuple[tuple[int, int] | None, ...]:
+    def _found(self) -> tuple[_File | None, _File | None]:
         """Which files are at the path now: the database and its write-ahead log."""
         return _file(self.path), _file(self.path.with_name(f"{self.path.name}-wal"))
 
     def _check(self) -> None:
         """Raises `LogUnavailable` when the files were removed or replaced; takes up the same log put back."""
         now = self._found()
-        if now == self._files:
+        pairs = list(zip(now, self._files, strict=True))
+        if all(_goes_on(one, before) for one, before in pairs):
+            self._files = now
             return
-        changed = [one != other for one, other in zip(now, self._files, strict=True)]
+        changed = [(one and one.place) != (before and before.place) for one, before in pairs]
         if now[0] is not None and all(changed) and _id_of(self.path) == self.id:  # not while the old write-ahead log lies beside it
             self._db.close()
             self._open()
             return
-        what = "was removed" if None in now else "was replaced"
+        what = "was removed" if None in now else "was replaced" if any(changed) else "was cut short"
         raise LogUnavailable(f"the event log {self.path} {what} under this server: put it back, or start the server again")
 
     def append(self, events: Sequence[Event]) -> list[Outcome]:
@@ -129,12 +139,17 @@ def read_log(folder: Path, after_seq: int = 0) -> Iterator[tuple[int, Event]]:
         db.close()
 
 
-def _file(path: Path) -> tuple[int, int] | None:
+def _file(path: Path) -> _File | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return _File((found.st_dev, found.st_ino), found.st_size)
+
+
+def _goes_on(now: _File | None, before: _File | None) -> bool:
+    """Whether it is the file that it was, and nothing was cut out of it."""
+    return now == before or (now is not None and before is not None and now.place == before.place and now.size >= before.size)
 
 
 def _id_of(path: Path) -> str:

@@ -37,7 +37,7 @@ class Counters:
             self._memory = mmap.mmap(-1, size)
         else:
             self._file = os.open(shared, os.O_RDWR | os.O_CREAT, 0o600)  # kept as long as the process
-            os.truncate(self._file, size)
+            os.posix_fallocate(self._file, 0, size)  # all of it: a write into a map that a full disk cannot hold ends the process
             self._memory = mmap.mmap(self._file, size)
 
     def take(self, rate: RateLimitItem, name: str, cost: int, now: float | None = None) -> bool:

@@ -171,8 +171,7 @@ class _Bell:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
                 try:
-                    if os.fstat(file).st_size < 8:
-                        os.ftruncate(file, 8)
+                    os.posix_fallocate(file, 0, 8)  # a write into a map that a full disk cannot hold ends the process
                     self._map = mmap.mmap(file, 8)
                 finally:
                     os.close(file)

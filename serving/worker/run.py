@@ -16,7 +16,7 @@ from serving.http.routes import Api
 from serving.http.server import Server, Stop, bind, reserve, run
 from serving.native import kernel
 from serving.telemetry.logs import configure_logs
-from serving.telemetry.metrics import kernel_name
+from serving.telemetry.metrics import keep_room, kernel_name
 from serving.worker.assemble import Parts, assemble
 from serving.worker.control import Channel, Word
 from serving.worker.memory import keep_freed_memory, use_large_pages
@@ -102,6 +102,8 @@ async def _worker(options: Options) -> int:
     use_large_pages()
     gc.set_threshold(50_000, 20, 100)
     rpc = await _grpc(options, app)
+    app.metrics.render()  # all files of shared numbers are there then
+    keep_room()
     app.ready = True
     log.info("ready", port=listener.getsockname()[1], role=options.role, bundle=parts.digest, kernel=kernel_name(), pid=os.getpid())
     beside = [asyncio.create_task(work()) for work in parts.background]

@@ -12,7 +12,7 @@ import pytest
 
 from serving.events.consumer import Consumer
 from serving.events.inbox import Inbox
-from serving.events.log import LogUnavailable
+from serving.events.log import LogUnavailable, Position
 from serving.events.sqlite import SqliteLog, read_log
 from serving.messages import Event
 from serving.state.sqlite import SqliteStore
@@ -166,6 +166,40 @@ def test_a_log_removed_under_the_server_acknowledges_nothing(tmp_path: Path, end
             (tmp_path / f"kept{end}").rename(tmp_path / f"events.sqlite{end}")
         assert log.append([event(2)]) == ["new"]
         assert [one.event_id for _, one in read_log(tmp_path)] == ["e1", "e2"]
+    log.close()
+
+
+@pytest.mark.parametrize("end", ["", "-wal"], ids=["the database", "its write-ahead log"])
+def test_a_log_that_was_emptied_in_place_acknowledges_nothing_until_its_content_is_back(tmp_path: Path, end: str) -> None:
+    log, reading = SqliteLog(tmp_path), SqliteLog(tmp_path)
+    log.append([event(1)])
+    file = tmp_path / f"events.sqlite{end}"
+    assert len(reading.read(Position(), 10, 0.0).events) == 1
+    content = file.read_bytes()
+    file.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match="cut short under this server"):
+            log.append([event(2)])
+        with pytest.raises(LogUnavailable, match="cut short under this server"):
+            reading.read(Position(), 10, 0.0)
+    file.write_bytes(content)
+    assert log.append([event(1), event(2)]) == ["duplicate", "new"]
+    for one in (log, reading):
+        one.close()
+    assert [one.event_id for _, one in read_log(tmp_path)] == ["e1", "e2"]
+
+
+def test_an_empty_file_in_the_log_s_place_acknowledges_nothing(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path)
+    log.append([event(1)])
+    (tmp_path / "empty").touch()
+    (tmp_path / "empty").replace(log.path)
+    with pytest.raises(LogUnavailable, match="replaced under this server"):
+        log.append([event(2)])
+    for end in ("-wal", "-shm"):
+        log.path.with_name(f"{log.path.name}{end}").unlink()
+    with pytest.raises(LogUnavailable, match="removed under this server"):
+        log.append([event(2)])
     log.close()
 
 
