@@ -5,6 +5,7 @@ The catalogue, every user's state, and the history as one sparse matrix.
 Shapes: U users, I items, N history rows of all users.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from serving.retrieval.interest import mix_for
 from serving.state.user_state import StateTable
 
 LABELS = "labels.parquet"
+OUTCOMES = "outcomes.parquet"  # what came of an item, for each head
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def read_labels(cut: Path) -> tuple[list[str], list[str]]:
 
     table = pq.read_table(path, columns=["user_id", "item_id"])
     return table["user_id"].to_pylist(), table["item_id"].to_pylist()
+
+
+def read_outcomes(cut: Path, heads: Sequence[str]) -> tuple[list[str], list[str], NDArray[np.float32]]:
+    """User ids, item ids and what came of the item for each head (N, H), in the days after a cut: 0 nothing, 1, or a value."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(cut / OUTCOMES)
+    values = [table[name].to_numpy(zero_copy_only=False).astype(np.float32) for name in heads]
+    return table["user_id"].to_pylist(), table["item_id"].to_pylist(), np.stack(values, axis=1)
 
 
 def cut_folders(features: Path) -> list[Path]:

@@ -17,10 +17,12 @@ from feature_repo.names import request_names
 from serving.bundle.arrays import Floats, Rows
 from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.catalogue import Catalogue
+from serving.objectives import from_settings
 from serving.query import Answer, Answered, Candidates, Query, Request
 from serving.ranking.attribution import moved
 from serving.ranking.dislikes import lowered
 from serving.ranking.features import request_features
+from serving.ranking.heads import Heads
 from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
 from serving.retrieval.fusion import RANK_OFFSET, retrieve
@@ -70,7 +72,7 @@ class Recommender:
         self.catalogue = catalogue if catalogue is not None else bundle.catalogue
         self.sources = tuple(sources) if sources is not None else load_sources(system.sources, bundle.folder / "sources", self.catalogue)
         self.rankers = rankers if rankers is not None else Rankers.load(bundle.folder, len(bundle.catalogue))
-        self.scoring = Scoring(self.rankers, system.objectives, system.light_size)
+        self.scoring = Scoring(self.rankers, _heads(bundle, system, self.rankers), system.light_size)
         self.rules = Rules(system.rules, self.catalogue, system.answer_size)
         self._embeds = next((source for source in self.sources if isinstance(source, Embeds)), None)
         self.explained = tuple(source for source in self.sources if isinstance(source, Explained))
@@ -187,7 +189,7 @@ class Recommender:
         """What moved each of the rows, where a session may have; else the history and the sources' shares of the fused rank say it."""
         if trace.candidates is None or trace.scores is None or trace.side is None or not len(trace.query.session[0]):
             return {}
-        return moved(self.rankers, trace.query, trace.side, trace.candidates, trace.scores, rows)
+        return moved(self.scoring, trace.query, trace.side, trace.candidates, trace.scores, rows)
 
     def _origin(self, trace: Trace) -> Origin | None:
         """Where the list of a lower rung came from."""
@@ -228,6 +230,17 @@ def _asked_for(query: Query, ranked: Ranked) -> Ranked:
         return ranked
     kept = np.isin(ranked.rows, query.refused, invert=True)
     return Ranked(ranked.rows[kept], ranked.scores[kept], ranked.seen[kept])
+
+
+def _heads(bundle: Bundle, system: System, rankers: Rankers) -> Heads:
+    """The heads as the bundle weighs them. Raises `BadBundle` where the system file asks for others: they would have to be learnt."""
+    packed = from_settings(bundle.manifest["settings"]["objectives"])
+    have, want = ({name: (one.label, one.loss) for name, one in told.items()} for told in (packed, system.objectives))
+    if list(have.items()) != list(want.items()):
+        raise BadBundle(f"bundle {bundle.digest} has the heads {have}, system {system.name} asks for {want}: train again")
+    if rankers.heads != len(packed):
+        raise BadBundle(f"bundle {bundle.digest}: its rankers have {rankers.heads} heads, {len(packed)} are named: pack again")
+    return Heads.of(packed)
 
 
 def listed(rows: Rows, query: Query) -> Ranked:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from feature_repo.names import CROSS_FEATURES
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
+from serving.objectives import Objective, check_objectives
 from serving.remote import local
 
 Value = float | int | str | bool
@@ -124,7 +125,7 @@ class System:
     pool_size: int  # candidates retrieved
     light_size: int  # candidates the light ranker keeps for the heavy one
     sources: tuple[SourceSpec, ...]
-    objectives: Mapping[str, float]  # weight of each head: repeat (had it before), discover (never had it)
+    objectives: Mapping[str, Objective]  # the rankers' heads by name: what each learns, and its weight in the score
     rules: tuple[Rule, ...]
     budget: Budget
     learning: Learning
@@ -153,6 +154,7 @@ class System:
                 raise ValueError(f"system {self.name}: none of its events is Positive(), so it has nothing to learn: name one in `events`")
             check_codes(self.event_types)
             object.__setattr__(self, "learning", replace(self.learning, events=self.events))
+        check_objectives(self.objectives, self.event_types)
         total = sum(source.share for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"system {self.name}: source shares sum to {total:.3f}, expected 1: correct the shares in its file")

@@ -101,6 +101,7 @@ def half(query, candidates):
 '''
 
 SYSTEM = """
+from serving.objectives import Objective
 from serving.retrieval.buy_again import buy_again
 from serving.retrieval.trending import trending
 from serving.rules.specs import at_most, in_stock, rule
@@ -113,7 +114,7 @@ OWN = System(
         trending(days=28, share=0.3),
         SourceSpec.of("mypackage.sources:Session", share=0.3, weight=0.5, discover_weight=0.5, offset=5.0, strength=2.0),
     ),
-    objectives={"repeat": 0.6, "discover": 0.4},
+    objectives={"repeat": Objective("again positive", 0.6), "discover": Objective("first positive", 0.4, listwise=0.3)},
     rules=(in_stock(), rule("mypackage.rules:Dearest", above=ABOVE), at_most(3, per="category")),
     budget=Budget(), learning=Learning(cuts=4, cross=("mypackage.features:dearer",)),
     feature_repo="tests/world/feature_repo", ingest="tests.world.generate:ingest", noun="snack", verb="ate",

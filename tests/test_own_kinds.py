@@ -85,7 +85,7 @@ def test_its_cross_feature_is_learnt_from_and_told_last(own: Own, trained: Train
     expected = np.nan_to_num([np.log(catalogue.price[row] / usual) for row in pool.rows])
     np.testing.assert_allclose(cross_features(query, pool)[:, -1], expected, rtol=1e-5)
     side = own.recommender.user_side(query)
-    assert moved(own.recommender.rankers, query, side, pool, own.recommender.scoring.rank(query, side, pool), pool.rows[:3], item=True)
+    assert moved(own.recommender.scoring, query, side, pool, own.recommender.scoring.rank(query, side, pool), pool.rows[:3], item=True)
 
 
 def test_a_cross_feature_that_is_half_or_another_than_learnt_is_refused_by_name(own: Own, trained: Trained) -> None:

@@ -84,5 +84,5 @@ def _first_features(recommender, users, user) -> list[str]:
     pool = recommender.retrieve(query, side)
     scores = recommender.scoring.rank(query, side, pool)
     rows = recommender.arrange(query, recommender.scoring.order(pool, scores)).rows
-    found = feature_parts(recommender.rankers, query, recommender.side_of(query), named, pool, scores, rows)
+    found = feature_parts(recommender.scoring, query, recommender.side_of(query), named, pool, scores, rows)
     return [told[0]["feature"] for told in found.values()]

@@ -16,6 +16,7 @@ from components.evaluation.batch import BatchResult, Question, ask, open_recomme
 from components.evaluation.compare import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
 from components.evaluation.impostors import impostors, judged
 from components.evaluation.metrics import NOTHING, Lists, Target
+from components.evaluation.reliability import reliability
 from components.evaluation.slices import COLD_BASKETS, baskets_of, made_cold
 from components.evaluation.truth import Truth, new_target, read_later, read_truth
 from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, protocols, without_barred
@@ -52,6 +53,7 @@ def evaluate(
     weeks, quiet = read_later(features)
     numbers = _numbers(system, truth, known, told, lists, barred)
     numbers |= {
+        "reliability": reliability(system, bundle, truth),
         "weeks": {later.cut: _later_week(system, bundle, champion, later) for later in weeks},
         "quiet_weeks": quiet,
         "bundle": show(bundle)["digest"],

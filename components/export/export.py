@@ -28,7 +28,7 @@ from components.retrieval.tower_model import Towers
 from components.retrieval.twins import LEARNERS
 from serving.bundle.catalogue import Catalogue
 from serving.ranking.features import cross_features, request_features
-from serving.ranking.scoring import final_scores
+from serving.ranking.heads import Heads
 from serving.retrieval.two_tower import TowerTable
 from serving.system import System
 
@@ -76,7 +76,7 @@ def export_ranker(
     expected = [torch_logits(model, asked) for asked in requests]
 
     def compared(graph: bytes, dtype: type) -> Drift:
-        return drift(expected, graph_logits(graph, model, requests, dtype), requests, kept, system.objectives)
+        return drift(expected, graph_logits(graph, model, requests, dtype), requests, kept, Heads.of(system.objectives))
 
     exact = compared(graphs["fp32"], np.float32)
     if exact.largest > TOLERANCE:
@@ -117,9 +117,9 @@ def ask(system: System, cut: FittedCut, names: Catalogue) -> list[ParityCase]:
 
 def shortened(light: Ranker, requests: list[ParityCase], system: System) -> list[ParityCase]:
     """What the light ranker leaves to the heavy one."""
-    short = []
+    short, heads = [], Heads.of(system.objectives)
     for asked in requests:
-        best = np.argsort(-final_scores(torch_logits(light, asked), asked.seen, system.objectives), kind="stable")[: system.light_size]
+        best = np.argsort(-heads.scores(torch_logits(light, asked), asked.seen), kind="stable")[: system.light_size]
         short.append(replace(asked, **{name: getattr(asked, name)[best] for name in ("features", "codes", "cross", "seen", "label")}))
     return short
 

@@ -73,7 +73,7 @@ class ItemSideGraph(nn.Module):
 
 
 class Candidate(nn.Module):
-    """User half plus item half (C, H), cross features (C, Fx) -> logits (C, 2)."""
+    """User half plus item half (C, H), cross features (C, Fx) -> logits (C, heads)."""
 
     def __init__(self, ranker: Ranker) -> None:
         super().__init__()

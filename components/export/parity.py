@@ -16,8 +16,8 @@ from components.export.graphs import user_half
 from components.ranking.model import Ranker
 from serving.bundle.arrays import Floats
 from serving.bundle.onnx import open_session
+from serving.ranking.heads import Heads
 from serving.ranking.rankers import score
-from serving.ranking.scoring import final_scores
 
 LEAST_OVERLAP = 0.99  # of the kept set, INT8 with FP32
 MOST_NDCG_LOST = 0.001
@@ -51,7 +51,7 @@ class Drift:
 
 
 def torch_logits(model: Ranker, asked: ParityCase) -> Floats:
-    """The whole network at once, nothing precomputed: (C, 2)."""
+    """The whole network at once, nothing precomputed: (C, heads)."""
     with torch.no_grad():
         given = (asked.request[None], asked.features, asked.codes.astype(np.int64), asked.cross)
         return model(*(torch.from_numpy(np.array(part)) for part in given)).numpy()
@@ -80,11 +80,11 @@ def graph_logits(graph: bytes, model: Ranker, requests: list[ParityCase], dtype:
     return answers
 
 
-def drift(before: list[Floats], after: list[Floats], requests: list[ParityCase], kept: int, objectives: Mapping[str, float]) -> Drift:
+def drift(before: list[Floats], after: list[Floats], requests: list[ParityCase], kept: int, heads: Heads) -> Drift:
     """From one form's logits to another's."""
     overlaps, first, second, largest = [], [], [], 0.0
     for asked, old, new in zip(requests, before, after, strict=True):
-        orders = [np.argsort(-final_scores(logits, asked.seen, objectives), kind="stable") for logits in (old, new)]
+        orders = [np.argsort(-heads.scores(logits, asked.seen), kind="stable") for logits in (old, new)]
         most = min(kept, len(old))
         overlaps.append(len(np.intersect1d(orders[0][:most], orders[1][:most])) / max(most, 1))
         first.append(_ndcg(asked.label[orders[0]], most))

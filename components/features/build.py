@@ -5,8 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.cut import LABELS, OUTCOMES
 from components.features.item_table import ItemBase, build_item_table, open_shelf
 from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, most_cuts, parse_moment, rolling_cuts
+from components.features.outcomes import write_outcomes
 from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
@@ -41,7 +43,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         names = {service: feature_names(store, service) for service in KEYS}
         shelf = open_shelf(opened, names["items"])
         made, judged = (
-            [_build_cut(opened, store, shelf, names["users"], cut, learning.horizon_days, out / place / cut_name(cut)) for cut in chosen]
+            [_build_cut(system, opened, store, shelf, names["users"], cut, out / place / cut_name(cut)) for cut in chosen]
             for place, chosen in (("cuts", moments), (JUDGED, later))
         )
     report = {
@@ -75,17 +77,18 @@ def _telling_cuts(tables: Tables, until: datetime, count: int, learning: Learnin
 
 
 def _build_cut(
-    tables: Tables, store: Any, shelf: ItemBase, user_features: tuple[str, ...], cut: datetime, horizon_days: int, out: Path
+    system: System, tables: Tables, store: Any, shelf: ItemBase, user_features: tuple[str, ...], cut: datetime, out: Path
 ) -> dict[str, Any]:  # fmt: skip
     """One cut's folder; its entry in the report."""
     out.mkdir(parents=True, exist_ok=True)
-    day = cut_day(cut)
+    day, horizon_days = cut_day(cut), system.learning.horizon_days
     items = features_at(store, "items", [item.decode() for item in tables.item_ids.tolist()], cut, shelf.catalogue.feature_names)
     users = features_at(store, "users", user_ids(tables), cut, user_features)
     states = build_states(tables, day, users, user_features)
     states.save(out / "users")
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
-    labels = write_labels(tables, day, horizon_days, out / "labels.parquet")
+    labels = write_labels(tables, day, horizon_days, out / LABELS)
+    write_outcomes(tables, system.objectives, day, horizon_days, out / OUTCOMES)
     return {"cut": cut_name(cut), "users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue), "labels": labels}
 
 

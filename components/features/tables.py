@@ -47,7 +47,7 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
     """Open `folder`, keeping only what the last cut and its labels need: rows before `until` and the days after it."""
     import ibis
 
-    from feature_repo.expressions import history
+    from feature_repo.expressions import history, worth
 
     backend = ibis.duckdb.connect()
     try:
@@ -56,12 +56,13 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
         end = f"to_timestamp({(until_day + days) * 86_400.0!r})"
         backend.raw_sql(f'CREATE VIEW events AS SELECT * FROM raw_events WHERE "timestamp" < {end}')
         backend.raw_sql("CREATE TABLE items AS SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS item_row FROM raw_items")
-        backend.create_table(
-            "history", history(backend.table("events"), backend.table("items"), named["context"], worths_of(system.learning.meanings))
-        )
+        events, worths = backend.table("events"), worths_of(system.learning.meanings)
+        backend.create_table("history", history(events, backend.table("items"), named["context"], worths))
+        backend.create_view("weighed", events.mutate(worth=worth(events.event_type, events.value, worths)))
         personal = "user_id NOT IN (SELECT user_id FROM raw_users WHERE consent <> 'full')"
         backend.raw_sql(f"CREATE VIEW personal AS SELECT * FROM history WHERE {personal}")
         backend.raw_sql(f"CREATE VIEW sayings AS SELECT *, {_said(system)} AS said FROM events WHERE said IS NOT NULL AND {personal}")
+        backend.raw_sql(f"CREATE VIEW outcomes AS SELECT * FROM weighed WHERE {personal}")
         day = 'epoch_us("timestamp") / 86400e6'
         ((count, first, last),) = backend.con.execute(f"SELECT count(*), min({day}), max({day}) FROM history").fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()

@@ -1,41 +1,49 @@
-"""Logits to probabilities that mean what they say, so that the two heads may share one list.
+"""Logits to what they say: a probability, or for a weighted head an expected value, so that all heads may share one score.
 
-Platt scaling (Platt 1999) of each head on the weeks the ranker did not learn from: p = sigmoid(a * logit + b). The scaling is folded into
-the last layer, so the exported graph answers calibrated logits and nothing else has to be shipped.
+Platt scaling (Platt 1999) of each head on the week the ranker did not learn from: p = sigmoid(a * logit + b), by the head's own loss. What
+it is calibrated for: candidates that the sources retrieved for users of whom anything came in the days after a cut, and of those the ones
+the head judges (`first`: not had before, `again`: had before). The scaling is folded into
+the last layer, so the exported graph answers calibrated logits and nothing else has to be shipped. Shapes: N examples, H heads.
 
 Newton's steps are written out, though scipy has them: of 300 made-up weeks `minimize` (trust-exact) gave another float32 in 17, `root` in
 3, and a bundle is named by its bytes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.ranking.model import HEADS, Ranker
+from components.ranking.model import Ranker
+from serving.objectives import Objective
 
 Scaling = tuple[tuple[float, float], ...]  # (a, b) of each head
-UNSCALED: Scaling = ((1.0, 0.0),) * len(HEADS)
 
 
-def platt(logits: NDArray[np.float32], label: NDArray[np.bool_], weight: NDArray[np.float32], rounds: int = 25) -> tuple[float, float]:
-    """(a, b) of the weighted log-loss' minimum, by Newton's method with halved steps; (1, 0) where a class is missing.
+def platt(
+    logits: NDArray[np.float32], came: NDArray[np.floating], stayed: NDArray[np.floating], weight: NDArray[np.float32], rounds: int = 25
+) -> tuple[float, float]:  # fmt: skip
+    """(a, b) of the least weighted logistic loss, by Newton's method with halved steps; (1, 0) where a class is missing.
 
-    One example's worth of belief in (1, 0) keeps the answer finite where the classes can be told apart without a mistake.
+    `came`, `stayed` (N,): how often each example counts as chosen and as not chosen. One example's worth of belief in (1, 0) keeps the
+    answer finite where the classes can be told apart without a mistake.
     """
-    if label.all() or not label.any():
+    if not came.any() or not stayed.any():
         return 1.0, 0.0
     features = np.column_stack((logits, np.ones(len(logits)))).astype(np.float64)
     start = np.array([1.0, 0.0])
 
     def loss(solution: NDArray[np.float64]) -> float:
-        margin = np.where(label, 1.0, -1.0) * (features @ solution)
-        return float(weight @ np.logaddexp(0.0, -margin) + 0.5 * ((solution - start) ** 2).sum())
+        found = features @ solution
+        losses = came * np.logaddexp(0.0, -found) + stayed * np.logaddexp(0.0, found)
+        return float(weight @ losses + 0.5 * ((solution - start) ** 2).sum())
 
     solution, reached = start, loss(start)
     for _ in range(rounds):
         chance = np.exp(-np.logaddexp(0.0, -(features @ solution)))
-        gradient = features.T @ (weight * (chance - label)) + solution - start
-        curve = (features * (weight * chance * (1 - chance))[:, None]).T @ features + np.eye(2)
+        gradient = features.T @ (weight * ((came + stayed) * chance - came)) + solution - start
+        curve = (features * (weight * chance * (1 - chance) * (came + stayed))[:, None]).T @ features + np.eye(2)
         step = np.linalg.solve(curve, gradient)
         while (tried := loss(solution - step)) > reached and np.abs(step).max() > 1e-9:
             step = step / 2
@@ -45,9 +53,20 @@ def platt(logits: NDArray[np.float32], label: NDArray[np.bool_], weight: NDArray
     return float(np.clip(solution[0], 0.1, 10.0)), float(solution[1])
 
 
-def scaling_of(logits: NDArray[np.float32], seen: NDArray[np.bool_], label: NDArray[np.bool_], weight: NDArray[np.float32]) -> Scaling:
-    """(a, b) of the repeat and of the discover head, from examples that chose their own head by `seen`."""
-    return tuple(platt(logits[part], label[part], weight[part]) for part in (seen, ~seen))
+def scaling_of(
+    objectives: Sequence[Objective],
+    logits: NDArray[np.float32],
+    judging: NDArray[np.bool_],
+    outcome: NDArray[np.float32],
+    weight: NDArray[np.float32],
+) -> Scaling:
+    """(a, b) of each head, from the examples it judges. `logits`, `judging`, `outcome`: (N, H)."""
+    found = []
+    for h, one in enumerate(objectives):
+        own = judging[:, h]
+        came = outcome[own, h].astype(np.float64)
+        found.append(platt(logits[own, h], came, np.ones_like(came) if one.loss == "weighted" else 1 - came, weight[own]))
+    return tuple(found)
 
 
 @torch.no_grad()

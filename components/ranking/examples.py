@@ -1,7 +1,8 @@
 """Examples for the rankers from rolling weekly cuts: what the server would have retrieved at each cut, and what was then chosen.
 
 Everything here is made by the serving code (`serving.retrieval.fusion.retrieve`, `serving.ranking.features`) from one cut's folders, so
-nothing after a cut is read but its labels. All positives and all items of the history are kept; other candidates are sampled, half of
+nothing after a cut is read but its labels. All that was chosen, all of which anything came for a head
+and all items of the history are kept; other candidates are sampled, half of
 them near the top of the fused list, and weighted back. Shapes: Q queries, N examples end to end, Fr, Fi, Fx features, I items.
 """
 
@@ -16,6 +17,7 @@ from feature_repo.names import request_names
 from serving.bundle.arrays import ArrayFolder, Floats
 from serving.query import Candidates, Query, Request
 from serving.ranking.features import cross_features, request_features
+from serving.ranking.heads import Heads
 from serving.retrieval.fusion import retrieve
 from serving.system import System
 
@@ -41,7 +43,8 @@ class Examples(ArrayFolder):
     targets: NDArray[np.int32]  # (Q,) labels of the query, retrieved or not
     item: NDArray[np.int32]  # (N,) row in the cut's catalogue
     cross: NDArray[np.float16]  # (N, Fx)
-    label: NDArray[np.bool_]  # (N,)
+    label: NDArray[np.bool_]  # (N,) the user chose it: what orders are judged by
+    outcome: Floats  # (N, H) what came of it for each head
     seen: NDArray[np.bool_]  # (N,)
     weight: Floats  # (N,) how many candidates the example stands for
 
@@ -78,6 +81,7 @@ def make_examples(system: System, cut: FittedCut, sampling: Sampling, seed: int,
         item=joined("item", np.int32),
         cross=joined("cross", np.float16, columns),
         label=joined("label", np.bool_),
+        outcome=joined("outcome", np.float32, len(system.objectives)),
         seen=joined("seen", np.bool_),
         weight=joined("weight", np.float32),
     )
@@ -97,8 +101,9 @@ def candidates_of(query: Query, cut: FittedCut, system: System, user: int) -> Ca
 
 
 def chosen_users(cut: FittedCut, most: int, seed: int) -> list[int]:
-    """Users with a label, at most so many, in the table's order."""
-    found = np.array([index for index, name in enumerate(cut.users.user_ids) if len(cut.wanted(bytes(name).decode()))], np.int64)
+    """Users with a label or an outcome, at most so many, in the table's order."""
+    names = [bytes(name).decode() for name in cut.users.user_ids]
+    found = np.array([index for index, name in enumerate(names) if len(cut.wanted(name)) or name in cut.outcomes], np.int64)
     if len(found) > most:
         found = np.sort(np.random.default_rng(seed).choice(found, most, replace=False))
     return [int(index) for index in found]
@@ -122,6 +127,7 @@ class _Body:
     item: NDArray[np.int32]
     cross: NDArray[np.float16]
     label: NDArray[np.bool_]
+    outcome: Floats
     seen: NDArray[np.bool_]
     weight: Floats
 
@@ -131,12 +137,14 @@ def _body(query: Query, cut: FittedCut, system: System, sampling: Sampling, rng:
     if query.request.discover:
         wanted = np.setdiff1d(wanted, query.history_rows, assume_unique=True)
     candidates = candidates_of(query, cut, system, user)
-    label = np.isin(candidates.rows, wanted)
-    if not label.any():
+    label, outcome = np.isin(candidates.rows, wanted), cut.came_of(query.state.user_id, candidates.rows)
+    told = label | (outcome * Heads.of(system.objectives).judging(candidates.seen) > 0).any(axis=1)
+    if not told.any():
         return None
-    kept, weight = sample(label | candidates.seen, sampling, rng)
+    kept, weight = sample(told | candidates.seen, sampling, rng)
     cross = cross_features(query, candidates)[kept]  # features first: some compare a candidate with all the others
-    return _Body(len(wanted), candidates.rows[kept], cross.astype(np.float16), label[kept], candidates.seen[kept], weight)
+    rows, seen = candidates.rows[kept], candidates.seen[kept]
+    return _Body(len(wanted), rows, cross.astype(np.float16), label[kept], outcome[kept], seen, weight)
 
 
 def sample(must: NDArray[np.bool_], sampling: Sampling, rng: np.random.Generator) -> tuple[NDArray[np.intp], Floats]:

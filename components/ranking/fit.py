@@ -19,7 +19,7 @@ from components.cut import cut_folders, training_cuts
 from components.ranking.calibrate import Scaling, fold, scaling_of
 from components.ranking.examples import Examples, Sampling, join, make_examples
 from components.ranking.fitted import code_sizes, load_cut
-from components.ranking.held_out import judge, worth
+from components.ranking.held_out import judge
 from components.ranking.model import Ranker, Sizes, load, save
 from components.ranking.train import Fitting, Material, predict
 from components.ranking.train import fit as fit_ranker
@@ -27,6 +27,7 @@ from components.ranking.warm import taken_over
 from components.start import Start
 from feature_repo.names import cross_names, request_names
 from serving.bundle.catalogue import Catalogue
+from serving.ranking.heads import Heads
 from serving.state.user_state import StateTable
 from serving.system import System
 
@@ -114,12 +115,13 @@ def learn(
     system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...], fitting: Fitting, final: bool
 ) -> tuple[Ranker, dict[str, Any]]:
     """One ranker, in a process of its own: from all cuts if `final`; else from all but the newest, calibrated and judged on that one."""
-    material, sizes, _ = _given(features, examples, cuts, hidden)
+    material, sizes, _ = _given(system, features, examples, cuts, hidden)
+    objectives = tuple(system.objectives.values())
     older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
     if final:
         losses: list[float] = []
-        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting, losses.append), {"losses": losses}
-    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting)
+        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting, objectives, losses.append), {"losses": losses}
+    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting, objectives)
     scaling, metrics = calibrated(system, trial, material, held_out)
     return trial, {"scaling": scaling, "held_out": metrics}
 
@@ -132,30 +134,31 @@ def go_on(
     It is calibrated, and goes on being so: log-loss moves it to the newest days' rates.
     """
     former = load(start / f"{name}.pt")
-    material, sizes, newest = _given(features, examples, cuts, former.sizes.hidden)
+    material, sizes, newest = _given(system, features, examples, cuts, former.sizes.hidden)
     begun = taken_over(former, sizes, Start.load(start), newest)
     queries = material.of_cuts(0, len(cuts))
     _, before = calibrated(system, begun, material, queries)
     losses: list[float] = []
-    return fit_ranker(sizes, material, queries, fitting, losses.append, begun), {"held_out": before, "losses": losses}
+    objectives = tuple(system.objectives.values())
+    return fit_ranker(sizes, material, queries, fitting, objectives, losses.append, begun), {"held_out": before, "losses": losses}
 
 
-def _given(features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...]) -> tuple[Material, Sizes, Catalogue]:
+def _given(system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...]) -> tuple[Material, Sizes, Catalogue]:
     """What a ranker learns from, its sizes, and the newest catalogue."""
     newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
     catalogues = [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts]
-    material = Material.of(Examples.load(examples), catalogues, newest)
+    material = Material.of(Examples.load(examples), catalogues, newest, system.objectives)
     request, item, cross = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
-    return material, Sizes(request, item, cross, code_sizes(newest), hidden), newest
+    heads = tuple(f"{name}: {one.label}" for name, one in system.objectives.items())
+    return material, Sizes(request, item, cross, code_sizes(newest), hidden, heads), newest
 
 
 def calibrated(system: System, model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Scaling, dict[str, float]]:
-    """The scaling of both heads on these queries, and how good the scaled order is there."""
+    """The scaling of each head on these queries, and how good the scaled order is there."""
     logits = predict(model, material, queries)
     at, _ = material.rows_of(queries)
     examples = material.examples
-    seen = examples.seen[at]
-    scaling = scaling_of(logits, seen, examples.label[at], examples.weight[at])
+    scaling = scaling_of(tuple(system.objectives.values()), logits, material.judging[at], examples.outcome[at], examples.weight[at])
     a, b = np.array(scaling).T
-    head = (~seen).astype(int)
-    return scaling, judge(material, queries, worth((a[head] * logits + b[head]).astype(np.float32), seen, system.objectives))
+    scaled = (a * logits + b).astype(np.float32)
+    return scaling, judge(material, queries, Heads.of(system.objectives).scores(scaled, examples.seen[at]))

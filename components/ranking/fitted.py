@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.cut import read_labels
+from components.cut import read_labels, read_outcomes, rows_of_ids
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.retrieval.source import Source
@@ -31,10 +31,33 @@ class FittedCut:
     sources: tuple[Source, ...]
     vectors: Floats | None  # (U, D) the user tower's output; None without a tower
     labels: Mapping[str, NDArray[np.int32]]  # user -> item rows, ascending
+    outcomes: Mapping[str, "Outcomes"]  # user -> what came of items for each head
+    heads: int  # H
 
     def wanted(self, user_id: str) -> NDArray[np.int32]:
         """Rows of the items the user chose after the cut."""
         return self.labels.get(user_id, NOTHING)
+
+    def came_of(self, user_id: str, rows: NDArray[np.int32]) -> Floats:
+        """(C, H) what came of these items for each head."""
+        found = self.outcomes.get(user_id)
+        return np.zeros((len(rows), self.heads), np.float32) if found is None else found.of(rows)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of a user's items in the days after a cut. Shapes: n items of which anything came, H heads."""
+
+    rows: NDArray[np.int32]  # (n,) ascending
+    values: Floats  # (n, H)
+
+    def of(self, rows: NDArray[np.int32]) -> Floats:
+        """(C, H) for these item rows; 0 where nothing came."""
+        found = np.zeros((len(rows), self.values.shape[1]), np.float32)
+        at = np.minimum(np.searchsorted(self.rows, rows), max(len(self.rows) - 1, 0))
+        known = self.rows[at] == rows if len(self.rows) else np.zeros(len(rows), np.bool_)
+        found[known] = self.values[at[known]]
+        return found
 
 
 def load_cut(system: System, features: Path, retrieval: Path, name: str) -> FittedCut:
@@ -43,7 +66,16 @@ def load_cut(system: System, features: Path, retrieval: Path, name: str) -> Fitt
     catalogue = Catalogue.load(folder / "item_table")
     users = StateTable.load(folder / "users")
     sources = load_sources(system.sources, fitted / "sources", catalogue)
-    return FittedCut(name, catalogue, users, sources, load_vectors(fitted), _labels(folder, catalogue))
+    return FittedCut(
+        name,
+        catalogue,
+        users,
+        sources,
+        load_vectors(fitted),
+        _labels(folder, catalogue),
+        load_outcomes(system, folder, catalogue),
+        len(system.objectives),
+    )
 
 
 def load_vectors(fitted: Path) -> Floats | None:
@@ -61,6 +93,24 @@ def _labels(folder: Path, catalogue: Catalogue) -> dict[str, NDArray[np.int32]]:
     order = np.argsort(user, kind="stable")
     parts = np.split(rows[order], np.cumsum(np.bincount(user, minlength=len(names)))[:-1])
     return {str(name): np.unique(part[part >= 0]) for name, part in zip(names, parts, strict=True)}
+
+
+def load_outcomes(system: System, folder: Path, catalogue: Catalogue) -> dict[str, Outcomes]:
+    """What came of items for each user in the days after a cut; items the catalogue lacks are left out.
+
+    Raises `ValueError` naming a number that is none.
+    """
+    users, items, values = read_outcomes(folder, tuple(system.objectives))
+    if not np.isfinite(values).all():
+        n, head = (int(place[0]) for place in np.nonzero(~np.isfinite(values)))
+        told = f"user {users[n]}, item {items[n]}, head {tuple(system.objectives)[head]} is {values[n, head]}"
+        raise ValueError(f"{folder.name}: what came of {told}, expected a finite number: correct the events' values")
+    rows = rows_of_ids(catalogue, items)
+    order = np.lexsort((rows, np.array(users, str)))
+    order = order[rows[order] >= 0]
+    names, begins = np.unique(np.array(users, str)[order], return_index=True)
+    parts = zip(names.tolist(), np.split(order, begins[1:]), strict=True) if len(order) else ()
+    return {name: Outcomes(rows[part], values[part]) for name, part in parts}
 
 
 def item_codes(catalogue: Catalogue, names: Catalogue) -> NDArray[np.int32]:

@@ -3,22 +3,12 @@
 For choosing while fitting; releases are judged by `components/evaluation` on whole lists.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from components.ranking.train import Material
 
 GAINS = 1 / np.log2(np.arange(2, 12))
-
-
-def worth(logits: NDArray[np.float32], seen: NDArray[np.bool_], objectives: Mapping[str, float]) -> NDArray[np.float32]:
-    """The score an answer is ordered by, as `serving.ranking.scoring.final_scores`."""
-    from serving.ranking.scoring import final_scores
-
-    both = np.repeat(logits[:, None], 2, axis=1)
-    return final_scores(both, seen, objectives)
 
 
 def judge(material: Material, queries: NDArray[np.intp], score: NDArray) -> dict[str, float]:

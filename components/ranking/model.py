@@ -1,7 +1,7 @@
 """The rankers: one network shape, light and heavy by its sizes, linear in [user | item | cross] up to the first activation.
 
     z = U(request) + V(item) + W(cross)        user half once a request, item half once a release, only W(cross) per candidate
-    logits = MLP(relu(z))                      head 0: had before (repeat), head 1: never had (discover)
+    logits = MLP(relu(z))                      a head for each of the system's objectives (`serving/objectives.py`)
 
 U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (measured).
 Shapes: C candidates, Fr request features, Fi item features, Fx cross features, H hidden, L code columns.
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-HEADS = ("repeat", "discover")
+FIRST_HEADS = ("repeat: again positive", "discover: first positive")  # of rankers saved before heads were the system's
 CLIP = 5.0  # standard deviations
 
 
@@ -29,6 +29,7 @@ class Sizes:
     cross: int  # Fx
     codes: tuple[int, ...]  # size of each code column: categories three times, brands
     hidden: tuple[int, ...]  # first: width of the halves; then the layers above
+    heads: tuple[str, ...]  # the logits' columns, each as "name: label"
     side: int = 64  # width inside U and V
     embedding: int = 4  # numbers a code
 
@@ -95,7 +96,7 @@ class Ranker(nn.Module):
         layers: list[nn.Module] = []
         for inner, outer in zip(sizes.hidden, sizes.hidden[1:], strict=False):
             layers += [nn.Linear(inner, outer), nn.ReLU()]
-        self.top = nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], len(HEADS)))
+        self.top = nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], len(sizes.heads)))
 
     def user(self, request: Tensor) -> Tensor:
         """(B, Fr) -> (B, H)."""
@@ -107,7 +108,7 @@ class Ranker(nn.Module):
         return self.item_side(torch.cat((self.item_norm(features), *embedded), dim=-1))
 
     def score(self, user: Tensor, item: Tensor, cross: Tensor) -> Tensor:
-        """User half (1 or C, H), item halves (C, H), cross features (C, Fx) -> logits (C, 2)."""
+        """User half (1 or C, H), item halves (C, H), cross features (C, Fx) -> logits (C, heads)."""
         return self.top(torch.relu(self.cross_side(self.cross_norm(cross)) + item + user))
 
     def forward(self, request: Tensor, features: Tensor, codes: Tensor, cross: Tensor) -> Tensor:
@@ -145,7 +146,6 @@ def save(model: Ranker, file: Path) -> None:
 def load(file: Path) -> Ranker:
     """The ranker `save` wrote, ready to answer."""
     saved = torch.load(file, weights_only=True)
-    sizes = saved["sizes"]
-    model = Ranker(Sizes(**{**sizes, "codes": tuple(sizes["codes"]), "hidden": tuple(sizes["hidden"])}))
+    model = Ranker(Sizes(**{"heads": FIRST_HEADS, **saved["sizes"]}))
     model.load_state_dict(saved["weights"])
     return model.eval()

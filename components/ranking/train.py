@@ -1,10 +1,10 @@
-"""Fit a ranker on examples: weighted log-loss of both heads, and for new items a softmax over the query's list besides.
+"""Fit a ranker on examples: every head's loss over the items it judges, and where it says so a softmax over the query's list besides.
 
 The list-wise part is the cross-entropy of ListNet (Cao et al. 2007) with sampled negatives standing for as many as they were drawn from.
-Shapes: Q queries, N examples of a batch.
+Shapes: Q queries, N examples of a batch, H heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from components.ranking.fitted import item_codes
 from components.ranking.model import Ranker, Sizes
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
+from serving.objectives import Objective
+from serving.ranking.heads import Heads
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,16 @@ class Material:
     item: NDArray[np.int64]  # (N,) row in `items`
     items: Floats  # (I, Fi)
     codes: NDArray[np.int32]  # (I, 4)
+    judging: NDArray[np.bool_]  # (N, H) the heads that judge each example
 
     @classmethod
-    def of(cls, examples: Examples, catalogues: Sequence[Catalogue], names: Catalogue) -> "Material":
+    def of(cls, examples: Examples, catalogues: Sequence[Catalogue], names: Catalogue, objectives: Mapping[str, Objective]) -> "Material":
         """`catalogues`: by number of the cut; `names`: whose category codes are used."""
         begins = np.cumsum([0, *(len(catalogue) for catalogue in catalogues)])
         item = examples.item + np.repeat(begins[examples.cut], examples.size)
         features = np.concatenate([np.asarray(catalogue.features) for catalogue in catalogues])
         codes = np.concatenate([item_codes(catalogue, names) for catalogue in catalogues])
-        return cls(examples, np.cumsum(examples.size), item, features, codes)
+        return cls(examples, np.cumsum(examples.size), item, features, codes, Heads.of(objectives).judging(examples.seen))
 
     def of_cuts(self, first: int, last: int) -> NDArray[np.intp]:
         """The queries of the cuts from `first` on, before `last`."""
@@ -59,7 +62,6 @@ class Fitting:
     queries: int = 24  # in a batch
     rate: float = 2e-3
     decay: float = 1e-4  # of weights
-    listwise: float = 0.3  # weight of the list-wise part of the discover head; 0: log-loss alone
     seed: int = 0
 
 
@@ -75,6 +77,7 @@ def fit(
     material: Material,
     queries: NDArray[np.intp],
     fitting: Fitting,
+    objectives: Sequence[Objective],
     told: Callable[[float], None] = lambda loss: None,
     start: Ranker | None = None,
 ) -> Ranker:
@@ -96,7 +99,7 @@ def fit(
     for _ in range(epochs):
         losses = []
         for batch in np.array_split(rng.permutation(queries), batches):
-            loss = batch_loss(model, material, np.sort(batch), fitting.listwise)
+            loss = batch_loss(model, material, np.sort(batch), objectives)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -117,28 +120,40 @@ def standardise(model: Ranker, material: Material, queries: NDArray[np.intp]) ->
 
 
 def logits_of(model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Tensor, NDArray[np.intp], NDArray[np.intp]]:
-    """(N,) the logit of each example's own head, its row in the examples, its query's position."""
+    """(N, H) the logits of each example, its row in the examples, its query's position."""
     at, group = material.rows_of(queries)
     user = model.user(torch.from_numpy(material.examples.request[queries])).index_select(0, torch.from_numpy(group))  # (N, H)
     items, inverse = np.unique(material.item[at], return_inverse=True)
     halves = model.item(torch.from_numpy(material.items[items]), torch.from_numpy(material.codes[items]).long())
-    both = model.score(
-        user, halves.index_select(0, torch.from_numpy(inverse)), torch.from_numpy(material.examples.cross[at].astype(np.float32))
-    )  # (N, 2)
-    head = torch.from_numpy((~material.examples.seen[at]).astype(np.int64))
-    return both.gather(1, head[:, None])[:, 0], at, group
+    cross = torch.from_numpy(material.examples.cross[at].astype(np.float32))
+    return model.score(user, halves.index_select(0, torch.from_numpy(inverse)), cross), at, group
 
 
-def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], listwise: float) -> Tensor:
-    """Mean weighted log-loss a query, plus the list-wise part over the items never had."""
+def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective]) -> Tensor:
+    """Mean weighted loss a query of every head over the items it judges, plus the list-wise parts."""
     logits, at, group = logits_of(model, material, queries)
-    label, weight = torch.from_numpy(material.examples.label[at]).float(), torch.from_numpy(material.examples.weight[at])
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
-    loss = (losses * weight).sum() / (10.0 * len(queries))
-    if listwise:
-        new = np.flatnonzero(~material.examples.seen[at])
-        loss = loss + listwise * list_loss(logits[new], label[new], weight[new], torch.from_numpy(group[new]), len(queries))
+    weight, outcome = torch.from_numpy(material.examples.weight[at]), torch.from_numpy(material.examples.outcome[at])
+    judging = torch.from_numpy(material.judging[at])  # (N, H)
+    losses = torch.stack([head_loss(one, logits[:, h], outcome[:, h]) for h, one in enumerate(objectives)], dim=1)
+    loss = (torch.where(judging, losses, 0.0).sum(dim=1) * weight).sum() / (10.0 * len(queries))
+    for h, one in enumerate(objectives):
+        if one.listwise:
+            own = torch.nonzero(judging[:, h])[:, 0]
+            lists = list_loss(logits[own, h], outcome[own, h], weight[own], torch.from_numpy(group)[own], len(queries))
+            loss = loss + one.loss_weight * one.listwise * lists
     return loss
+
+
+def head_loss(one: Objective, logits: Tensor, outcome: Tensor) -> Tensor:
+    """(N,) the loss of each example for one head.
+
+    Weighted logistic loss (Covington et al. 2016, https://doi.org/10.1145/2959100.2959190) counts an example as many times as chosen as its
+    value says, and here always once as not chosen, so that the odds are the expected value itself.
+    """
+    if one.loss == "weighted":
+        softplus = torch.nn.functional.softplus
+        return one.loss_weight * (outcome * softplus(-logits) + softplus(logits))
+    return one.loss_weight * torch.nn.functional.binary_cross_entropy_with_logits(logits, outcome, reduction="none")
 
 
 def list_loss(logits: Tensor, label: Tensor, weight: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -153,5 +168,5 @@ def list_loss(logits: Tensor, label: Tensor, weight: Tensor, group: Tensor, grou
 
 @torch.no_grad()
 def predict(model: Ranker, material: Material, queries: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Logits of all examples of these queries, end to end."""
+    """(N, H) logits of all examples of these queries, end to end."""
     return np.concatenate([logits_of(model, material, queries[begin : begin + 64])[0].numpy() for begin in range(0, len(queries), 64)])

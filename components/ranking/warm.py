@@ -11,6 +11,11 @@ from serving.bundle.catalogue import Catalogue
 
 def taken_over(former: Ranker, sizes: Sizes, start: Start, newest: Catalogue) -> Ranker:
     """The ranker with the weights of `former`; a new name begins as the unknown one. Raises `BadStart` where it read other features."""
+    if former.sizes.heads != sizes.heads:
+        raise BadStart(
+            f"the rankers of bundle {start.bundle[:12]} have the heads {', '.join(former.sizes.heads)}, the system asks for "
+            f"{', '.join(sizes.heads)}: train with --mode full"
+        )
     if replace(former.sizes, codes=sizes.codes) != sizes:
         had, have = ((size.request, size.item, size.cross) for size in (former.sizes, sizes))
         raise BadStart(f"the rankers of bundle {start.bundle[:12]} read {had} features, now there are {have}: train with --mode full")

@@ -32,6 +32,7 @@ from feature_repo.names import cross_names, request_names
 from serving.bundle.arrays import BadFolder
 from serving.bundle.catalogue import Catalogue
 from serving.bundle.fallback import Fallback
+from serving.objectives import as_settings
 from serving.system import Learning, System
 
 Schema = Mapping[str, tuple[tuple[str, str], ...]]  # "user", "item", "request", "cross" -> (name, dtype) in order
@@ -54,6 +55,7 @@ def settings_of(system: System) -> dict[str, Any]:
     """The system file as plain values, as bundle.json keeps it; a rule is its kind and its settings."""
     sizes = {"answer_size": "answer", "pool_size": "pool", "light_size": "light"}  # as bundles of this format name them
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
+    values["objectives"] = as_settings(system.objectives)
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
     if system.learning.every_days == Learning.every_days:
         del values["learning"]["every_days"]

@@ -133,10 +133,10 @@ def _items(recommender: Recommender, record: Record) -> list[dict[str, Any]]:
     if record.request.personal and record.rung in ("full", "light"):
         pool, scores = _ranked(recommender, record, query)
         side, rows = _side(recommender, record, query), np.array([entry.row for entry in record.items], np.int32)
-        groups = moved(recommender.rankers, query, side, pool, scores, rows, item=True)
+        groups = moved(recommender.scoring, query, side, pool, scores, rows, item=True)
         asked = _moved(query, record.side_day)
         named = recommender.bundle.user_features
-        features = feature_parts(recommender.rankers, asked, recommender.side_of(asked), named, pool, scores, rows)
+        features = feature_parts(recommender.scoring, asked, recommender.side_of(asked), named, pool, scores, rows)
     told = []
     for position, entry in enumerate(record.items):
         explained = recommender.explained if record.request.personal else ()

@@ -160,8 +160,13 @@ cdef extern from "kernel.h":
     bint ranks_here()
     Py_ssize_t panels_of(const int64_t *sizes, size_t layers)
     int rank_candidates(const Ranker *ranker, float *out)
+    ctypedef struct Heads:
+        const double *weights
+        const double *floors
+        const uint8_t *judges
+        size_t count
     int c_final_scores "final_scores"(const float *logits, const uint8_t *seen, const float *lifts, const int32_t *at, size_t count,
-                                      double repeat, double discover, float *out)
+                                      Heads heads, float *out)
 
     ctypedef struct Cap:
         const int32_t *codes
@@ -565,18 +570,25 @@ def rank(layers, halves, const int32_t[::1] rows, const int32_t[::1] at, const f
     return out
 
 
-def final_scores(const float[:, ::1] logits, const uint8_t[::1] seen, const float[::1] lifts, double repeat, double discover, const int32_t[::1] at):
+def final_scores(const float[:, ::1] logits, const uint8_t[::1] seen, const float[::1] lifts, heads, const int32_t[::1] at):
+    """`heads`: serving.ranking.heads.Heads."""
+    cdef const double[::1] weights = heads.weights, floors = heads.floors
+    cdef const uint8_t[:, ::1] judges = heads.judges
+    cdef Heads of
     cdef Py_ssize_t count = seen.shape[0] if at is None else at.shape[0]
     same("logits", count, logits.shape[0])
-    same("heads", 2, logits.shape[1])
+    for found in (logits.shape[1], floors.shape[0], judges.shape[1]):
+        same("heads", weights.shape[0], found)
+    same("rows of what heads judge", 2, judges.shape[0])
     if lifts is not None:
         same("lifts", seen.shape[0], lifts.shape[0])
     if at is not None:
         within("positions of candidates", at, seen.shape[0])
     out = np.empty(count, np.float32)
     cdef float[::1] to = out
+    of.weights, of.floors, of.judges, of.count = &weights[0], &floors[0], &judges[0, 0], <size_t>weights.shape[0]
     done(c_final_scores(&logits[0, 0], &seen[0], NULL if lifts is None else &lifts[0], NULL if at is None else &at[0], <size_t>count,
-                        repeat, discover, &to[0]))
+                        of, &to[0]))
     return out
 
 

@@ -215,7 +215,12 @@ typedef struct {
 int ranks_here(void);                                 /* whether this CPU has a loop for it */
 ptrdiff_t panels_of(const int64_t *sizes, size_t layers); /* how many numbers `panels` holds; OUTSIDE: layers the loop has no room for */
 int rank_candidates(const Ranker *ranker, float *out); /* (K, heads) */
-int final_scores(const float *logits, const uint8_t *seen, const float *lifts, const int32_t *at, size_t count, double repeat, double discover, float *out);
+typedef struct {
+    const double *weights, *floors; /* (H,) */
+    const uint8_t *judges;          /* (2, H) of items not had before, of items had */
+    size_t count;                   /* H */
+} Heads;
+int final_scores(const float *logits, const uint8_t *seen, const float *lifts, const int32_t *at, size_t count, Heads heads, float *out);
 
 /* arrange.c: one page of a list under caps and floors */
 enum { MOST_RULES = 8, NEAR = 128, PAGE = 64 }; /* caps or floors, items looked at for one page, items of a page */

@@ -143,9 +143,9 @@ def rank(layers: Any, halves: Array, rows: Array, at: Array | None, user: Array,
     return _active.rank(layers, halves, rows, at, user, cross)  # type: ignore[no-any-return]
 
 
-def final_scores(logits: Array, seen: Array, lifts: Array | None, repeat: float, discover: float, at: Array | None) -> Array | None:
-    """(K,) weight / (1 + exp(-logit)) of the candidates: logits (K, 2), `seen`, `lifts` (C,). See `serving/ranking/scoring.py`."""
-    return None if _active is None else _active.final_scores(logits, seen, lifts, repeat, discover, at)
+def final_scores(logits: Array, seen: Array, lifts: Array | None, heads: Any, at: Array | None) -> Array | None:
+    """(K,) the heads' worth of the candidates: logits (K, H), `seen`, `lifts` (C,). See `serving/ranking/heads.py`."""
+    return None if _active is None else _active.final_scores(logits, seen, lifts, heads, at)
 
 
 def first_page(

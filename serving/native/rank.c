@@ -100,15 +100,25 @@ ptrdiff_t panels_of(const int64_t *sizes, size_t layers) { return OUTSIDE; }
 int rank_candidates(const Ranker *r, float *out) { return NO_MEMORY; }
 #endif
 
-int final_scores(const float *logits, const uint8_t *seen, const float *lifts, const int32_t *at, size_t count, double repeat, double discover, float *out) {
-    double *chances = kept_memory(KEPT_SUMS, (count + 1) * 8);
+int final_scores(const float *logits, const uint8_t *seen, const float *lifts, const int32_t *at, size_t count, Heads heads, float *out) {
+    double *chances = kept_memory(KEPT_SUMS, (count * heads.count + 1) * 8);
+    size_t asked = 0, told = 0;
     if (!chances) return NO_MEMORY;
     for (size_t c = 0; c < count; c++) {
         size_t place = at ? (size_t)at[c] : c;
-        float own = logits[2 * c + !seen[place]];
-        chances[c] = -(double)(lifts ? own + lifts[place] : own);
+        const uint8_t *judges = heads.judges + heads.count * !!seen[place];
+        for (size_t h = 0; h < heads.count; h++) {
+            float own = logits[heads.count * c + h];
+            if (judges[h]) chances[asked++] = -(double)(lifts ? own + lifts[place] : own);
+        }
     }
-    exps(chances, count);
-    for (size_t c = 0; c < count; c++) out[c] = (float)((seen[at ? (size_t)at[c] : c] ? repeat : discover) / (1.0 + chances[c]));
+    exps(chances, asked);
+    for (size_t c = 0; c < count; c++) {
+        const uint8_t *judges = heads.judges + heads.count * !!seen[at ? (size_t)at[c] : c];
+        double worth = 0;
+        for (size_t h = 0; h < heads.count; h++)
+            if (judges[h]) worth += heads.weights[h] / (heads.floors[h] + chances[told++]);
+        out[c] = (float)worth;
+    }
     return 0;
 }

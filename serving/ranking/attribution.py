@@ -14,8 +14,8 @@ from feature_repo.names import AFFINITY_FEATURES, CROSS_FEATURES, OWN_FEATURES, 
 from serving.bundle.arrays import Floats, Mask, Rows
 from serving.query import Candidates, Query
 from serving.ranking.features import cross_features
-from serving.ranking.rankers import Rankers, UserSide, score
-from serving.ranking.scoring import Scores, session_lift
+from serving.ranking.rankers import UserSide, score
+from serving.ranking.scoring import Scores, Scoring, session_lift
 from serving.retrieval.reasons import HAD, PROMOTION, SESSION, SOURCES, TASTE
 
 ITEM = "item"  # the item's own half
@@ -25,7 +25,7 @@ _COLUMNS = {part: np.arange(CROSS_FEATURES.index(names[0]), CROSS_FEATURES.index
 
 
 def moved(
-    rankers: Rankers, query: Query, side: UserSide, pool: Candidates, scores: Scores, rows: Rows, item: bool = False
+    scoring: Scoring, query: Query, side: UserSide, pool: Candidates, scores: Scores, rows: Rows, item: bool = False
 ) -> dict[int, dict[str, float]]:
     """Of the first `WEIGHED` shown `rows` (N,) that are in the pool and that the session touches: part -> what it added.
 
@@ -51,10 +51,10 @@ def moved(
     for name, chosen in (("heavy", at[heavy[at]]), ("light", at[~heavy[at]])):
         if len(chosen):
             columns = _columns(cross.shape[1], len(query.learning.cross))
-            parts = _added(rankers, name, side, pool.rows[chosen], cross[chosen], usual, pool.seen[chosen], columns)
+            parts = _added(scoring, name, side, pool.rows[chosen], cross[chosen], usual, pool.seen[chosen], columns)
             parts[SESSION] = parts[SESSION] + session_lift(cross[chosen]) - session_lift(usual[None])
             if item:
-                parts[ITEM] = _of_item(rankers, name, side, pool.rows[chosen], pool.rows[scores.kept], cross[chosen], pool.seen[chosen])
+                parts[ITEM] = _of_item(scoring, name, side, pool.rows[chosen], pool.rows[scores.kept], cross[chosen], pool.seen[chosen])
             found |= _by_row(pool.rows[chosen], parts)
     return found
 
@@ -66,32 +66,28 @@ def _columns(width: int, own: int) -> dict[str, NDArray[np.intp]]:
 
 
 def _added(
-    rankers: Rankers, name: str, side: UserSide, rows: Rows, cross: Floats, mean: Floats, seen: Mask, of: Mapping[str, NDArray[np.intp]]
+    scoring: Scoring, name: str, side: UserSide, rows: Rows, cross: Floats, mean: Floats, seen: Mask, of: Mapping[str, NDArray[np.intp]]
 ) -> dict[str, Floats]:  # fmt: skip
     """Each part (N,) by one pass over the items as they are, and once more for each group left out."""
     forms = np.repeat(cross[None], 1 + len(of), axis=0)  # (1 + G, N, Fx)
     for form, columns in zip(forms[1:], of.values(), strict=True):
         form[:, columns] = mean[columns]
-    ranker = rankers.heavy if name == "heavy" else rankers.light
+    ranker = scoring.rankers.heavy if name == "heavy" else scoring.rankers.light
     logits = ranker(side, np.tile(rows, len(forms)), forms.reshape(-1, cross.shape[1]))
-    own = _own_head(logits, np.tile(seen, len(forms))).reshape(len(forms), -1)  # (1 + G, N)
+    own = scoring.heads.logit(logits, np.tile(seen, len(forms))).reshape(len(forms), -1)  # (1 + G, N)
     return dict(zip(of, own[0] - own[1:], strict=True))
 
 
 def _of_item(
-    rankers: Rankers, name: str, side: UserSide, rows: Rows, among: Rows, cross: Floats, seen: Mask
+    scoring: Scoring, name: str, side: UserSide, rows: Rows, among: Rows, cross: Floats, seen: Mask
 ) -> Floats:  # fmt: skip
     """(N,) what an item's half added, against the mean half of those kept."""
-    user, session = getattr(side, name), rankers.sessions[name]
+    rankers, user = scoring.rankers, getattr(side, name)
+    session = rankers.sessions[name]
     usual = rankers.item_halves(name, among).mean(axis=0, keepdims=True)
     halves = rankers.item_halves(name, rows), np.repeat(usual, len(rows), axis=0)
     as_is, without = (score(session, half + user, cross) for half in halves)
-    return _own_head(as_is, seen) - _own_head(without, seen)
-
-
-def _own_head(logits: Floats, seen: Mask) -> Floats:
-    """(N,) of logits (N, 2) those of the head that judges the item: repeat where the user had it, else discover."""
-    return np.where(seen, logits[:, 0], logits[:, 1])
+    return scoring.heads.logit(as_is, seen) - scoring.heads.logit(without, seen)
 
 
 def _above(values: Floats, at: NDArray[np.intp]) -> Floats:

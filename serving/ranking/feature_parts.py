@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from serving.bundle.arrays import Floats, Rows
 from serving.query import Candidates, Query
 from serving.ranking.features import cross_features, request_features
-from serving.ranking.rankers import Rankers, UserSide, score
-from serving.ranking.scoring import Scores
+from serving.ranking.rankers import UserSide, score
+from serving.ranking.scoring import Scores, Scoring
 
 NAMED = 5  # features told of each item
 
 
 def feature_parts(
-    rankers: Rankers, query: Query, side_of: Callable[[Floats], UserSide], user_features: tuple[str, ...], pool: Candidates,
+    scoring: Scoring, query: Query, side_of: Callable[[Floats], UserSide], user_features: tuple[str, ...], pool: Candidates,
     scores: Scores, rows: Rows,
 ) -> dict[int, list[dict[str, Any]]]:  # fmt: skip
     """Of each of `rows` the heavy ranker judged: the features that moved it most, as `{"feature", "value", "part"}`.
@@ -34,7 +34,7 @@ def feature_parts(
         return {}
     cross = (scores.cross if scores.cross is not None else cross_features(query, pool))[at]
     told = request_features(query)
-    judge = _Judge(rankers, pool.rows[at], cross, pool.seen[at], query)
+    judge = _Judge(scoring, pool.rows[at], cross, pool.seen[at], query)
     user = dict(zip(user_features, told[len(told) - len(user_features) :].tolist(), strict=True)) if len(query.state.features) else {}
     values = {**{name: np.full(len(at), value) for name, value in user.items()}, **judge.values}
     parts = {**_of_user(judge, side_of, told, tuple(user)), **_of_item(judge, side_of(told), pool.rows[scores.kept])}
@@ -48,18 +48,19 @@ def feature_parts(
 class _Judge:
     """The heavy ranker's logit of N items, with other halves in place of theirs."""
 
-    def __init__(self, rankers: Rankers, rows: Rows, cross: Floats, seen: NDArray[np.bool_], query: Query) -> None:
+    def __init__(self, scoring: Scoring, rows: Rows, cross: Floats, seen: NDArray[np.bool_], query: Query) -> None:
         catalogue = query.catalogue
-        self.rankers, self.rows, self.cross, self.seen, self.catalogue = rankers, rows, cross, seen, catalogue
+        self.rankers, self.heads = scoring.rankers, scoring.heads
+        self.rows, self.cross, self.seen, self.catalogue = rows, cross, seen, catalogue
         self.features = np.asarray(catalogue.features[rows], np.float32)  # (N, Fi)
         self.codes = np.concatenate((catalogue.category[rows], catalogue.brand[rows, None]), axis=1)
         self.values: Mapping[str, Floats] = dict(zip(catalogue.feature_names, self.features.T, strict=True))
 
     def logits(self, side: UserSide, features: Floats) -> Floats:
-        """(N,) of the head that judges each item."""
+        """(N,) of the heads that judge each item."""
         halves = self.rankers.item_half("heavy", features, self.codes)
         found = score(self.rankers.sessions["heavy"], halves + side.heavy, self.cross)
-        return np.where(self.seen, found[:, 0], found[:, 1])
+        return self.heads.logit(found, self.seen)
 
 
 def _of_item(judge: _Judge, side: UserSide, kept: Rows) -> dict[str, Floats]:

@@ -20,8 +20,6 @@ from serving.bundle.onnx import open_session
 from serving.ranking.layers import Layers
 from serving.ranking.user_side import Standard, UserLayers, of_length_one
 
-HEADS = ("repeat", "discover")  # columns of the logits: had before, never had
-
 
 class BadModels(ValueError):
     """A model file is missing, or its inputs are not what this code gives it."""
@@ -92,6 +90,11 @@ class Rankers:
         return replace(made, user_layers=layers) if layers is not None and layers.agree(standard, made._by_graph) else made
 
     @property
+    def heads(self) -> int:
+        """How many heads both rankers have."""
+        return heads_of(self.sessions["heavy"])
+
+    @property
     def request_width(self) -> int:
         """Fr"""
         return 0 if self.standard is None else len(self.standard.mean)
@@ -117,7 +120,7 @@ class Rankers:
         return light, heavy, of_length_one(vector[0][0]) if vector else np.empty(0, np.float32)
 
     def light(self, user: UserSide, rows: Rows, cross: Floats, at: Rows | None = None) -> Floats:
-        """Logits (C, 2) of both heads; with `at` (K,) those of the candidates at these positions alone: (K, 2)."""
+        """Logits (C, heads); with `at` (K,) those of the candidates at these positions alone: (K, heads)."""
         return self._score("light", user.light, rows, cross, at)
 
     def heavy(self, user: UserSide, rows: Rows, cross: Floats, at: Rows | None = None) -> Floats:
@@ -197,8 +200,13 @@ def _layers(folder: Path, sessions: Mapping[str, Any]) -> dict[str, Layers]:
 
 
 def score(session: Any, halves: Floats, cross: Floats) -> Floats:
-    """Logits (C, 2) of one ranker from user half + item halves (C, H) and cross features (C, Fx); none for no candidates."""
+    """Logits (C, heads) of one ranker from user half + item halves (C, H) and cross features (C, Fx); none for no candidates."""
     if not len(halves):
-        return np.empty((0, len(HEADS)), np.float32)
+        return np.empty((0, heads_of(session)), np.float32)
     logits: Floats = session.run(None, {"halves": halves, "cross": cross})[0]
     return logits
+
+
+def heads_of(session: Any) -> int:
+    """Columns of a ranker's logits."""
+    return int(session.get_outputs()[0].shape[1])

@@ -1,16 +1,14 @@
 """From logits to the one score an answer is ordered by."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.bundle.arrays import Floats, Rows
-from serving.native import kernel
 from serving.query import Candidates, Query
 from serving.ranking.features import SESSION, cross_features
-from serving.ranking.rankers import HEADS, Rankers, UserSide
+from serving.ranking.heads import Heads
+from serving.ranking.rankers import Rankers, UserSide
 from serving.retrieval.fusion import RANK_OFFSET
 from serving.retrieval.top_k import descending
 from serving.rules.slate import Ranked
@@ -25,27 +23,6 @@ def session_lift(cross: Floats) -> Floats:
     """
     lift: Floats = cross[:, SESSION] @ SESSION_LIFT
     return lift
-
-
-def final_scores(
-    logits: Floats, seen: NDArray[np.bool_], objectives: Mapping[str, float], lift: Floats | None = None, at: Rows | None = None
-) -> Floats:
-    """The one score an answer is ordered by: (C,), higher is better. `lift` (C,) is added to the logits.
-
-    Each candidate is judged by its own head (repeat where the user had it, else discover). Both heads are calibrated probabilities of being
-    chosen within the horizon, so probability times the objective's weight is the worth of showing it; the greatest weight counts as 1.
-    With `at` (K,) the logits (K, 2) and the scores (K,) are of the candidates at these positions.
-    """
-    weights = [float(objectives.get(head, 1.0)) for head in HEADS]
-    repeat, discover = (weight / max(*weights, 1e-9) for weight in weights)
-    compiled = kernel.final_scores(logits, seen, lift, repeat, discover, at)
-    if compiled is not None:
-        return compiled
-    if at is not None:
-        seen, lift = seen[at], None if lift is None else lift[at]
-    own = np.where(seen, logits[:, 0], logits[:, 1])  # (C,)
-    own = own if lift is None else own + lift
-    return (np.where(seen, repeat, discover) / (1 + np.exp(-own.astype(np.float64)))).astype(np.float32)
 
 
 class Scores(NamedTuple):
@@ -79,8 +56,8 @@ def rank_share(scores: Floats) -> Floats:
 class Scoring:
     """Light over the pool, heavy over what it keeps: the two ranking stages, on one release's rankers."""
 
-    def __init__(self, rankers: Rankers, objectives: Mapping[str, float], kept: int) -> None:
-        self.rankers, self._objectives = rankers, objectives
+    def __init__(self, rankers: Rankers, heads: Heads, kept: int) -> None:
+        self.rankers, self.heads = rankers, heads
         self._kept = kept  # candidates the light ranker keeps for the heavy one
 
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
@@ -91,7 +68,7 @@ class Scoring:
         if few_visits or query.request.discover:
             fused = pool.fused if lift is None else pool.fused * np.exp(lift)
             prior = None if few_visits else rank_share(fused)
-        light = fused if few_visits else self._worth(self.rankers.light(side, pool.rows, cross), pool.seen, lift)
+        light = fused if few_visits else self.heads.scores(self.rankers.light(side, pool.rows, cross), pool.seen, lift)
         if prior is not None:
             light = rank_share(light) + prior
         order = descending(light)
@@ -103,7 +80,7 @@ class Scoring:
             return scores._replace(heavy=scores.light[scores.kept])
         assert scores.cross is not None
         logits = self.rankers.heavy(side, pool.rows, scores.cross, scores.kept)
-        heavy = self._worth(logits, pool.seen, scores.lift, scores.kept)
+        heavy = self.heads.scores(logits, pool.seen, scores.lift, scores.kept)
         if scores.prior is not None:
             heavy = rank_share(heavy) + scores.prior[scores.kept]
         return scores._replace(heavy=heavy)
@@ -123,6 +100,3 @@ class Scoring:
             values[:kept] = scores.heavy[head]
             values[kept:] = np.minimum(values[kept:], values[kept - 1 : kept])
         return Ranked(pool.rows[order], values, pool.seen[order])
-
-    def _worth(self, logits: Floats, seen: NDArray[np.bool_], lift: Floats | None, at: Rows | None = None) -> Floats:
-        return final_scores(logits, seen, self._objectives, lift, at)

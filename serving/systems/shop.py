@@ -1,5 +1,6 @@
 """The grocery: ten products for a household, learnt from a year of receipts."""
 
+from serving.objectives import Objective
 from serving.retrieval.buy_again import buy_again
 from serving.retrieval.category_promotion import category_promotion
 from serving.retrieval.linear import linear
@@ -20,7 +21,7 @@ SHOP = System(
         category_promotion(share=0.2),
         trending(days=28, share=0.1),
     ),
-    objectives={"repeat": 0.7, "discover": 0.3},
+    objectives={"repeat": Objective("again positive", 0.7), "discover": Objective("first positive", 0.3, listwise=0.3)},
     rules=(in_stock(), not_recalled(), at_most(3, per="category"), at_least(1, newer_than_days=14)),
     budget=Budget(total_ms=100, features_ms=10, retrieval_ms=30, models_ms=50, rules_ms=10),
     learning=Learning(positives=("purchase",), horizon_days=7),

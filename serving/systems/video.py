@@ -1,6 +1,7 @@
 """The video home page: twenty videos the user has not watched, learnt from how long others were watched, on a made platform."""
 
 from serving.event_meanings import Follow, Ignored, Positive, Signal
+from serving.objectives import Objective
 from serving.retrieval.category_promotion import category_promotion
 from serving.retrieval.followed import followed
 from serving.retrieval.linear import linear
@@ -21,7 +22,12 @@ VIDEO = System(
         trending(days=7, tau_days=2, velocity=True, smoothing=20, share=0.2),
         followed(days=14, share=0.1),  # uploads of the channels subscribed to
     ),
-    objectives={"repeat": 0.0, "discover": 1.0},
+    objectives={
+        "watch": Objective("watch", 0.5, loss="weighted", usual=240),
+        "click": Objective("click", 0.2),
+        "satisfaction": Objective("like or survey >= 4", 0.2),
+        "share": Objective("share", 0.1),
+    },
     rules=(
         not_seen(),
         not_recalled(),

@@ -103,7 +103,7 @@ class NaiveRecommender:
         (logits,) = self.sessions[name].run(None, given)
         chances = 1 / (1 + np.exp(-logits))
         seen = cross[:, SEEN] > 0
-        worth = np.array([self.system.objectives["repeat"], self.system.objectives["discover"]])
+        worth = [self.system.objectives[head].weight for head in ("repeat", "discover")]
         return np.where(seen, worth[0] * chances[:, 0], worth[1] * chances[:, 1])
 
     def _arranged(self, rows: list[int], scores: list[float], k: int) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ def write_models(system: System, catalogue: Catalogue, dimensions: int, out: Pat
     torch.manual_seed(0)
     widths = (len(request_names(USER_FEATURES)), len(ITEM_FEATURES), len(cross_names(system.kinds)))
     codes = (*(len(catalogue.category_names),) * catalogue.category.shape[1], len(catalogue.brand_names))
-    rankers = {name: _random(RankerSizes(*widths, codes, hidden)) for name, hidden in (("light", FULL.light), ("heavy", FULL.heavy))}
+    heads = tuple(system.objectives)
+    rankers = {name: _random(RankerSizes(*widths, codes, hidden, heads)) for name, hidden in (("light", FULL.light), ("heavy", FULL.heavy))}
     towers = Towers(TowerConfig(dimensions, len(USER_FEATURES), 1)).eval()
     out.mkdir(parents=True, exist_ok=True)
     whole.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,7 @@ def test_towers_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 def test_a_ranker_reads_todays_codes_by_their_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    former = Ranker(Sizes(request=3, item=2, cross=2, codes=(3, 3, 3, 2), hidden=(8,))).eval()
+    former = Ranker(Sizes(request=3, item=2, cross=2, codes=(3, 3, 3, 2), hidden=(8,), heads=("chosen: positive",))).eval()
     now = replace(catalogue(ITEMS), category_names=("unknown", "new", "b", "a"), brand_names=("unknown", "x", "y"))
     sizes = replace(former.sizes, codes=(4, 4, 4, 3))
     ranker = taken_over(former, sizes, start_at(tmp_path), now).eval()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle.bundle import show, write_bundle
+from serving.ranking.heads import Heads
 from serving.system import System
 
 _MADE = ("digest", "files", "format")  # of bundle.json, written anew
@@ -15,12 +16,11 @@ _MADE = ("digest", "files", "format")  # of bundle.json, written anew
 def with_scores(bundle: Path, system: System, worth: NDArray[np.float64], out: Path) -> Path:
     """The bundle with rankers whose final score of item i is `worth[i]` (I,), within (0, 1), whoever asks. Returns its folder.
 
-    A score is probability x objective (`serving.ranking.scoring.final_scores`); the logit of each head undoes its objective.
+    A score is probability x objective (`serving.ranking.heads.Heads`); the logit of each head undoes its objective.
     """
     parts = out / "parts"
     shutil.copytree(bundle, parts)
-    greatest = max(system.objectives.values())
-    weights = np.array([system.objectives[head] / greatest for head in ("repeat", "discover")])
+    weights = Heads.of(system.objectives).weights
     probability = worth[:, None] * weights.min() / weights  # (I, 2)
     halves = np.log(probability / (1 - probability)).astype(np.float32)
     for name in ("light", "heavy"):

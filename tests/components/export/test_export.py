@@ -25,7 +25,7 @@ HARMLESS = Drift(overlap=1.0, ndcg_before=0.3, ndcg_after=0.3, largest=0.01)
 
 def random_ranker() -> Ranker:
     torch.manual_seed(0)
-    model = Ranker(Sizes(request=3, item=4, cross=6, codes=(5, 5, 5, 5), hidden=(64, 32)))
+    model = Ranker(Sizes(request=3, item=4, cross=6, codes=(5, 5, 5, 5), hidden=(64, 32), heads=("repeat", "discover")))
     for norm, columns in ((model.request_norm, 3), (model.item_norm, 4), (model.cross_norm, 6)):
         norm.fit(np.random.default_rng(1).normal(size=(50, columns)))
     return model.eval()

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from components.ranking.calibrate import fold, platt
+from components.ranking.calibrate import fold, platt, scaling_of
 from components.ranking.examples import Examples, Sampling, join, sample
 from components.ranking.held_out import judge
 from components.ranking.model import Ranker, Sizes, Standardise, load, save
-from components.ranking.train import Fitting, Material, fit, list_loss, predict
+from components.ranking.train import Fitting, Material, fit, head_loss, list_loss, predict
+from serving.objectives import Objective
+from serving.ranking.heads import Heads
 
 QUERIES, ROWS, CROSS, ITEMS = 60, 20, 3, 30
-SIZES = Sizes(request=2, item=2, cross=CROSS, codes=(3, 3, 3, 3), hidden=(16, 8), side=8)
+HEADS = {"repeat": Objective("again positive", 1.0), "discover": Objective("first positive", 1.0, listwise=0.3)}
+OBJECTIVES = tuple(HEADS.values())
+SIZES = Sizes(request=2, item=2, cross=CROSS, codes=(3, 3, 3, 3), hidden=(16, 8), heads=tuple(HEADS), side=8)
 
 
 def known_world(seed: int = 0) -> Material:
@@ -32,10 +36,11 @@ def known_world(seed: int = 0) -> Material:
         item=item.astype(np.int32),
         cross=cross.astype(np.float16),
         label=label,
+        outcome=np.repeat(label[:, None], len(HEADS), axis=1).astype(np.float32),
         seen=seen,
         weight=np.ones(count, np.float32),
     )
-    return Material(examples, np.cumsum(examples.size), item, items, np.zeros((ITEMS, 4), np.int32))
+    return Material(examples, np.cumsum(examples.size), item, items, np.zeros((ITEMS, 4), np.int32), Heads.of(HEADS).judging(seen))
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +50,13 @@ def material() -> Material:
 
 @pytest.fixture(scope="module")
 def fitted(material: Material) -> Ranker:
-    return fit(SIZES, material, material.of_cuts(0, 1), Fitting(rate=1e-2, least_steps=150))
+    return fit(SIZES, material, material.of_cuts(0, 1), Fitting(rate=1e-2, least_steps=150), OBJECTIVES)
 
 
 def test_the_right_order_is_found_on_queries_never_learnt_from(material: Material, fitted: Ranker):
     held_out = material.of_cuts(1, 2)
-    logits = predict(fitted, material, held_out)
     at, _ = material.rows_of(held_out)
+    logits = Heads.of(HEADS).logit(predict(fitted, material, held_out), material.examples.seen[at])
     right = material.examples.label[at]
     assert np.quantile(logits[right], 0.05) > np.quantile(logits[~right], 0.95)
     assert judge(material, held_out, logits)["all ndcg@10"] > 0.85 > 1.5 * judge(material, held_out, -logits)["all ndcg@10"]
@@ -59,7 +64,7 @@ def test_the_right_order_is_found_on_queries_never_learnt_from(material: Materia
 
 def test_the_same_seed_gives_the_same_weights(material: Material):
     short = Fitting(epochs=1, least_steps=1)
-    one, same, other = (fit(SIZES, material, material.of_cuts(0, 1), replace(short, seed=seed)) for seed in (3, 3, 4))
+    one, same, other = (fit(SIZES, material, material.of_cuts(0, 1), replace(short, seed=seed), OBJECTIVES) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
     assert not torch.equal(one.top[-1].weight, other.top[-1].weight)
 
@@ -109,7 +114,7 @@ def test_platt_scaling_finds_the_distortion():
     rng = np.random.default_rng(0)
     true = rng.normal(-1, 2, 40_000)
     label = rng.random(len(true)) < 1 / (1 + np.exp(-true))
-    a, b = platt(((true - 1) / 2).astype(np.float32), label, np.ones(len(true), np.float32))  # true = 2 x + 1
+    a, b = platt(((true - 1) / 2).astype(np.float32), label.astype(float), 1.0 - label, np.ones(len(true), np.float32))  # true = 2 x + 1
     assert (a, b) == (pytest.approx(2, abs=0.1), pytest.approx(1, abs=0.1))
 
 
@@ -140,6 +145,52 @@ def test_without_any_example_the_reason_is_told(material: Material):
 
 def test_each_epochs_mean_loss_is_heard_and_falls(material: Material) -> None:
     heard: list[float] = []
-    fit(SIZES, material, material.of_cuts(0, 1), Fitting(rate=1e-2, least_steps=60), heard.append)
+    fit(SIZES, material, material.of_cuts(0, 1), Fitting(rate=1e-2, least_steps=60), OBJECTIVES, heard.append)
     assert len(heard) >= 6
     assert heard[-1] < heard[0]
+
+
+VIDEO = {
+    "watch": Objective("watch", 0.5, loss="weighted", usual=300),
+    "click": Objective("click", 0.2),
+    "liked": Objective("first like", 0.3),
+}
+
+
+def test_a_weighted_head_learns_the_expected_value_and_a_plain_one_the_probability():
+    """One kind of item is watched for 2 by half, the other for 0.2 by one in ten; liked by three in ten, where it was not had before."""
+    made, rng = known_world(), np.random.default_rng(0)
+    kind, count = made.item % 2, len(made.item)
+    items = np.stack([np.arange(ITEMS) % 2, np.zeros(ITEMS)], axis=1).astype(np.float32)
+    click = rng.random(count) < np.where(kind == 1, 0.5, 0.1)
+    outcome = np.stack([click * np.where(kind == 1, 2.0, 0.2), click, rng.random(count) < 0.3], axis=1).astype(np.float32)
+    examples = replace(made.examples, outcome=outcome, cross=np.zeros((count, CROSS), np.float16))
+    material = replace(made, items=items, examples=examples, judging=Heads.of(VIDEO).judging(examples.seen))
+    queries = np.arange(QUERIES)
+    sizes = replace(SIZES, heads=tuple(VIDEO))
+    told = predict(fit(sizes, material, queries, Fitting(epochs=40), tuple(VIDEO.values())), material, queries)
+    assert told.shape == (count, 3)
+    scaling = scaling_of(tuple(VIDEO.values()), told, material.judging, outcome, examples.weight)
+    watch, chance = (np.array(scaling[h])[0] * told[:, h] + scaling[h][1] for h in (0, 1))
+    assert [np.exp(watch)[kind == one].mean() for one in (0, 1)] == pytest.approx([0.02, 1.0], rel=0.4)
+    assert [(1 / (1 + np.exp(-chance)))[kind == one].mean() for one in (0, 1)] == pytest.approx([0.1, 0.5], abs=0.06)
+
+
+def test_a_head_is_not_moved_by_items_it_does_not_judge():
+    """The head `first like` sees likes only where the item was had before: nothing of it is learnt."""
+    made = known_world()
+    seen = made.examples.seen
+    told = []
+    for likes in (np.zeros(len(seen)), seen.astype(np.float64)):
+        outcome = np.stack([likes * 0, likes * 0, likes], axis=1).astype(np.float32)
+        material = replace(made, examples=replace(made.examples, outcome=outcome), judging=Heads.of(VIDEO).judging(seen))
+        sizes = replace(SIZES, heads=tuple(VIDEO))
+        told.append(fit(sizes, material, np.arange(QUERIES), Fitting(epochs=1, least_steps=5), tuple(VIDEO.values())))
+    assert torch.equal(told[0].top[-1].weight, told[1].top[-1].weight)
+
+
+def test_the_weighted_loss_is_least_where_the_odds_are_the_expected_value():
+    values = torch.tensor([0.0, 0.0, 3.0, 1.0])
+    logits = torch.linspace(-4, 4, 801)
+    losses = [float(head_loss(VIDEO["watch"], logit.expand(4), values).mean()) for logit in logits]
+    assert float(torch.exp(logits[int(np.argmin(losses))])) == pytest.approx(1.0, abs=0.02)

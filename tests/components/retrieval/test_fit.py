@@ -13,6 +13,7 @@ from components.retrieval.fit import fit
 from components.retrieval.twins import UnfittableSource
 from components.start import leave
 from serving.bundle.catalogue import Catalogue
+from serving.objectives import Objective
 from serving.retrieval.buy_again import buy_again
 from serving.retrieval.category_promotion import category_promotion
 from serving.retrieval.fusion import retrieve
@@ -30,7 +31,7 @@ SYSTEM = System(
     sources=(
         buy_again(share=0.2), linear(share=0.3), two_tower(share=0.2, dimensions=8), category_promotion(share=0.2), trending(share=0.1)
     ),
-    objectives={}, rules=(), budget=Budget(), learning=Learning(), feature_repo="", ingest="",
+    objectives={"chosen": Objective("positive", 1.0)}, rules=(), budget=Budget(), learning=Learning(), feature_repo="", ingest="",
 )  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from feature_repo.schema import EVENT_TYPES
 from serving.bundle.bundle import Bundle
 from serving.event_meanings import type_code
 from serving.native import kernel
+from serving.objectives import Objective
 from serving.query import Candidates, History, Hits, Query, Request
 from serving.ranking.features import cross_features, request_features
+from serving.ranking.heads import Heads
 from serving.ranking.layers import Layers
 from serving.ranking.rankers import UserSide
-from serving.ranking.scoring import final_scores
 from serving.recommender import Recommender
 from serving.retrieval.buy_again import BuyAgain, Habits
 from serving.retrieval.fusion import fuse
@@ -217,17 +218,28 @@ def test_a_pool_that_is_refused_leaves_no_trace_in_the_next_ones_features() -> N
     assert_same(cross_features(query(), pool), expected)
 
 
+SHOP_HEADS = Heads.of({"repeat": Objective("again positive", 0.7), "discover": Objective("first positive", 0.3)})
+VIDEO_HEADS = Heads.of(
+    {
+        "watch": Objective("watch", 0.5, loss="weighted", usual=300),
+        "click": Objective("click", 0.2),
+        "new": Objective("first like", 0.1),
+        "again": Objective("again share", 0.7),
+    }
+)
+
+
 @settings(deadline=None, max_examples=60)
-@given(SEEDS, st.integers(0, 90), st.booleans(), st.booleans())
-def test_scores_are_the_same(seed: int, count: int, lifted: bool, chosen: bool) -> None:
+@given(SEEDS, st.integers(0, 90), st.booleans(), st.booleans(), st.sampled_from([SHOP_HEADS, VIDEO_HEADS]))
+def test_scores_are_the_same(seed: int, count: int, lifted: bool, chosen: bool, heads: Heads) -> None:
     random = np.random.default_rng(seed)
     at = random.permutation(count)[: count // 2].astype(np.int32) if chosen else None
-    logits = random.normal(scale=9, size=(count if at is None else len(at), 2)).astype(np.float32)
+    logits = random.normal(scale=9, size=(count if at is None else len(at), len(heads))).astype(np.float32)
     seen, lift = random.random(count) < 0.5, random.normal(size=count).astype(np.float32) if lifted else None
-    found, expected = both(lambda: final_scores(logits, seen, {"repeat": 0.7, "discover": 0.3}, lift, at))
+    found, expected = both(lambda: heads.scores(logits, seen, lift, at))
     assert_same(found, expected)
     if at is not None:
-        assert_same(found, final_scores(logits, seen[at], {"repeat": 0.7, "discover": 0.3}, None if lift is None else lift[at]))
+        assert_same(found, heads.scores(logits, seen[at], None if lift is None else lift[at]))
 
 
 @settings(deadline=None, max_examples=40)
@@ -331,9 +343,11 @@ def test_what_is_outside_of_a_table_is_refused() -> None:
     with pytest.raises(ValueError, match="excluded rows from 0 to 1"):
         kernel.item_item(table, past_of(0), 5, 2, np.array([2], np.int32), 2)
     with pytest.raises(ValueError, match="expected 1 of logits, got 2"):
-        kernel.final_scores(np.ones((2, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([1], np.int32))
+        kernel.final_scores(np.ones((2, 2), np.float32), np.ones(2, bool), None, SHOP_HEADS, np.array([1], np.int32))
     with pytest.raises(ValueError, match="positions of candidates from 0 to 1"):
-        kernel.final_scores(np.ones((1, 2), np.float32), np.ones(2, bool), None, 1.0, 1.0, np.array([2], np.int32))
+        kernel.final_scores(np.ones((1, 2), np.float32), np.ones(2, bool), None, SHOP_HEADS, np.array([2], np.int32))
+    with pytest.raises(ValueError, match="expected 4 of heads, got 2"):
+        kernel.final_scores(np.ones((1, 2), np.float32), np.ones(1, bool), None, VIDEO_HEADS, None)
     with pytest.raises(ValueError, match="stretches of a table of 2 rows, got 1 to 3"):
         kernel.spans(np.ones((2, 8), np.int8), np.ones(8, np.float32), one, one, np.array([1]), np.array([3]))
     layers = Layers(one, one, np.ones(32, np.float32), np.array([2, 16]), 5.0)

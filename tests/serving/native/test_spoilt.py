@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from feature_repo.names import TAUS_DAYS
 from serving.bundle.bundle import Bundle
 from serving.native import kernel
+from serving.objectives import Objective
 from serving.query import Candidates, Request
+from serving.ranking.heads import Heads
 from serving.recommender import Recommender
 from serving.split import frames
 from serving.split.frames import Shape, WireError
@@ -25,6 +27,7 @@ from tests.bench.synthetic import Sizes, write_synthetic
 
 EXAMPLES = int(os.environ.get("SPOILT_EXAMPLES", "60"))
 SEEDS = st.integers(0, 2**32 - 1)
+HEADS = Heads.of({"repeat": Objective("again positive", 1.0), "discover": Objective("first positive", 0.5)})
 WILD = np.array([np.nan, np.inf, -np.inf, -1, -1e-30, 0, 1e-38, 3e38, 1], np.float32)
 fuzzed = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -150,7 +153,7 @@ def test_the_boundary_takes_no_array_it_was_not_made_for(seed: int) -> None:
         lambda: kernel.spans(
             table, numbers(64), numbers(size), numbers(size), np.sort(random.integers(-1, size + 2, 3)), np.array([size] * 3)
         ),
-        lambda: kernel.final_scores(numbers(size, 2), marks, numbers(size), 1.0, 0.5, rows(size, size) if random.random() < 0.5 else None),
+        lambda: kernel.final_scores(numbers(size, 2), marks, numbers(size), HEADS, rows(size, size) if random.random() < 0.5 else None),
         lambda: kernel.provenance(rows(size, 50), numbers(size, 4), np.sort(rows(9, 50)), rows(9, 50)),
         lambda: kernel.first_page(rows(size, 50), numbers(size), marks, np.zeros(50, np.uint8), 3, ((rows(50, 4), 2),), ((marks, 1),), 5),
         lambda: kernel.buy_again(numbers(50), 0.5, past, 50, 20),

@@ -43,7 +43,7 @@ def slow(recommender: Recommender, query: Query, side, pool, scores: Scores, row
 def test_each_part_is_the_logit_without_its_group(recommender: Recommender) -> None:
     query, side, pool, scores = ranked(recommender, 3, clicked=51)
     rows = pool.rows[scores.kept[:5]]
-    found = moved(recommender.rankers, query, side, pool, scores, rows, item=True)
+    found = moved(recommender.scoring, query, side, pool, scores, rows, item=True)
     names = cross_names(recommender.system.kinds)
     session = [names.index(name) for name in SESSION_FEATURES]
     sources = list(range(names.index("fused"), len(names)))
@@ -57,7 +57,7 @@ def test_each_part_is_the_logit_without_its_group(recommender: Recommender) -> N
 
 def test_a_click_moves_the_clicked_item_by_its_session_most(recommender: Recommender) -> None:
     query, side, pool, scores = ranked(recommender, 3, clicked=51)
-    parts = moved(recommender.rankers, query, side, pool, scores, np.array([51], np.int32))[51]
+    parts = moved(recommender.scoring, query, side, pool, scores, np.array([51], np.int32))[51]
     assert max(parts, key=lambda part: parts[part]) == SESSION
     assert parts[SESSION] > 2  # log 10 and more: a fresh click makes the odds tenfold
 
@@ -70,7 +70,7 @@ def test_of_a_newcomer_the_parts_are_those_of_the_fused_rank(recommender: Recomm
     scores = recommender.scoring.rank(query, side, pool)
     assert scores.by_fusion
     first = int(pool.rows[0])
-    parts = moved(recommender.rankers, query, side, pool, scores, np.array([first], np.int32))[first]
+    parts = moved(recommender.scoring, query, side, pool, scores, np.array([first], np.int32))[first]
     logs = np.log(pool.fused)
     assert parts == pytest.approx(
         {SESSION: float(session_lift(scores.cross)[0] - session_lift(scores.cross).mean()), SOURCES: float(logs[0] - logs.mean())}
@@ -80,7 +80,7 @@ def test_of_a_newcomer_the_parts_are_those_of_the_fused_rank(recommender: Recomm
 def test_items_outside_the_pool_and_far_down_the_list_are_not_told_of(recommender: Recommender) -> None:
     query, side, pool, scores = ranked(recommender, 3)
     outside = np.setdiff1d(np.arange(240, dtype=np.int32), pool.rows)[:1]
-    assert moved(recommender.rankers, query, side, pool, scores, outside) == {}
-    told = moved(recommender.rankers, query, side, pool, scores, pool.rows, item=True)
+    assert moved(recommender.scoring, query, side, pool, scores, outside) == {}
+    told = moved(recommender.scoring, query, side, pool, scores, pool.rows, item=True)
     assert len(told) == min(WEIGHED, len(pool))
     assert all(HAD in parts for parts in told.values())  # those beyond the heavy ranker's too, by the light one

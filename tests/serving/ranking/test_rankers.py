@@ -5,7 +5,6 @@ import pytest
 
 from feature_repo.names import cross_names
 from serving.ranking.rankers import BadModels, ItemSide, Rankers
-from serving.ranking.scoring import final_scores
 from tests.serving import tiny_bundle
 
 
@@ -28,18 +27,6 @@ def user(rankers: Rankers):
     given = {name.name: name.shape for name in rankers.sessions["request"].get_inputs()}
     bag = np.zeros(given["bag"][1], np.float32) if "bag" in given else None
     return rankers.user_side(np.zeros(3, np.float32), bag)
-
-
-def test_a_candidate_is_judged_by_its_own_head():
-    logits = np.array([[0.0, 9.0], [9.0, 0.0]], np.float32)
-    equal = final_scores(logits, np.array([True, False]), {"repeat": 1, "discover": 1})
-    assert equal == pytest.approx([0.5, 0.5])  # sigmoid(0), each by its own column
-
-
-def test_objectives_weigh_the_heads_probabilities():
-    logits = np.zeros((2, 2), np.float32)
-    scores = final_scores(logits, np.array([True, False]), {"repeat": 0.8, "discover": 0.4})
-    assert scores == pytest.approx([0.5, 0.25])  # the greatest weight counts as 1
 
 
 def test_scores_do_not_depend_on_the_other_candidates(rankers: Rankers):

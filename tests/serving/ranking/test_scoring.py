@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from feature_repo.names import CROSS_FEATURES
+from serving.objectives import Objective
 from serving.query import Candidates
-from serving.ranking.scoring import Scores, Scoring, final_scores, session_lift
+from serving.ranking.heads import Heads
+from serving.ranking.scoring import Scores, Scoring, session_lift
 
 FRESH_CLICK = np.log1p(0.6)
 LOGITS = np.array([[0.0, 3.0], [2.0, -1.0], [1.0, 1.0]], np.float32)  # repeat, discover
@@ -16,24 +18,47 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + np.exp(-x))
 
 
+def heads(repeat: float = 1, discover: float = 1) -> Heads:
+    """Those of a shop."""
+    return Heads.of({"repeat": Objective("again positive", repeat), "discover": Objective("first positive", discover)})
+
+
 def test_each_candidate_is_judged_by_its_own_head() -> None:
-    assert final_scores(LOGITS, SEEN, {}) == pytest.approx([sigmoid(0), sigmoid(-1), sigmoid(1)], rel=1e-6)
+    assert heads().scores(LOGITS, SEEN) == pytest.approx([sigmoid(0), sigmoid(-1), sigmoid(1)], rel=1e-6)
 
 
 def test_the_greatest_weight_counts_as_one_and_the_other_beside_it() -> None:
-    found = final_scores(LOGITS, SEEN, {"repeat": 0.7, "discover": 0.35})
+    found = heads(0.7, 0.35).scores(LOGITS, SEEN)
     assert found == pytest.approx([sigmoid(0), 0.5 * sigmoid(-1), 0.5 * sigmoid(1)], rel=1e-6)
-    found = final_scores(LOGITS, SEEN, {"repeat": 1.0, "discover": 4.0})
+    found = heads(1.0, 4.0).scores(LOGITS, SEEN)
     assert found == pytest.approx([0.25 * sigmoid(0), sigmoid(-1), sigmoid(1)], rel=1e-6)
-    assert final_scores(LOGITS, SEEN, {"repeat": 0.0, "discover": 0.0}).tolist() == [0, 0, 0]
 
 
 def test_a_lift_is_added_to_the_logit_and_those_asked_for_keep_their_own() -> None:
     lift = np.array([0.5, 0.0, -2.0], np.float32)
-    assert final_scores(LOGITS, SEEN, {}, lift) == pytest.approx([sigmoid(0.5), sigmoid(-1), sigmoid(-1)], rel=1e-6)
+    assert heads().scores(LOGITS, SEEN, lift) == pytest.approx([sigmoid(0.5), sigmoid(-1), sigmoid(-1)], rel=1e-6)
     at = np.array([2, 0], np.int32)
-    assert final_scores(LOGITS[at], SEEN, {}, lift, at) == pytest.approx([sigmoid(-1), sigmoid(0.5)], rel=1e-6)
-    assert final_scores(LOGITS[at], SEEN, {}, None, at) == pytest.approx([sigmoid(1), sigmoid(0)], rel=1e-6)
+    assert heads().scores(LOGITS[at], SEEN, lift, at) == pytest.approx([sigmoid(-1), sigmoid(0.5)], rel=1e-6)
+    assert heads().scores(LOGITS[at], SEEN, None, at) == pytest.approx([sigmoid(1), sigmoid(0)], rel=1e-6)
+
+
+def test_heads_that_judge_the_same_item_add_up_a_weighted_one_by_the_value_it_expects() -> None:
+    objectives = {
+        "watch": Objective("watch", 0.5, loss="weighted", usual=300),
+        "click": Objective("click", 1.0),
+        "new": Objective("first share", 0.25),
+    }
+    logits = np.array([[np.log(2.0), 0.0, 3.0], [np.log(0.1), -1.0, 3.0]], np.float32)
+    found = Heads.of(objectives).scores(logits, np.array([True, False]))
+    expected = [0.5 * 2.0 + sigmoid(0), 0.5 * 0.1 + sigmoid(-1) + 0.25 * sigmoid(3)]
+    assert found == pytest.approx(expected, rel=1e-3)  # an expected value is held under 10,000 usual ones
+    assert np.isfinite(Heads.of(objectives).scores(np.full((1, 3), 99, np.float32), np.array([True]))).all()
+
+
+def test_an_explanation_takes_apart_the_mean_logit_of_the_heads_that_judge() -> None:
+    assert heads(0.7, 0.3).logit(LOGITS, SEEN) == pytest.approx([0, -1, 1])
+    both = Heads.of({"click": Objective("click", 3.0), "share": Objective("share", 1.0)})
+    assert both.logit(LOGITS, SEEN) == pytest.approx([0.75, 1.25, 1.0])
 
 
 def test_a_fresh_click_makes_the_odds_of_the_item_tenfold_its_types_1_8_its_brands_1_15() -> None:
@@ -49,7 +74,7 @@ def pool(size: int) -> Candidates:
 
 
 def scoring() -> Scoring:
-    return Scoring(None, {}, 3)  # type: ignore[arg-type]  # no model is asked
+    return Scoring(None, heads(), 3)  # type: ignore[arg-type]  # no model is asked
 
 
 LIGHT = np.array([0.2, 0.9, 0.5, 0.8, 0.9], np.float32)  # best first: 1, 4, 3, 2, 0
