@@ -86,10 +86,12 @@ def _about_the_cut(name: str, system: System, tables: Path, until: str) -> Itera
         yield Finding("stops", problem)
         return
     found = count(system, tables, datetime.fromisoformat(cut))
+    whole, days = system.learning.horizon_days, found.judged_days
+    short = f", {days} of the {whole} that a target has" if days < whole else ""
     yield Finding(
         "used",
         f"{found.before:,} positives before {cut_name(datetime.fromisoformat(cut))}, {found.weeks} weeks of them to learn from;"
-        f" judged on {found.judged:,} of {found.judged_users:,} users in the {system.learning.horizon_days} days after",
+        f" judged on {found.judged:,} of {found.judged_users:,} users in the {days} day{'s' * (days != 1)} after{short}",
     )
 
 

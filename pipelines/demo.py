@@ -59,7 +59,8 @@ def demo(system: str = "shop", until: str = UNTIL, home: Path = Path(".shortlist
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
     """Ours beside popularity of 28 days, and what it is ahead by with the error of the difference. Fits 80 columns."""
-    title = f"Judged on the {metrics['judged_days']} days after {metrics['cut']}"
+    days = metrics["judged_days"]
+    title = f"Judged on the {days} day{'s' * (days != 1)} after {metrics['cut']}"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("", no_wrap=True)
     for metric in SHOWN:

@@ -18,7 +18,7 @@ from components.evaluation.impostors import impostors, judged
 from components.evaluation.metrics import NOTHING, Lists, Target
 from components.evaluation.reliability import reliability
 from components.evaluation.slices import COLD_BASKETS, baskets_of, made_cold
-from components.evaluation.truth import Truth, new_target, read_later, read_truth
+from components.evaluation.truth import Truth, judged_days, new_target, read_later, read_truth
 from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, protocols, without_barred
 from serving.bundle.arrays import BadFolder
 from serving.bundle.bundle import BadBundle, show
@@ -54,6 +54,7 @@ def evaluate(
     numbers = _numbers(system, truth, known, told, lists, barred)
     numbers |= {
         "reliability": reliability(system, bundle, truth),
+        "judged_days": judged_days(features),
         "weeks": {later.cut: _later_week(system, bundle, champion, later) for later in weeks},
         "quiet_weeks": quiet,
         "bundle": show(bundle)["digest"],
@@ -116,7 +117,6 @@ def _numbers(
     return {
         "system": system.name,
         "cut": truth.cut,
-        "judged_days": system.learning.horizon_days,
         "users_with_target": int(np.count_nonzero(targets[ALL].sizes)),
         "plan_used": "promotions planned up to the judged week, as known at the cut",
         "deciding": deciding,

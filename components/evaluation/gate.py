@@ -116,8 +116,9 @@ def _checks(system: System, metrics: Metrics, cost: Metrics) -> Iterator[Check]:
 
 
 def _too_few(users: int, metrics: Metrics) -> Check:
+    days = metrics["judged_days"]
     told = (
-        f"{users} user{'s' * (users != 1)} had something in the {metrics['judged_days']} days after {metrics['cut']} that counts under "
+        f"{users} user{'s' * (users != 1)} had something in the {days} day{'s' * (days != 1)} after {metrics['cut']} that counts under "
         f"protocol {metrics['deciding']!r}; a comparison takes at least 2: choose another --until, or wait for more users."
     )
     return Check("users to judge by", False, told, can_judge=False)

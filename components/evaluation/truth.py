@@ -35,6 +35,11 @@ def read_truth(features: Path) -> Truth:
     return _read(features / "cuts" / cut, cut)
 
 
+def judged_days(features: Path) -> int:
+    """Days after the last cut that its labels cover: a target's length, or fewer where the rows end before."""
+    return int(json.loads((features / "features.json").read_text())["judged_days"])
+
+
 def read_later(features: Path) -> tuple[list[Truth], list[str]]:
     """The later weeks to judge by, and the cuts of those left out because nothing happened in them."""
     made = json.loads((features / "features.json").read_text()).get("judged", [])

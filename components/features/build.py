@@ -7,7 +7,7 @@ from typing import Any
 
 from components.cut import LABELS, OUTCOMES
 from components.features.item_table import ItemBase, build_item_table, open_shelf
-from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, later_cuts, most_cuts, parse_moment, rolling_cuts
+from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, judged_days, later_cuts, most_cuts, parse_moment, rolling_cuts
 from components.features.outcomes import write_outcomes
 from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
@@ -36,6 +36,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
             raise ValueError(f"no {' or '.join(learning.positives)} event lies before {moment.isoformat()}: choose a later moment")
         moments, quiet = _telling_cuts(opened, moment, cuts, learning)
         later = later_cuts(moment, learning.horizon_days, opened.last_day)
+        days = judged_days(moment, learning.horizon_days, opened.last_day)
         found, every = definitions(system), [*moments, *later]
         rows = write_snapshots(opened, tables, system, found.computed, every, out, engine)
         rows |= {view.name: copy(view, out, every[-1]) for view in found.own}
@@ -54,6 +55,7 @@ def build(system: System, tables: Path, out: Path, until: str | datetime, cuts: 
         "quiet_weeks": [cut_name(cut) for cut in quiet],
         "cuts": made,
         "judged": judged,
+        "judged_days": days,
         "user_features": list(names["users"]),
         "item_features": list(names["items"]),
         "online": online_layout(store),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,6 +55,11 @@ def later_cuts(until: datetime, horizon_days: int, last_day: float) -> list[date
     """Cuts after `until`, a target's length apart, whose whole target lies before the last event's day ends."""
     cuts = [until + timedelta(days=horizon_days * step) for step in range(1, JUDGED_WEEKS)]
     return [cut for cut in cuts if cut_day(cut) + horizon_days <= last_day // 1 + 1]
+
+
+def judged_days(until: datetime, horizon_days: int, last_day: float) -> int:
+    """Days of the target after `until` that the rows reach, the last one begun: all of it, or fewer where they end before."""
+    return max(0, min(horizon_days, ceil(last_day // 1 + 1 - cut_day(until))))
 
 
 FAST_CUTS = 2  # cuts a `--fast` run learns its rankers from

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from components.data.duck import connect, quoted
-from components.features.moments import cut_name, most_cuts, opened_positives, rolling_cuts
+from components.features.moments import cut_name, judged_days, most_cuts, opened_positives, rolling_cuts
 from serving.system import System
 
 LEAST_JUDGED = 2  # users: the error of a mean needs two
@@ -22,6 +22,7 @@ class Enough:
     before: int  # positives before the cut
     judged_users: int  # users with positives in the days after it
     judged: int  # those positives
+    judged_days: int  # of the target after the cut that the rows reach
     weeks: int  # weekly cuts before it with positives after them: what the rankers can learn from
 
 
@@ -97,10 +98,10 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
     """What lies before and after the cut."""
     end = cut + timedelta(days=system.learning.horizon_days)
     with opened_positives(tables, system) as connection:
-        ((before, judged, users, first),) = connection.execute(
+        ((before, judged, users, first, last),) = connection.execute(
             f"""SELECT count(*) FILTER (moment < {_micro(cut)}),
                 count(*) FILTER (moment >= {_micro(cut)} AND moment < {_micro(end)}),
-                count(DISTINCT user_id) FILTER (moment >= {_micro(cut)} AND moment < {_micro(end)}), min(moment)
+                count(DISTINCT user_id) FILTER (moment >= {_micro(cut)} AND moment < {_micro(end)}), min(moment), max(day)
             FROM positives"""
         ).fetchall()
         weeks = 0
@@ -112,7 +113,8 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
                 if _micro(week) > first
             ]
             weeks = sum(map(bool, connection.execute(f"SELECT {', '.join(spans)} FROM positives").fetchall()[0])) if spans else 0
-    return Enough(before, users, judged, weeks)
+    days = judged_days(cut, system.learning.horizon_days, -1.0 if last is None else last)
+    return Enough(before, users, judged, days, weeks)
 
 
 def _micro(moment: datetime) -> int:

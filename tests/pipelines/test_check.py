@@ -110,7 +110,12 @@ def test_a_sound_shop_says_what_it_is_judged_on(tmp_path):
     folder = write(plain(), tmp_path / "data")
     found = list(findings("shop", folder))
     assert not [finding for finding in found if finding.kind == "stops"]
-    assert any("judged on" in text and "of 40 users in the 7 days after" in text for text in texts(found))
+    assert any("judged on" in text and text.endswith("of 40 users in the 7 days after") for text in texts(found))
+
+
+def test_a_cut_with_few_days_after_it_says_how_many_there_are(tmp_path):
+    found = texts(findings("shop", write(plain(), tmp_path / "data"), (END - timedelta(days=3)).isoformat()))
+    assert any(text.endswith("users in the 3 days after, 3 of the 7 that a target has") for text in found)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.features.build import build
-from components.features.moments import cut_name, parse_moment, rolling_cuts
+from components.features.moments import cut_day, cut_name, judged_days, parse_moment, rolling_cuts
 from components.features.online import last_states, materialize, online_features
 from components.features.store import LostRows, features_at, open_store
 from serving.bundle.catalogue import Catalogue
@@ -251,6 +251,20 @@ def test_a_moment_without_an_offset_is_refused_unless_it_is_a_day():
         parse_moment("2024-03-18T10:30:00")
 
 
+@pytest.mark.parametrize(
+    ("cut", "last", "days"),
+    [
+        ("2024-03-18", "2024-03-20T23:00:00Z", 3),  # the last day is counted whole
+        ("2024-03-18", "2024-03-24T00:30:00Z", 7),
+        ("2024-03-18", "2024-05-01T00:00:00Z", 7),  # no more than a target has
+        ("2024-03-18T18:00:00Z", "2024-03-18T19:00:00Z", 1),
+        ("2024-03-18", "2024-03-17T23:00:00Z", 0),  # nothing lies after it
+    ],
+)
+def test_the_days_judged_are_those_that_the_rows_reach(cut, last, days):
+    assert judged_days(parse_moment(cut), 7, cut_day(parse_moment(last))) == days
+
+
 def test_nothing_is_written_into_the_repo(world_system):
     repo = Path(__file__).parents[3] / world_system.feature_repo
     assert sorted(path.name for path in repo.iterdir() if path.name != "__pycache__") == ["feature_store.yaml", "features.py"]
@@ -261,7 +275,9 @@ def test_where_the_rows_reach_on_a_second_week_is_made_to_judge_by_and_changes_n
     build(world_system, world.folder, tmp_path / "two", earlier, 1)
     week = tmp_path / "two" / "judged" / cut_name(world.until)
     assert StateTable.load(week / "users").cut_day == pytest.approx(world.until.timestamp() / 86400)
-    told = json.loads((tmp_path / "two" / "features.json").read_text())["judged"]
+    report = json.loads((tmp_path / "two" / "features.json").read_text())
+    told = report["judged"]
+    assert report["judged_days"] == 7
     assert [cut["cut"] for cut in told] == [cut_name(world.until)]
     assert told[0]["labels"] == pq.read_metadata(week / "labels.parquet").num_rows > 0
 
