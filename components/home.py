@@ -38,6 +38,14 @@ def one_training(home: Path, system: str) -> Iterator[None]:
 
 
 @contextmanager
+def by_turns(home: Path, name: str) -> Iterator[None]:
+    """Wait until nobody else does what is named so under this home."""
+    with _file(home, f"{name}.lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _file(home: Path, name: str) -> Iterator[int]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / name).open("w") as file:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components.home import by_turns
 from components.step import digest_of
 from serving.system import load_system
 
@@ -42,12 +43,12 @@ def remember(system: str, home: str, data: str, tables: Path, accepted: Path) ->
         return
     key = json.loads(accepted.with_name(f"{accepted.name}.record.json").read_text())["key"]
     entry = {"tables": digest_of(tables), "accepted": f"steps/validate/{key}/out"}
-    known = json.loads(note.read_text()).get("sources", {}) if note.is_file() else {}
-    known[source_of(system, data)] = {**entry, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
-    note.parent.mkdir(parents=True, exist_ok=True)
-    fresh = note.with_suffix(".new")
-    fresh.write_text(json.dumps({**entry, "sources": known}, indent=1))
-    fresh.replace(note)
+    with by_turns(note.parent, "note"):  # two runs may end at once
+        known = json.loads(note.read_text()).get("sources", {}) if note.is_file() else {}
+        known[source_of(system, data)] = {**entry, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+        fresh = note.with_suffix(".new")
+        fresh.write_text(json.dumps({**entry, "sources": known}, indent=1))
+        fresh.replace(note)
 
 
 def source_of(system: str, data: str) -> str:

@@ -3,7 +3,6 @@
 Everything that goes wrong on its side comes out as one sentence in one kind of error, so that whoever only wanted to know goes on without.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from components.home import by_turns
 from serving.system import System
 
 if TYPE_CHECKING:
@@ -67,11 +67,9 @@ def open_registry(home: Path | None, tracking: str, alone: bool = False) -> Iter
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
-    if home is not None:
-        home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         if home is not None and alone:
-            held.enter_context(_locked(home / "registry.lock"))
+            held.enter_context(by_turns(home, "registry"))
         with _explained(tracking):
             yield _client(home, tracking)
 
@@ -89,15 +87,8 @@ def _client(home: Path | None, tracking: str) -> "MlflowClient":
 
     if home is None or "://" not in tracking or tracking.startswith("http"):
         return MlflowClient(tracking_uri=tracking, registry_uri=tracking)
-    with _locked(home / "mlflow.lock"):  # the first one makes the tables
+    with by_turns(home, "mlflow"):  # the first one makes the tables
         return MlflowClient(tracking_uri=tracking, registry_uri=tracking)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

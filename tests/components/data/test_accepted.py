@@ -1,6 +1,7 @@
 """A baseline belongs to a source; who failed leaves none; the same tables again are compared with nothing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,3 +59,12 @@ def test_the_same_tables_again_are_compared_with_nothing(accepted):
 def test_without_a_home_or_a_run_that_ended_well_there_is_none(tmp_path):
     assert baseline("shop", "", "", str(tmp_path)) is None
     assert baseline("shop", str(tmp_path), "", str(tmp_path)) is None
+
+
+def test_runs_that_end_at_once_leave_a_baseline_each(accepted, tmp_path):
+    home, run = accepted
+    names = [f"shop {number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda name: run(name, name.replace(" ", "")), names))
+    found = [baseline("shop", str(home), str(folder), str(folders[at - 1])) for at, folder in enumerate(folders)]
+    assert [one.folder.parent.name for one in found] == [name.replace(" ", "") for name in names]
