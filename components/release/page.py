@@ -28,18 +28,20 @@ def description(system: System, making: Making, judged: str = "") -> str:
     what = f"{system.answer_size} {system.noun}s of {of}"
     lines += [f"{what}. Bundle `{making.digest or making.manifest.get('digest', '')}`.", ""]
     if making.metrics:
+        days = making.metrics["judged_days"]
         lines += [
-            f"Judged on the {making.metrics.get('judged_days', '')} days after the cut, against {making.against}.",
+            f"Judged on the {days} day{'s' * (days != 1)} after the cut, against {making.against}.",
             "",
             *_markdown(making),
             "",
         ]
         failed = sum(not check["passed"] for check in making.verdict.get("checks", []))
-        lines += [f"{len(making.verdict.get('checks', []))} checks, {failed} failed: see `report.html` in the run.", ""]
+        lines += [f"{len(making.verdict.get('checks', []))} checks, {failed} failed: see `report.html` in the run. {_cost(making)}", ""]
     made = ", ".join(f"{name} {settings[name][:40]}" for name in ("seed", "fast", "until", "commit", "data") if name in settings)
     lines += [f"Made with {made}." if made else "", ""]
     undo = f"`shortlist rollback {system.name}` undoes it"
-    lines += [f"To answer from it, give it the alias `champion` here, or run `shortlist promote {system.name}`; {undo}."]
+    here = "give it the alias `champion` here (the pencil beside Aliases; the button Promote only copies it to another model)"
+    lines += [f"To answer from it, {here}, or run `shortlist promote {system.name}`; {undo}."]
     return "\n".join(lines)
 
 
@@ -49,7 +51,7 @@ def report(system: System, making: Making, run: str) -> str:
     parts = [
         f'<p class="{"passed" if making.passed else "failed"}">{escape(str(making.verdict.get("sentence", "")))}</p>',
         f"<p>Run {escape(run)}. Compared with {escape(making.against)}.</p>",
-        "<h2>Judged</h2>", _grid(("", "ours", "±", *_rivals(making)), _judged_rows(making), numbers=True),
+        "<h2>Judged</h2>", _grid(("", "ours", *_rivals(making)), _judged_rows(making), numbers=True),
         "<h2>Checks of the gate</h2>", _grid(("check", "", "what was seen"), _check_rows(making)),
         "<h2>What made it</h2>", _grid(("setting", "value"), [(name, value) for name, value in making.settings().items()]),
         "<h2>Data</h2>", _grid(("table", "rows in", "accepted", "set aside"), _data_rows(making), numbers=True),
@@ -71,12 +73,13 @@ def _judged_rows(making: Making) -> list[tuple[str, ...]]:
             ours = judged.get("recommenders", {}).get("candidate", {}).get(metric)
             if isinstance(ours, Mapping):
                 leads = [judged.get("against", {}).get(rival.removeprefix("ahead of "), {}).get(metric) for rival in _rivals(making)]
-                rows.append((f"{metric}, {protocol}", _short(ours.get("value")), _short(ours.get("error")), *map(_lead, leads)))
+                rows.append((f"{metric}, {protocol}", _lead(ours, sign=""), *map(_lead, leads)))
     return rows
 
 
 def _markdown(making: Making) -> list[str]:
-    head = ("", "ours", "±", *_rivals(making))
+    """A table whose cells MLflow's page sets without a gap: a number and its error stand in one."""
+    head = ("", "ours", *_rivals(making))
     rows = [head, tuple("---" for _ in head), *_judged_rows(making)]
     return [f"| {' | '.join(row)} |" for row in rows]
 
@@ -95,8 +98,14 @@ def _data_rows(making: Making) -> list[tuple[str, ...]]:
     ]
 
 
-def _lead(found: Any) -> str:
-    return f"{_short(found.get('value'), '+')} ± {_short(found.get('error'))}" if isinstance(found, Mapping) else ""
+def _lead(found: Any, sign: str = "+") -> str:
+    return f"{_short(found.get('value'), sign)} ± {_short(found.get('error'))}" if isinstance(found, Mapping) else ""
+
+
+def _cost(making: Making) -> str:
+    """What an answer takes, where it was measured."""
+    cpu, size = making.latency.get("cpu_ms_p50"), making.metrics.get("bundle_bytes")
+    return f"An answer takes {cpu:.1f} ms of CPU, the bundle {size / 1e6:.1f} MB." if cpu and size else ""
 
 
 def _short(value: Any, sign: str = "") -> str:

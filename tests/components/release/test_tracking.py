@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.release.cause import note_cause
 from components.release.figures import curves, figures
 from components.release.making import Making
 from components.release.page import description, report
@@ -58,6 +59,7 @@ def test_the_report_says_everything_and_nothing_of_the_data_becomes_markup(many:
 
 def test_the_version_s_page_says_what_it_is_how_it_was_judged_and_what_to_do(tmp_path: Path, home: Path, two: tuple[Made, Made]) -> None:
     record = two[0].register(tmp_path / "out", home)
+    note_cause("tastes jumped", str(tmp_path / "out"), str(home), "")
     with open_registry(home, "") as client:
         version = client.get_model_version("shortlist-tiny", record["version"])
         run = client.get_run(record["run"])
@@ -67,14 +69,17 @@ def test_the_version_s_page_says_what_it_is_how_it_was_judged_and_what_to_do(tmp
         "**Passed: NDCG@10 0.2.**",
         f"Bundle `{two[0].digest}`",
         "Judged on the 7 days after the cut, against popularity; there was no champion",
-        "| ndcg@10, all | 0.2000 | 0.0100 | +0.1000 ± 0.0120 |",
+        "| ndcg@10, all | 0.2000 ± 0.0100 | +0.1000 ± 0.0120 |",
         "1 checks, 0 failed",
-        "give it the alias `champion` here, or run `shortlist promote tiny`",
+        "An answer takes 1.5 ms of CPU, the bundle 1.5 MB.",
+        "give it the alias `champion` here",
+        "or run `shortlist promote tiny`",
     ):
         assert part in version.description, part
     assert version.tags["ndcg at 10"] == "0.2000 ± 0.0100"
     assert version.tags["ndcg at 10 ahead of popularity"] == "+0.1000 ± 0.0120"
     assert version.tags["against"] == "popularity; there was no champion"
+    assert version.tags["cause"] == run.data.tags["cause"] == "tastes jumped"
     assert run.data.metrics["judged on all/ndcg at 10"] == 0.2
     assert run.data.tags["gate"] == "passed"
     assert run.data.tags["mlflow.note.content"].startswith("**Passed")
