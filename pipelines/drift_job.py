@@ -15,6 +15,7 @@ from components.release.promotion import promote as promote_bundle
 from components.release.registry import CHALLENGER, CHAMPION, digest_in, holder, model_name, open_registry
 from components.release.releases import released
 from components.release.sync import sync
+from pipelines.retraining import middle_of
 from pipelines.submit import submit
 from pipelines.watch import Entry, Policy, Steps, watch_once
 from serving.remote import local
@@ -37,10 +38,10 @@ def drift_job(
     """One cycle; the last entry of the journal under `home`. `data`: s3://… of the tables, empty: the system's own ingest."""
     folder = home / "watch" / load_system(system).name
     folder.mkdir(parents=True, exist_ok=True)
-    asked = {"data": data, "until": "", "fast": fast, "events": events}
+    asked = {"data": data, "fast": fast, "events": events}
     steps = Steps(
         lambda: _verdict(system, data, events, home, folder / "latest", registry),
-        lambda cycle, *_: dict(asked),
+        lambda _, found: {**asked, "until": middle_of(found["window"])},
         lambda arguments: _trained(system, host, registry, arguments, gpu),
         lambda made: _promoted(system, home, registry, made) if promote_passed else False,
         lambda why: print(f"the watch has stopped: {why}", flush=True),

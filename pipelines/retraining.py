@@ -4,6 +4,7 @@ shortlist watch shop --once
 """
 
 import json
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,14 +17,19 @@ from rich.console import Console
 
 from components.data.accepted import remember
 from components.data.served import collect, log_of
+from components.home import HomeInUse
 from components.release.drift_record import record_drift
+from components.release.fetch import NotFetched
 from components.release.promotion import promote as promote_bundle
+from components.release.registry import RegistryUnavailable
 from components.release.sync import consult
 from pipelines.drift import verdict_of
 from pipelines.errors import foreseen
 from pipelines.runner import run_pipeline
-from pipelines.watch import DRIFT, Entry, Policy, Steps, WatchStopped, resume, watch_once
+from pipelines.watch import DRIFT, Entry, Policy, RetrainingRefused, Steps, WatchStopped, resume, watch_once
 from serving.system import load_system
+
+MAY_PASS = (RegistryUnavailable, NotFetched, HomeInUse)  # another day the same retraining may do
 
 
 class TrainerDied(ValueError):
@@ -107,17 +113,27 @@ def middle_of(window: list[str]) -> str:
 def _apart(arguments: Entry, home: Path) -> Entry:
     """Train in a process of its own: its memory goes back, and one that is killed does not take the watcher along. Raises `TrainerDied`."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_name_main) as pool:
             return pool.submit(train, arguments, home).result()
     except BrokenProcessPool as problem:
         raise TrainerDied("the training's process was killed; what it finished is kept, and the next look goes on from there") from problem
 
 
+def _name_main() -> None:
+    """Give this process's main module a file: without one, as under `python -m`, pyspark takes it for a doctest and ends the process."""
+    vars(sys.modules["__main__"]).setdefault("__file__", __file__)
+
+
 def train(arguments: Entry, home: Path) -> Entry:
-    """The whole training; what came of it."""
+    """The whole training; what came of it. Raises `RetrainingRefused` where the data do not allow it, `ValueError` for what may pass."""
     from pipelines.training import training
 
-    run = run_pipeline(training, arguments, "process", home)
+    try:
+        run = run_pipeline(training, arguments, "process", home)
+    except ValueError as problem:
+        if isinstance(problem, MAY_PASS) or not foreseen(problem):
+            raise
+        raise RetrainingRefused(str(problem)) from problem
     gate = json.loads((run.output("gate") / "gate.json").read_text())
     version = json.loads((run.output("register" if gate["passed"] else "record") / "version.json").read_text())
     if gate["passed"]:
@@ -139,6 +155,8 @@ def _alert(folder: Path, why: str) -> None:
 def said(entry: dict[str, Any]) -> str:
     """An entry of the journal as a sentence."""
     if entry["what"] == "settled":
+        if not entry["bundle"]:
+            return f"Could not retrain: {entry['gate']}"
         ended = "answers now" if entry["promoted"] else "waits for a person to promote it" if entry["passed"] else "was refused by the gate"
         return f"Retrained: bundle {entry['bundle'][:12]} {ended}."
     waits = f" Not retrained: {entry['waits']}." if entry["verdict"] == DRIFT and entry["waits"] else ""

@@ -28,6 +28,10 @@ class WatchStopped(ValueError):
     """Retraining does not cure the drift: a person has to look."""
 
 
+class RetrainingRefused(ValueError):
+    """The retraining cannot be done with what there is, and asking again would not help: the cycle ends without a bundle."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """When a drift may be answered by a retraining."""
@@ -43,7 +47,7 @@ class Steps:
 
     verdict: Callable[[], Entry]  # at least `verdict`, `sentence`, `causes`
     prepare: Callable[[str, Entry], Entry]  # of a cycle's name and verdict: the arguments of its retraining; what it learns from is copied
-    train: Callable[[Entry], Entry]  # of those arguments: at least `bundle`, `passed`
+    train: Callable[[Entry], Entry]  # of those arguments: at least `bundle`, `passed`; or raises `RetrainingRefused`
     promote: Callable[[Entry], bool]  # of what was trained: whether it answers now
     alert: Callable[[str], None]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -139,10 +143,14 @@ def _carried_out(steps: Steps, journal: WatchJournal, begun: Entry) -> Entry:
     """Train, promote, settle: each unless the journal says that it is done."""
     trained = journal.last(TRAINED)
     if trained is None or trained["cycle"] != begun["cycle"]:
-        made = steps.train(begun["arguments"] | {"cause": begun["cause"]})
+        try:
+            made = steps.train(begun["arguments"] | {"cause": begun["cause"]})
+        except RetrainingRefused as problem:
+            made = {"bundle": "", "passed": False, "gate": str(problem)}
         trained = journal.add(TRAINED, begun["cycle"], steps.now(), **made)
     promoted = bool(trained["passed"]) and steps.promote(trained)
-    return journal.add(SETTLED, begun["cycle"], steps.now(), bundle=trained["bundle"], passed=trained["passed"], promoted=promoted)
+    told = {"bundle": trained["bundle"], "passed": trained["passed"], "gate": trained.get("gate", "")}
+    return journal.add(SETTLED, begun["cycle"], steps.now(), **told, promoted=promoted)
 
 
 def resume(folder: Path) -> None:

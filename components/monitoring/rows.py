@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from components.data.duck import connect
 from components.evaluation.batch import open_recommender
+from components.features.moments import last_day
 from feature_repo.names import request_names
 from feature_repo.schema import SECONDS_A_DAY
 from serving.query import Request
@@ -63,9 +64,12 @@ class Visits:
         self._db.close()
 
     def last(self) -> datetime | None:
-        """When anything was had last."""
-        ((day,),) = self._db.execute(f"SELECT max({_DAY}) FROM events WHERE {self._positive}").fetchall()
-        return None if day is None else datetime.fromtimestamp(day * SECONDS_A_DAY, UTC)
+        """When anything was had last, on the last day that the data reach: one client's clock does not move the window."""
+        days = self._db.execute(
+            f"""SELECT max({_DAY}), count(DISTINCT user_id) FROM events WHERE {self._positive} AND {_DAY} < {_days(datetime.now(UTC))!r}
+            GROUP BY floor({_DAY}) ORDER BY 1"""
+        ).fetchall()
+        return datetime.fromtimestamp(days[last_day([users for _, users in days])][0] * SECONDS_A_DAY, UTC) if days else None
 
     def draw(self, since: datetime, until: datetime, most: int = VISITS) -> list[tuple[Any, ...]]:
         """(user, first moment in days, items chosen, texts of one event, value, price) of one visit a user, at most so many users."""

@@ -14,6 +14,7 @@ from components.data.duck import connect, quoted
 from components.evaluation.batch import open_recommender
 from components.monitoring.rows import KnownBefore, Visits, state_before
 from feature_repo.names import request_names
+from serving.event_meanings import Signal
 from serving.query import Request
 from serving.ranking.features import request_features
 from serving.recommender import Recommender
@@ -36,7 +37,7 @@ def skew(system: System, bundle: Path, users: Path, visits: Visits, served: Path
         [
             _differs(recommender, Request(user, system.answer_size, day), UserState.unpack(packed), state_before(system, table, user, past))
             for user, day, packed in recorded
-            for past in [pasts.get(user, nothing)]
+            for past in [_without_old_sessions(system, pasts.get(user, nothing), table.cut_day)]
         ]
     )  # (N, Fr)
     shares = dict(zip(request_names(recommender.bundle.user_features), differs.mean(0).tolist(), strict=True))
@@ -67,6 +68,13 @@ def _recorded(digest: str, served: Path) -> list[tuple[str, float, bytes]]:
         ).fetchall()
     finally:
         connection.close()
+
+
+def _without_old_sessions(system: System, past: KnownBefore, cut_day: float) -> KnownBefore:
+    """Clicks and views of before the cut are in no state that learning leaves: a session begins after it."""
+    signals = [name for name, meaning in system.learning.meanings.items() if isinstance(meaning, Signal)]
+    kept = np.flatnonzero((past.days >= cut_day) | ~np.isin(past.kinds, signals)).tolist()
+    return KnownBefore([past.items[at] for at in kept], [past.kinds[at] for at in kept], past.days[kept], [past.values[at] for at in kept])
 
 
 def _differs(recommender: Recommender, request: Request, served: UserState, learnt: UserState) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from pipelines.watch import Policy, Steps, WatchBusy, WatchJournal, WatchStopped, resume, watch_once
+from components.release.registry import RegistryUnavailable
+from pipelines.retraining import said
+from pipelines.watch import Policy, RetrainingRefused, Steps, WatchBusy, WatchJournal, WatchStopped, resume, watch_once
 
 ROOT = Path(__file__).parent.parent.parent
 NOON = datetime(2024, 3, 25, 12, tzinfo=UTC)
@@ -110,6 +113,21 @@ def test_a_bundle_the_gate_refused_is_not_promoted(tmp_path: Path) -> None:
     world = World("drift", passed=False)
     settled = watch_once(world.steps(), Policy(), tmp_path)
     assert (settled["passed"], settled["promoted"], world.promoted) == (False, False, [])
+
+
+def test_a_retraining_that_the_data_refuse_ends_its_cycle_and_one_that_may_do_another_day_stays_open(tmp_path: Path) -> None:
+    world, problems = World("drift", "none"), [RegistryUnavailable("down"), RetrainingRefused("one user cannot be judged")]
+
+    def refuse(arguments: dict) -> dict:
+        raise problems.pop(0)
+
+    steps = replace(world.steps(), train=refuse)
+    with pytest.raises(RegistryUnavailable):
+        watch_once(steps, Policy(), tmp_path)
+    settled = watch_once(steps, Policy(), tmp_path)  # the same cycle: no other verdict was asked for
+    assert (settled["bundle"], settled["passed"], world.promoted) == ("", False, [])
+    assert said(settled) == "Could not retrain: one user cannot be judged"
+    assert watch_once(steps, Policy(), tmp_path)["verdict"] == "none"
 
 
 @pytest.mark.parametrize("word", ["none", "cannot judge"])

@@ -1,6 +1,6 @@
 """What was known at a visit is what folding its user's events one by one makes, and it never holds the visit itself."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -72,15 +72,27 @@ def test_what_was_served_is_added_once(world, world_system, tmp_path):
     (tmp_path / "served").mkdir()
     pq.write_table(pa.Table.from_pylist([late, *known], schema=events.schema), tmp_path / "served" / "events.parquet")
     both = Visits(world_system, world.folder, tmp_path / "served")
-    assert both.last() == late["timestamp"]
     assert [(user, items) for user, _, items, *_ in both.draw(world.until + timedelta(days=39), world.until + timedelta(days=41))] == [
         (late["user_id"], [late["item_id"]])
     ]
     alone = Visits(world_system, world.folder, None)
     week = (world.until - timedelta(days=7), world.until)
     assert [row[:3] for row in both.draw(*week)] == [row[:3] for row in alone.draw(*week)]
+    assert both.last() == alone.last()  # one client, forty days on, does not move the window
     both.close()
     alone.close()
+
+
+def test_the_data_end_where_many_were_there_and_never_ahead_of_now(world, world_system, tmp_path):
+    events = pq.read_table(world.folder / "events.parquet")
+    one = events.slice(0, 1).to_pylist()[0] | {"event_type": "purchase"}
+    later, ahead = world.until + timedelta(days=10, hours=9), datetime.now(UTC) + timedelta(days=400)
+    rows = [one | {"event_id": f"{at} {user}", "user_id": f"u{user:03}", "timestamp": at} for at in (later, ahead) for user in range(40)]
+    (tmp_path / "served").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=events.schema), tmp_path / "served" / "events.parquet")
+    both = Visits(world_system, world.folder, tmp_path / "served")
+    assert both.last() == later
+    both.close()
 
 
 def test_the_table_of_states_is_only_read_for_what_events_do_not_tell(tmp_path):

@@ -37,8 +37,10 @@ def shop(tmp_path: Path):
     bundle = write_tiny(tmp_path / "bundle")
     states().save(tmp_path / "users")
     events = [bought(number, DAY + number / 50) for number in range(200)]
+    before = datetime.fromtimestamp((DAY - 3) * SECONDS_A_DAY, UTC)  # clicks of before the cut, which no state of learning's holds
     named = ("event_id", "event_type", "user_id", "item_id", "timestamp", "value")
     rows = [{name: getattr(event, name) for name in named} for event in events]
+    rows += [{**row, "event_id": f"before {at}", "event_type": "click", "timestamp": before} for at, row in enumerate(rows)]
     (tmp_path / "tables").mkdir()
     pq.write_table(table_of("events", rows), tmp_path / "tables" / "events.parquet")
 
