@@ -19,6 +19,7 @@ class MlflowServer:
     """Its store and its artifacts lie under `folder`. Half a minute to start."""
 
     folder: Path
+    store: str = ""  # where clients themselves put artifacts; empty: through the server, under its folder
     port: int = field(default_factory=free_port)
     secret: str = field(default_factory=lambda: Fernet.generate_key().decode())  # of webhooks
     process: "subprocess.Popen[bytes] | None" = None
@@ -33,16 +34,9 @@ class MlflowServer:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        line += [
-            "--artifacts-destination",
-            str(self.folder / "artifacts"),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-        ]
+        kept = ["--default-artifact-root", self.store, "--no-serve-artifacts"] if self.store else []
+        line += kept or ["--artifacts-destination", str(self.folder / "artifacts")]
+        line += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
         more |= {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}  # to a receiver on loopback
         more |= {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": self.secret}

@@ -10,11 +10,12 @@ from components.release.releases import ReleasedBundle
 from components.release.rollout import Refused, Unreachable
 from components.release.rollout_follow import Follower
 from components.release.rollout_state import BundleRef, Placed
-from components.release.shelf import Shelf
+from components.release.shelf import Shelf, s3
 from serving.bundle.bundle import verify
 from serving.worker.release import read_release
 from tests.components.release.made import TINY, Made
 from tests.components.release.test_rollout import Shelfless
+from tests.serving.object_store import object_store
 
 Two = tuple[Made, Made]
 
@@ -38,6 +39,26 @@ def test_what_is_put_is_fetched_elsewhere_and_putting_it_again_changes_nothing(s
     found = shelf.fetch(two[0].digest, tmp_path / "home")
     assert verify(found.bundle) == f"sha256:{two[0].digest}"
     assert sorted(path.name for path in found.users.iterdir()) == sorted(path.name for path in two[0].users.iterdir())
+
+
+def test_on_s3_what_is_put_is_fetched_and_a_forgery_is_refused(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_store("models") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        shelf = Shelf(s3(), TINY)
+        for _ in range(2):
+            put(shelf, two[0])
+        assert verify(shelf.fetch(two[0].digest, tmp_path / "home").bundle) == f"sha256:{two[0].digest}"
+        with shelf.store.open_output_stream(f"models/tiny/{two[0].digest}/light.onnx") as file:
+            file.write(b"forged")
+        with pytest.raises(Refused, match=r"light\.onnx"):
+            put(shelf, two[0])
+        with pytest.raises(Refused, match=r"light\.onnx"):
+            shelf.fetch(two[0].digest, tmp_path / "another")
+        with pytest.raises(Unreachable, match=f"models/tiny/{two[1].digest} cannot be reached"):
+            shelf.fetch(two[1].digest, tmp_path / "another")
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        shelf.fetch(two[0].digest, tmp_path / "another")
 
 
 @pytest.mark.parametrize("same_size", [True, False])
