@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,17 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from components.release.releases import chosen
 from tests.serving.servers import Running, free_port, until
-from tests.world.generate import user_name, write_world
+from tests.world.generate import START, user_name, write_world
 from tests.world.later import later_events
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM = str(ROOT / "tests" / "world" / "system.py")
-USERS, WEEKS = 60, 8  # of the tables
+USERS, WEEKS = 60, 12  # of the tables, in the world's own time
+PACE = 3  # times as fast as that everything happens here: half a week then shows new tastes
+END = START + timedelta(weeks=WEEKS)  # of the tables, in the world's own time,
+LAST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=7)  # and here: a week ago
 Answer = tuple[int, str]  # status, digest of the bundle that answered
 
 
@@ -37,7 +45,12 @@ class Chain:
     @classmethod
     def of(cls, folder: Path, registry: str = "") -> "Chain":
         (folder / "home").mkdir(parents=True)
-        return cls(folder / "home", write_world(folder / "tables", users=USERS, weeks=WEEKS).folder, registry)
+        return cls(folder / "home", tables(folder / "tables"), registry)
+
+    def copied(self, folder: Path, registry: str = "") -> "Chain":
+        """All of it as it is now, to go another way."""
+        shutil.copytree(self.home, folder)
+        return Chain(folder, self.data, registry)
 
     def command(self, *words: str) -> list[str]:
         registry = ["--registry", self.registry] if self.registry else []
@@ -46,6 +59,11 @@ class Chain:
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """`shortlist WORDS` to its end."""
         return subprocess.run(self.command(*words), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    def together(self, *lines: Sequence[str]) -> "list[subprocess.CompletedProcess[str]]":
+        """Several `shortlist WORDS` at once, to their ends."""
+        with ThreadPoolExecutor(len(lines)) as pool:
+            return list(pool.map(lambda words: self.run(*words), lines))
 
     def begin(self, *words: str) -> "subprocess.Popen[bytes]":
         """`shortlist WORDS`, not waited for."""
@@ -85,9 +103,27 @@ class Chain:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
+def here(when: datetime) -> datetime:
+    """A moment of the world in our time: its tables end a week ago, so that a server, which knows no time but now, answers in it."""
+    return LAST + (when - END) / PACE
+
+
+def tables(folder: Path) -> Path:
+    """The world's tables, in our time."""
+    for file in write_world(folder, users=USERS, weeks=WEEKS).folder.glob("*.parquet"):
+        table = pq.read_table(file)
+        for at, column in enumerate(table.schema):
+            if pa.types.is_timestamp(column.type):
+                moved = [None if when is None else here(when) for when in table[column.name].to_pylist()]
+                table = table.set_column(at, column, pa.array(moved, column.type))
+        pq.write_table(table, file)
+    return folder
+
+
 def week_after(number: int, jump: int) -> list[dict[str, Any]]:
     """Purchases of the week `number` after the tables (0: the first)."""
-    return later_events(WEEKS + number, 1, jump=jump, users=USERS, told=WEEKS)
+    events = later_events(WEEKS + PACE * number, PACE, jump=jump, users=USERS, told=WEEKS)
+    return [event | {"timestamp": here(datetime.fromisoformat(event["timestamp"])).isoformat()} for event in events]
 
 
 def environment() -> dict[str, str]:

@@ -28,8 +28,10 @@ def test_tastes_jump_and_the_watch_learns_judges_and_promotes_while_the_server_a
     usual, jumped, next_week = week_after(0, jump=0), week_after(0, jump=1), week_after(1, jump=1)
     trained = chain.run("train", "--data", str(chain.data), "--fast")
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    with chain.serving() as server:
+    apart = chain.copied(tmp_path / "apart")  # what is asked before the events come is no answer that should have known them
+    with apart.serving() as server:
         good, bad = worth(server, usual), worth(server, jumped)
+    with chain.serving() as server:
         send(server, jumped)
         stale, first = worth(server, next_week), chain.champion
         with traffic(server, A_SECOND) as sent:
@@ -79,8 +81,7 @@ def test_the_same_chain_with_everything_killed_at_each_arrow_ends_the_same(tmp_p
             send(server, jumped)
             first, copied = chain.champion, MlflowServer(tmp_path / "copied")
             shutil.copytree(registry.folder, copied.folder)
-            never = Chain(tmp_path / "never", chain.data, copied.address)
-            shutil.copytree(chain.home, never.home)
+            never = chain.copied(tmp_path / "never", copied.address)
             _watch_and_kill(chain, registry)
             server.kill()  # promoted | answering
         with chain.serving() as server:
