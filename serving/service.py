@@ -243,7 +243,7 @@ class Service:
         """What another worker was told of an item's safety holds in this answer already."""
         if self.new_items is not None and self.new_items.is_news():
             with suppress(StoreUnavailable, TimeoutError):  # it is asked for again by every request, and told by the poll
-                async with asyncio.timeout(2 * self.engine.system.budget.features_ms / 1e3):
+                async with asyncio.timeout(self.engine.system.budget.total_ms / 2e3):  # an item recalled costs more than a lower rung
                     await asyncio.get_running_loop().run_in_executor(self.hearers, self.new_items.hear)
 
     async def post_items(self, items: list[ItemPatch]) -> ItemsResponse:

@@ -154,6 +154,8 @@ class NewItems:
                 await asyncio.to_thread(self.refresh)
             except StoreUnavailable as error:
                 log.warning("posted items or safety messages cannot be read", reason=str(error))
+            except Exception as error:
+                log.error("posted items or safety messages cannot be taken up", exc_info=error)
             await asyncio.sleep(POLL_SECONDS)
 
 

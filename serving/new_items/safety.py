@@ -5,6 +5,7 @@ of an item and an action holds (`Said.at`), so copies can be merged in any order
 `safety.sqlite`; where states are in Redis, they are there too, and each side is given what the other has.
 """
 
+import logging
 import math
 import mmap
 import os
@@ -19,6 +20,7 @@ from serving.state.store import StoreUnavailable
 
 ACTIONS = ("recall", "block", "hide")
 _KEY = "shortlist:safety"
+_log = logging.getLogger("serving.new_items")
 
 
 class Said(NamedTuple):
@@ -139,12 +141,20 @@ class _Shared:
             entries = self._client.hgetall(_KEY)
         except self._errors as error:
             raise StoreUnavailable(f"safety messages cannot be read from Redis ({error})") from error
-        found = []
-        for name, value in entries.items():
-            action, _, item_id = name.decode().partition(":")
-            on, _, at = value.decode().partition(":")
-            found.append(Said(item_id, action, on == "1", float(at)))
-        return found
+        return [said for said in (_entry(name, value) for name, value in entries.items()) if said is not None]
+
+
+def _entry(name: bytes, value: bytes) -> Said | None:
+    """A message as the hash keeps it; None of what somebody else wrote there, which stops no other."""
+    try:
+        action, item_id = name.decode().split(":", 1)
+        on, at = value.decode().split(":", 1)
+        if action in ACTIONS and on in ("0", "1") and math.isfinite(float(at)):
+            return Said(item_id, action, on == "1", float(at))
+    except ValueError:
+        pass
+    _log.warning("left out: %r of %s in Redis is no safety message: %r", name, _KEY, value)
+    return None
 
 
 class _Bell:

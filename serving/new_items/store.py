@@ -1,8 +1,9 @@
 """Items posted since the release, kept where all workers see them: SQLite beside the states, or Redis. A version says what changed."""
 
+import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time_ns
@@ -18,6 +19,7 @@ from serving.state.store import StoreUnavailable
 _PREFIX = "shortlist:items"
 Written = tuple[tuple[int, int, int], ...]  # inode, size and time of the database and its log
 _SETTLED_NS = 1_000_000_000
+_log = logging.getLogger("serving.new_items")
 
 
 class Kept(NamedTuple):
@@ -35,14 +37,29 @@ def named(item: ItemPatch | NewItem) -> dict[str, Any]:
 
 def _merged(had: bytes | None, fields: dict[str, Any], day: float) -> bytes:
     """A kept item after one more message. One that is new is in the catalogue since now, unless it says otherwise."""
-    old = msgspec.json.decode(had) if had is not None else {}
+    old = _decoded(had) if had is not None else {}
     since = {"created_at": datetime.fromtimestamp(day * SECONDS_A_DAY, UTC).isoformat()}
     return msgspec.json.encode({"item": since | old.get("item", old) | fields, "day": day})
 
 
-def _read(body: bytes) -> Kept:
-    found = msgspec.json.decode(body)
-    return Kept(msgspec.convert(found.get("item", found), NewItem, strict=True), float(found.get("day", float("inf"))))
+def _decoded(body: bytes) -> dict[str, Any]:
+    """What is kept of an item; nothing of what cannot be read."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _read(bodies: Iterable[bytes]) -> list[Kept]:
+    """Items as they are kept; without what cannot be read, which stops no other and is whole again once it is posted again."""
+    kept = []
+    for body in bodies:
+        found = _decoded(body)
+        try:
+            kept.append(Kept(msgspec.convert(found.get("item", found), NewItem, strict=True), float(found.get("day", "inf"))))
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
+            _log.warning("left out: a posted item cannot be read (%s): %r", error, body[:100])
+    return kept
 
 
 class ItemStore(Protocol):
@@ -92,7 +109,7 @@ class SqliteItems:
 
     def all(self) -> list[Kept]:
         rows = self._with(lambda db: db.execute("SELECT body FROM items ORDER BY seq").fetchall())
-        return [_read(body) for (body,) in rows]
+        return _read(body for (body,) in rows)
 
     def drop(self, item_ids: Sequence[str]) -> None:
         self._with(lambda db: db.executemany("DELETE FROM items WHERE item_id = ?", [(name,) for name in item_ids]), write=True)
@@ -171,7 +188,7 @@ class RedisItems:
             bodies = self._client.hmget(f"{_PREFIX}:bodies", names) if names else []
         except self._errors as error:
             raise StoreUnavailable(f"posted items cannot be read from Redis ({error})") from error
-        return [_read(body) for body in bodies if body is not None]
+        return _read(body for body in bodies if body is not None)
 
 
 def open_items(state_url: str) -> ItemStore:

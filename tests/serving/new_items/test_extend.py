@@ -1,9 +1,11 @@
 """Items posted since the release: known at once, retrievable through the content tower, recalled at once."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +197,18 @@ def test_a_message_leaves_what_it_does_not_name_as_it_was(base: Recommender, sto
     kept.post([named(ItemPatch("new-1", price=None, policy_flags=[]))], DAY + 2)
     (found,) = kept.all()
     assert (found.item.price, found.item.policy_flags) == (None, [])
+
+
+def test_an_item_that_cannot_be_read_is_left_out_until_it_is_posted_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = SqliteItems(tmp_path / "items")
+    store.post([{"item_id": f"new-{number}", "title": f"NEW {number}"} for number in range(4)], DAY)
+    with closing(sqlite3.connect(tmp_path / "items")) as db, db:
+        for number, body in enumerate((b"\xff{", b"[1]", b'{"item": {"item_id": 7}, "day": "x"}')):
+            db.execute("UPDATE items SET body = ? WHERE item_id = ?", (body, f"new-{number}"))
+    assert [kept.item.item_id for kept in store.all()] == ["new-3"]
+    assert len(caplog.messages) == 3
+    store.post([{"item_id": "new-0", "title": "AGAIN"}], DAY)
+    assert [(kept.item.item_id, kept.item.title) for kept in store.all()] == [("new-0", "AGAIN"), ("new-3", "NEW 3")]
 
 
 def test_tables_with_room_hold_what_a_growth_from_nothing_holds(base: Recommender) -> None:

@@ -90,3 +90,27 @@ def test_what_is_said_last_holds_whatever_the_clock_that_said_the_first(tmp_path
     assert [one.on for one in safety.book().values()] == [False]
     safety.say([Said("i001", "recall", on, 5.0) for on in (True, False, True, False)])
     assert [one.on for one in safety.book().values()] == [False]
+
+
+def test_what_somebody_else_wrote_into_the_shared_hash_stops_no_message(
+    tmp_path: Path, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    import redis
+
+    wrong = {
+        "recall:i1": "maybe",
+        b"recall:\xff": "1:1.0",
+        "melt:i2": "1:1.0",
+        "recall:i3": "1:nan",
+        "nothing": "1:1.0",
+        "recall:i4": b"\xff:1",
+    }
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+        client.hset("shortlist:safety", mapping={"recall:i5": "1:7.0", **wrong})
+        here = Safety(tmp_path, redis_url)
+        here.say([Said("i6", "block", True, 8.0)])
+        here.share()
+        assert set(here.book()) == {("i5", "recall"), ("i6", "block")}
+        assert client.hget("shortlist:safety", "block:i6") == b"1:8.0"
+    assert len(caplog.messages) == len(wrong)
