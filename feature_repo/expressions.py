@@ -46,6 +46,19 @@ def _catalogue(items: Table) -> Table:
     return items.select("item_id", "brand", **{name: _level(items.category, depth) for depth, name in enumerate(LEVELS)})
 
 
+def _content(items: Table, moment: Table) -> Table:
+    """The same, the attributes, and days since each entered the catalogue: null where it is not told, or yet to come."""
+    old = (moment.epoch_seconds() - items.created_at.epoch_seconds()) / SECONDS_A_DAY
+    dated = items.select("item_id", "attributes", days_old=ibis.ifelse(old > 0, old, None).cast("float64"))
+    return _catalogue(items).join(dated, "item_id")
+
+
+def _aged(rows: Table, moment: Table) -> Table:
+    """Those strictly before the moment, with their `age` in days at it."""
+    age = (moment.epoch_seconds() - rows.timestamp.epoch_seconds()) / SECONDS_A_DAY
+    return rows.filter(_.timestamp < moment).mutate(age=age)
+
+
 def worth(kind: Table, value: Table, positives: Mapping[str, Worth]) -> Table:
     """What an event of a type counts by its value: `Worth.of`, for a column."""
     branches = []
@@ -77,11 +90,12 @@ def _promoted(liked: Table, context: Table) -> Table:
     return met.select("event_id").distinct().mutate(promoted=ibis.literal(1.0))
 
 
-def stats(features: Sequence[Feature], key: str, history: Table, items: Table, context: Table, cut: datetime) -> Table:
+def stats(features: Sequence[Feature], key: str, history: Table, events: Table, items: Table, context: Table, cut: datetime) -> Table:
     """`key` (user_id or item_id) and the features at `cut`: a row for each user with an event before it, or each item of the catalogue."""
     moment = ibis.timestamp(cut)
-    age = (moment.epoch_seconds() - history.timestamp.epoch_seconds()) / SECONDS_A_DAY
-    past = Before(history.filter(_.timestamp < moment).mutate(age=age), _catalogue(items), context, moment)
+    past = Before(
+        _aged(history, moment), _aged(events, moment).join(_catalogue(items), "item_id"), _content(items, moment), context, moment
+    )
     wide = past.items if key == "item_id" else past.rows.select(key).distinct()
     needed: dict[Grain, dict[str, Sum]] = {}
     for feature in features:

@@ -1,7 +1,8 @@
 """What features are made of: windows, counts, shares and gaps, from which a system picks under names of its own.
 
 A feature is a name and an expression over sums, and each sum is taken over some rows of the past: the entity's own events, its pairs of
-user and item, or those of all items of its category or brand. `feature_repo/expressions.py` takes the sums and joins them.
+user and item, or those of all items of its category or brand; positive ones, or of any type. `feature_repo/expressions.py` takes the sums
+and joins them.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ class Before:
     """What is known at a cut."""
 
     rows: Table  # `history` before the cut, with `age` in days at it
-    items: Table  # item_id, brand and the category levels of the catalogue
+    events: Table  # every event before the cut, of any type, with its `age` and the item's brand and category levels
+    items: Table  # item_id, brand and the category levels of the catalogue, `attributes`, `days_old` at the cut
     context: Table  # plans, those to come too
     moment: Table  # the cut
 
@@ -48,7 +50,12 @@ class Feature:
 
 OWN = Grain(lambda past: past.rows)
 PAIRS = Grain(lambda past: _pairs(past.rows))
-_GROUPS = {name: Grain(lambda past: past.rows, by=name) for name in ("department", "category", "type", "brand")}
+EVENTS = Grain(lambda past: past.events)
+CONTENT = Grain(lambda past: past.items)
+LIKED_CONTENT = Grain(lambda past: past.rows.join(past.items.select("item_id", "attributes"), "item_id"))
+_LEVELS = ("department", "category", "type", "brand")
+_GROUPS = {name: Grain(lambda past: past.rows, by=name) for name in _LEVELS}
+_EVENT_GROUPS = {"": EVENTS, **{name: Grain(lambda past: past.events, by=name) for name in _LEVELS}}
 
 
 def count(name: str, of: str = "", days: float | None = None) -> Feature:
@@ -65,6 +72,60 @@ def share_in(name: str, group: str, days: float | None = None) -> Feature:
     """The item's own share of those events."""
     sums = Sum(OWN, _counted("", days)), Sum(_GROUPS[group], _counted("", days))
     return Feature(name, sums, lambda own, all_of_them: own.fill_null(0) / all_of_them.nullif(0))
+
+
+def happened(name: str, kind: str, days: float | None = None) -> Feature:
+    """log1p of the events of one type, be it a positive or not."""
+    return Feature(name, (Sum(EVENTS, _of_kind(kind, days)),), log1p)
+
+
+def rate(name: str, of: str, per: str, usual: float, group: str = "", days: float | None = None, weight: float = 20.0) -> Feature:
+    """Events of the type `of` for each of the type `per`: on the entity, or on all items of its `group`.
+
+    Few say little: it is pulled to `usual` as if `weight` more had been seen.
+    """
+    grain = _EVENT_GROUPS[group]
+    return Feature(name, (Sum(grain, _of_kind(of, days)), Sum(grain, _of_kind(per, days))), _pulled(usual, weight))
+
+
+def value_rate(name: str, of: str, per: str, usual: float, group: str = "", days: float | None = None, weight: float = 20.0) -> Feature:
+    """The same of the summed values (seconds, stars) of the type `of`."""
+    grain = _EVENT_GROUPS[group]
+    summed = Sum(grain, lambda rows: rows.value.sum(where=_those(rows, of, days)))
+    return Feature(name, (summed, Sum(grain, _of_kind(per, days))), _pulled(usual, weight))
+
+
+def share_of_events(name: str, column: str, value: str, days: float | None = None) -> Feature:
+    """Share of all events whose text `column` is `value`."""
+    told = Sum(EVENTS, lambda rows: rows.count(where=_both(rows[column] == value, _within(rows, days))))
+    return Feature(
+        name, (told, Sum(EVENTS, lambda rows: rows.count(where=_within(rows, days)))), lambda some, every: some / every.nullif(0)
+    )
+
+
+def attribute(name: str, key: str) -> Feature:
+    """log1p of a number in the item's attributes; null where it is not told."""
+    return Feature(name, (Sum(CONTENT, lambda rows: _number(rows, key).max()),), lambda value: (value + 1).ln())
+
+
+def having(name: str, key: str, text: str) -> Feature:
+    """1 where the item's attribute is that text, else 0."""
+    return Feature(name, (Sum(CONTENT, lambda rows: _has(rows, key, text).max()),), _itself)
+
+
+def mean_attribute(name: str, key: str) -> Feature:
+    """log1p of the mean of a number in the attributes of what the user had."""
+    return Feature(name, (Sum(LIKED_CONTENT, lambda rows: _number(rows, key).mean()),), lambda value: (value + 1).ln())
+
+
+def share_having(name: str, key: str, text: str) -> Feature:
+    """Share of what the user had whose attribute is that text."""
+    return Feature(name, (Sum(LIKED_CONTENT, lambda rows: _has(rows, key, text).mean()),), _itself)
+
+
+def days_old(name: str) -> Feature:
+    """log1p of days since the item entered the catalogue; null where that is not told, or yet to come."""
+    return Feature(name, (Sum(CONTENT, lambda rows: rows.days_old.max()),), lambda days: (days + 1).ln())
 
 
 def share(name: str, of: str, days: float | None = None) -> Feature:
@@ -154,6 +215,31 @@ def _itself(value: Table) -> Table:
 
 def _within(rows: Table, days: float | None) -> Table:
     return None if days is None else rows.age <= days
+
+
+def _of_kind(kind: str, days: float | None) -> Callable[[Table], Table]:
+    return lambda rows: rows.count(where=_those(rows, kind, days))
+
+
+def _those(rows: Table, kind: str, days: float | None) -> Table:
+    return _both(rows.event_type == kind, _within(rows, days))
+
+
+def _both(one: Table, other: Table) -> Table:
+    return one if other is None else one & other
+
+
+def _pulled(usual: float, weight: float) -> Callable[..., Table]:
+    return lambda some, every: (some.fill_null(0) + usual * weight) / (every.fill_null(0) + weight)
+
+
+def _number(rows: Table, key: str) -> Table:
+    """A number in a JSON text; by a pattern, since no one function is the same on DuckDB and on Spark."""
+    return rows.attributes.re_extract(f'"{key}": *(-?[0-9.]+)', 1).nullif("").cast("float64")
+
+
+def _has(rows: Table, key: str, text: str) -> Table:
+    return rows.attributes.fill_null("").re_search(f'"{key}": *"{text}"').cast("float64")
 
 
 def _counted(of: str, days: float | None) -> Callable[[Table], Table]:

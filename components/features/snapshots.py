@@ -25,10 +25,10 @@ def write_snapshots(
     from feature_repo.expressions import stats
 
     rows = {}
-    with _sources(tables, folder, system, engine) as (history, personal, items, context):
+    with _sources(tables, folder, system, engine) as (history, events, items, context):
         for one in views:
-            key, past = one.key, personal if one.key == "user_id" else history
-            frames = (stats(one.features, key, past, items, context, cut) for cut in cuts)
+            key, whose = one.key, int(one.key == "user_id")
+            frames = (stats(one.features, key, history[whose], events[whose], items, context, cut) for cut in cuts)
             names = tuple(feature.name for feature in one.features)
             rows[one.view.name] = _write(frames, key, names, cuts, out / f"{one.view.name}.parquet")
     return rows
@@ -56,16 +56,17 @@ def _write(frames: Iterator[Any], key: str, names: tuple[str, ...], cuts: list[d
 
 @contextmanager
 def _sources(tables: Tables, folder: Path, system: System, engine: str) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """History, what of it is personal, items and context as Ibis tables of the engine."""
+    """History and what of it is personal, events likewise, items and context as Ibis tables of the engine."""
     if engine == "duckdb":
-        yield tables.history, tables.personal, tables.items, tables.context
+        yield (tables.history, tables.personal), (tables.events, tables.personal_events), tables.items, tables.context
     elif engine == "spark":
         with spark_tables(folder) as named:
             from feature_repo.expressions import history
 
             past = history(named["events"], named["items"], named["context"], worths_of(system.learning.meanings)).cache()
-            consenting = named["users"].filter(named["users"].consent == "full")
-            yield past, past.semi_join(consenting, "user_id"), named["items"], named["context"]
+            consenting, events = named["users"].filter(named["users"].consent == "full"), named["events"]
+            of_all_and_own = [(rows, rows.semi_join(consenting, "user_id")) for rows in (past, events)]
+            yield *of_all_and_own, named["items"], named["context"]
     else:
         raise ValueError(f"no engine {engine!r}: known are {', '.join(ENGINES)}")
 

@@ -24,6 +24,8 @@ class Tables:
     backend: Any  # the Ibis DuckDB backend
     history: Any  # Ibis table of feature_repo.expressions.history, materialised: what is counted
     personal: Any  # of it, what users consent to be learnt from
+    events: Any  # of every type
+    personal_events: Any
     items: Any
     context: Any
     item_ids: NDArray[np.bytes_]  # (I,)
@@ -61,6 +63,7 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
         backend.create_view("weighed", events.mutate(worth=worth(events.event_type, events.value, worths)))
         personal = "user_id NOT IN (SELECT user_id FROM raw_users WHERE consent <> 'full')"
         backend.raw_sql(f"CREATE VIEW personal AS SELECT * FROM history WHERE {personal}")
+        backend.raw_sql(f"CREATE VIEW personal_events AS SELECT * FROM events WHERE {personal}")
         backend.raw_sql(f"CREATE VIEW sayings AS SELECT *, {_said(system)} AS said FROM events WHERE said IS NOT NULL AND {personal}")
         backend.raw_sql(f"CREATE VIEW outcomes AS SELECT * FROM weighed WHERE {personal}")
         day = 'epoch_us("timestamp") / 86400e6'
@@ -70,6 +73,8 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
             backend=backend,
             history=backend.table("history"),
             personal=backend.table("personal"),
+            events=backend.table("events"),
+            personal_events=backend.table("personal_events"),
             items=backend.table("items"),
             context=named["context"],
             item_ids=np.array([item.encode() for item in ids], dtype=np.bytes_),

@@ -1,4 +1,4 @@
-"""The video platform's features: what a user has watched of late, what a video and its channel were watched.
+"""The video platform's features: what a user watches and does of late, what a video and its channel are and bring.
 
 All Feast objects are in this one file: Feast imports each file of a repo by itself and would meet shared objects twice.
 """
@@ -6,16 +6,27 @@ All Feast objects are in this one file: Feast imports each file of a repo by its
 from feast import Entity, FeatureService, ValueType
 
 from feature_repo.library import (
+    attribute,
     count,
     count_in,
+    days_old,
     days_since_first,
     days_since_last,
     gap_days,
+    happened,
+    having,
+    mean_attribute,
     mean_size,
+    rate,
+    share_having,
     share_in,
+    share_of_events,
     trend,
+    value_rate,
 )
 from feature_repo.views import computed
+
+LANGUAGES = ("en", "de", "fr", "pt", "ja")
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
@@ -36,6 +47,15 @@ user_stats = computed(
         count("user_topics", "category"),
         count("user_channels", "brand"),
         days_since_first("user_tenure_days"),
+        happened("user_searches", "video_view"),
+        happened("user_likes", "like"),
+        happened("user_subscriptions", "subscribe"),
+        rate("user_click_rate", "click", "impression", usual=0.1),
+        value_rate("user_seconds_a_watch", "watch", "watch", usual=200, weight=5),
+        mean_attribute("user_length", "duration_seconds"),
+        share_of_events("user_on_tv", "device_type", "tv"),
+        share_of_events("user_on_mobile", "device_type", "mobile"),
+        *(share_having(f"user_in_{language}", "language", language) for language in LANGUAGES),
     ),
 )
 item_stats = computed(
@@ -49,11 +69,30 @@ item_stats = computed(
         trend("item_velocity", "user_id", short=1, long=7),
         days_since_last("item_days_since_last"),
         days_since_first("item_days_since_first"),
+        days_old("item_days_old"),
+        happened("item_shown_3", "impression", days=3),
+        rate("item_click_rate", "click", "impression", usual=0.09),
+        rate("item_click_rate_3", "click", "impression", usual=0.09, days=3),
+        value_rate("item_seconds_shown", "watch", "impression", usual=20),
+        value_rate("item_seconds_a_watch", "watch", "watch", usual=200, weight=5),
+        rate("item_like_rate", "like", "watch", usual=0.08),
+        rate("item_comment_rate", "comment", "watch", usual=0.015),
+        rate("item_share_rate", "share", "watch", usual=0.01),
+        rate("item_channel_click_rate", "click", "impression", usual=0.09, group="brand", weight=100),
+        value_rate("item_channel_seconds_shown", "watch", "impression", usual=20, group="brand", weight=100),
+        rate("item_channel_like_rate", "like", "watch", usual=0.08, group="brand"),
         count_in("item_department_7", "department", days=7),
         count_in("item_topic_7", "category", days=7),
         count_in("item_channel_7", "brand", days=7),
         count_in("item_channel_28", "brand", days=28),
         share_in("item_channel_share_28", "brand", days=28),
+        attribute("item_length", "duration_seconds"),
+        attribute("item_fps", "fps"),
+        having("item_in_2160p", "resolution", "2160p"),
+        having("item_in_480p", "resolution", "480p"),
+        having("item_in_surround", "sound", "surround"),
+        having("item_in_mono", "sound", "mono"),
+        *(having(f"item_in_{language}", "language", language) for language in LANGUAGES),
     ),
 )
 

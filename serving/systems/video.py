@@ -23,7 +23,7 @@ VIDEO = System(
         followed(days=14, share=0.1),  # uploads of the channels subscribed to
     ),
     objectives={
-        "watch": Objective("watch", 0.5, loss="weighted", usual=240),
+        "watch": Objective("watch", 0.5, loss="weighted", usual=240, listwise=0.3),
         "click": Objective("click", 0.2),
         "satisfaction": Objective("like or survey >= 4", 0.2),
         "share": Objective("share", 0.1),
@@ -38,7 +38,9 @@ VIDEO = System(
         at_least(3, newer_than_days=1),
     ),
     budget=Budget(total_ms=200, features_ms=10, retrieval_ms=60, models_ms=100, rules_ms=20),
-    learning=Learning(horizon_days=2, every_days=2, cuts=6),
+    learning=Learning(
+        horizon_days=2, every_days=2, cuts=6, cross=("serving.ranking.lately:hours_old", "serving.ranking.lately:from_followed")
+    ),
     events={
         "watch": Positive(value="seconds", at_least=30, usual=240),
         "like": Signal(1.0),

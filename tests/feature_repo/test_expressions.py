@@ -78,7 +78,7 @@ def stats(tables):
 
     past = history(tables["events"], tables["items"], tables["context"], {"purchase": Worth()})
     users, items = (
-        made(view.features, view.key, past, tables["items"], tables["context"], CUT).to_pyarrow().to_pylist()
+        made(view.features, view.key, past, tables["events"], tables["items"], tables["context"], CUT).to_pyarrow().to_pylist()
         for view in (shop.user_stats, shop.item_stats)
     )
     return {row["user_id"]: row for row in users}, {row["item_id"]: row for row in items}

@@ -35,11 +35,12 @@ def test_every_line_can_be_computed(world_system, tmp_path, given):
     views = written(world_system, tmp_path, given)
     rows, items, context = (
         ibis.memtable([ROW]),
-        ibis.memtable([{"item_id": "i1", "brand": "b", "category": "d > c"}]),
+        ibis.memtable([{"item_id": "i1", "brand": "b", "category": "d > c", "attributes": "{}", "created_at": START}]),
         ibis.memtable([PLAN]),
     )
+    events = ibis.memtable([{"item_id": "i1", "user_id": "u1", "event_type": "click", "timestamp": START, "value": 1.0}])
     for key, view in views.items():
-        found = stats(view.features, key, rows, items, context, START.replace(year=2025)).execute()
+        found = stats(view.features, key, rows, events, items, context, START.replace(year=2025)).execute()
         assert list(found.columns) == [key, *(feature.name for feature in view.features)]
         assert len(found) == 1
 
