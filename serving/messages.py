@@ -220,7 +220,7 @@ class SafetyMessage(Struct, forbid_unknown_fields=True, frozen=True):
     """An item that must not be shown to anybody, for a reason of that name; with `lift`, that the reason of that name is no more."""
 
     item_id: Id
-    action: Literal["recall", "block", "hide"]
+    action: Literal["recall", "block", "hide", "delete"]
     lift: bool = False
 
 
@@ -233,6 +233,13 @@ class SafetyResponse(Struct, frozen=True):
 
     taken: int
     unknown_items: int
+
+
+class Deleted(Struct, frozen=True):
+    """It is gone from every answer from now on. `known`: an item was in the catalogue; of users nobody is told whether they were there."""
+
+    deleted: str
+    known: bool | None = None
 
 
 class ItemsResponse(Struct, frozen=True):
@@ -276,6 +283,7 @@ class WireProblem(Exception):
         self.status, self.code, self.message, self.field, self.retry_after = status, code, message, field, retry_after
 
 
+ERASE = "$erase"  # the type of the log's entry that a user was deleted: no client may send it
 T = TypeVar("T")
 _AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(.*?)`", re.DOTALL)
@@ -321,6 +329,14 @@ popular = msgspec.json.Decoder(PopularRequest)
 instances = msgspec.json.Decoder(Instances)
 item_batch = msgspec.json.Decoder(ItemBatch)
 safety_batch = msgspec.json.Decoder(SafetyBatch)
+
+
+def id_of(text: str, field: str) -> str:
+    """An id that came in a path. Raises `WireProblem` 422 naming the field."""
+    try:
+        return msgspec.convert(text, Id)
+    except msgspec.ValidationError as error:
+        raise WireProblem(422, "bad_value", f"{field}: {error}: see /openapi.json", field) from None
 
 
 def events(body: bytes, types: Collection[str]) -> tuple[dict[int, Event], list[Refusal]]:

@@ -46,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     leave_out: tuple[str, ...] = ()  # and not those
     similar_to: str = ""  # an item: not the user's list is asked for, but items like it
     popular: bool = False  # not the user's list, but what most had
+    erased: bool = False  # the user was deleted: no list made of them before is used
 
     @property
     def personal(self) -> bool:

@@ -106,7 +106,7 @@ class Recommender:
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
         """About `system.pool_size` candidates that no hard rule bars, best fused rank first; of a hybrid system, the user's batch list."""
-        batch = self.bundle.fallback.user(query.request.user_id) if self.system.hybrid else None
+        batch = self.bundle.fallback.user(query.request.user_id) if self.system.hybrid and not query.request.erased else None
         if batch is not None and len(batch):
             return self._batched(query, batch)
         vector = (side or self.user_side(query)).vector

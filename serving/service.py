@@ -6,13 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from feature_repo.schema import SECONDS_A_DAY
+from serving.deleted_users import DeletedUsers
 from serving.events.inbox import Inbox
 from serving.events.log import LogUnavailable, event_day, state_event
 from serving.messages import (
+    ERASE,
+    SESSION,
     Asking,
+    Deleted,
     Event,
     EventsResponse,
     ItemPatch,
@@ -62,6 +67,9 @@ class Engine(Protocol):
 
     def check(self, request: Request) -> None:
         """Raises `serving.restriction.NotInCatalogue` for a question about what the bundle does not hold."""
+
+    def user_deleted(self, user_id: str) -> None:
+        """Nothing made of the user is kept."""
 
     def user_changed(self, user_id: str) -> None:
         """An event of the user was taken: nothing made from the old state is used again."""
@@ -121,6 +129,7 @@ class Service:
     senders: Executor = field(default_factory=lambda: ThreadPoolExecutor(_SENDERS, "to all machines"))  # of posts and safety messages
     near: bool = True  # the store is a file of this machine: a read that waits for nothing is cheaper than a thread
     lately: Lately = field(default_factory=Lately)
+    deleted: DeletedUsers | None = None  # None: nobody can be (a measurement)
     also: list["Service"] = field(default_factory=list)  # of other bundles in this worker: they hear of events, posts and safety messages
     _slow_until: float = field(default=float("-inf"), init=False)  # monotonic seconds: the file kept a read waiting
 
@@ -142,6 +151,7 @@ class Service:
             leave_out=asked.leave_out,
             similar_to=asked.item_id if isinstance(asked, SimilarRequest) else "",
             popular=isinstance(asked, PopularRequest),
+            erased=self.deleted is not None and self.deleted.day(asked.who) is not None,
         )
         try:
             self.engine.check(request)
@@ -161,6 +171,10 @@ class Service:
         if not whole and self.inbox is not None and self.inbox.reads:
             return states.with_events(state, lately.of(user_id)), "user state: the store is being made again from the event log"
         waiting = self.inbox.waiting if self.inbox is not None else 0
+        if waiting and states.deleted(user_id) is not None:  # perhaps that is what waits
+            return states.with_events(
+                states.known(user_id), lately.of(user_id)
+            ), f"user state: {waiting} acknowledged events wait for the store"
         if waiting:
             return states.with_events(state, lately.waiting(user_id)), f"user state: {waiting} acknowledged events wait for the store"
         return state, None
@@ -239,12 +253,42 @@ class Service:
         self.senders.submit(self.new_items.share)  # to other machines at once; the poll does it again in a second
         return SafetyResponse(len(said), self.engine.unknown([one.item_id for one in messages]))
 
+    async def delete_user(self, who: str) -> Deleted:
+        """Know nothing of a user, or a session, any more: in the log and the book when this returns, so in the next answer of every worker.
+
+        Sent again after an error, it ends the same.
+        """
+        if self.inbox is None or self.deleted is None:
+            raise WireProblem(404, "no_deletions_here", "this role deletes nobody: ask the recommender")
+        day = self.clock.day()
+        when = datetime.fromtimestamp(day * SECONDS_A_DAY, UTC)
+        user, session = ("", who.removeprefix(SESSION)) if who.startswith(SESSION) else (who, "")
+        entry = Event(f"{ERASE}:{self.request_ids()}", ERASE, user, ERASE, when, session)
+        try:
+            await self.inbox.take([entry])
+            await asyncio.get_running_loop().run_in_executor(self.hearers, self.deleted.add, who, day)
+        except LogUnavailable as error:
+            raise WireProblem(503, "log_unavailable", str(error), retry_after=1) from None
+        except StoreUnavailable as error:
+            raise WireProblem(503, "deletion_unavailable", str(error), retry_after=1) from None
+        self.senders.submit(self.deleted.share)
+        for service in (self, *self.also):
+            service.lately.forget(who)
+            service.engine.user_deleted(who)
+        return Deleted(user or session)
+
+    async def delete_item(self, item_id: str) -> Deleted:
+        """Let an item be in no list any more, as a safety message does, until it is lifted by name."""
+        told = await self.say([SafetyMessage(item_id, "delete")])
+        return Deleted(item_id, not told.unknown_items)
+
     async def _hear(self) -> None:
-        """What another worker was told of an item's safety holds in this answer already."""
-        if self.new_items is not None and self.new_items.is_news():
-            with suppress(StoreUnavailable, TimeoutError):  # it is asked for again by every request, and told by the poll
-                async with asyncio.timeout(self.engine.system.budget.total_ms / 2e3):  # an item recalled costs more than a lower rung
-                    await asyncio.get_running_loop().run_in_executor(self.hearers, self.new_items.hear)
+        """What another worker was told of an item's safety, or of a user who was deleted, holds in this answer already."""
+        for told in (self.new_items, self.deleted):
+            if told is not None and told.is_news():
+                with suppress(StoreUnavailable, TimeoutError):  # it is asked for again by every request, and told by the poll
+                    async with asyncio.timeout(self.engine.system.budget.total_ms / 2e3):  # an item recalled costs more than a lower rung
+                        await asyncio.get_running_loop().run_in_executor(self.hearers, told.hear)
 
     async def post_items(self, items: list[ItemPatch]) -> ItemsResponse:
         """Make items retrievable: here when this returns, in the other workers within `serving.new_items.extend.POLL_SECONDS`."""

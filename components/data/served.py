@@ -21,7 +21,7 @@ from serving.exposures.log import read_records
 from serving.exposures.record import Record
 from serving.exposures.shown import Exposure, user_key
 from serving.exposures.tables import read_shown
-from serving.messages import SESSION, Event
+from serving.messages import ERASE, SESSION, Event
 from serving.system import System
 
 if TYPE_CHECKING:
@@ -187,13 +187,17 @@ def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path
     connection.execute(
         f"""CREATE TABLE judged AS WITH fresh AS ({fresh})
         SELECT fresh.* REPLACE (coalesce(context_position, shown.position) AS context_position),
-            CASE WHEN fresh.user_id = '' THEN 'user_id: of a session without a user'
+            CASE WHEN fresh.event_type = '{ERASE}' THEN 'the word that a user was deleted'
+                 WHEN fresh.timestamp <= erased.timestamp THEN 'user_id: deleted since'
+                 WHEN fresh.user_id = '' THEN 'user_id: of a session without a user'
                  WHEN base_items.item_id IS NULL THEN 'item_id: not in items'
                  WHEN base_users.consent = 'minimal' THEN 'user_id: consent is minimal' END AS reason
         FROM fresh
         LEFT JOIN served_shown AS shown ON shown.request_id = fresh.context_request_id AND shown.item_id = fresh.item_id
         LEFT JOIN base_items ON base_items.item_id = fresh.item_id
-        LEFT JOIN base_users ON base_users.user_id = fresh.user_id"""
+        LEFT JOIN base_users ON base_users.user_id = fresh.user_id
+        LEFT JOIN (SELECT user_id, max(timestamp) AS timestamp FROM served_events WHERE event_type = '{ERASE}' GROUP BY user_id) AS erased
+            ON erased.user_id = fresh.user_id AND fresh.user_id <> ''"""
     )
     events, users = (", ".join(f'"{name}"' for name in table.names) for table in (EVENTS, USERS))
     good = "FROM judged WHERE reason IS NULL"

@@ -32,7 +32,7 @@ LIST_ITEMS, BATCH_ENTRIES = 200, 50  # that cost as much as one short list
 UNLIMITED = "safety"  # the scope whose calls are counted against no rate: a recall must not wait
 _SECRET_BYTES = 32  # of a secret that tokens are signed with: a shorter one can be guessed
 
-ScopeName = Literal["recommend", "events", "items", "safety", "why", "admin"]
+ScopeName = Literal["recommend", "events", "items", "safety", "why", "erase", "admin"]
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):

@@ -31,6 +31,7 @@ _PROBLEMS = {
     "503": "not taken: send it again",
 }
 _REFUSED = "InferenceError"
+_ID = {"type": "string", "minLength": 1, "maxLength": messages.MAX_ID}
 
 
 def document(system: System, model_name: str, item_id: str) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def document(system: System, model_name: str, item_id: str) -> dict[str, Any]:
             "/v1/safety": {
                 "post": _post("safety", "Recall, block or hide items", "SafetyBatch", "SafetyResponse", {"messages": [_RECALL]})
             },
+            **{f"/v1/{kind}s/{{{kind}_id}}": {"delete": _delete(kind)} for kind in ("user", "session", "item")},
             "/v1/why/{request_id}": {"get": _why()},
             f"/v1/models/{model_name}:predict": {
                 "post": _post("predictV1", "Lists by the v1 inference protocol", "Instances", "Predictions", {"instances": [ask]}, _REFUSED)
@@ -104,7 +106,7 @@ def _why() -> dict[str, Any]:
         "name": "request_id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "minLength": 1, "maxLength": messages.MAX_ID},
+        "schema": _ID,
     }
     story = {"type": "object", "required": ["request_id", "bundle", "rung", "items"]}
     return {
@@ -116,6 +118,16 @@ def _why() -> dict[str, Any]:
             "404": _content("not in the exposure log", _ref("ErrorResponse")),
             **_problems(),
         },
+    }
+
+
+def _delete(kind: str) -> dict[str, Any]:
+    """Of a user, a session or an item."""
+    return {
+        "operationId": f"delete{kind.capitalize()}",
+        "summary": f"Let the {kind} be in no answer, and of no weight in one, from now on",
+        "parameters": [{"name": f"{kind}_id", "in": "path", "required": True, "schema": _ID}],
+        "responses": {"200": _content("it is gone; sent again it ends the same", _ref("Deleted")), **_problems()},
     }
 
 
@@ -153,6 +165,7 @@ def _schemas(event_types: Sequence[str]) -> dict[str, Any]:
         messages.ItemsResponse,
         messages.SafetyBatch,
         messages.SafetyResponse,
+        messages.Deleted,
     ]
     kinds += [
         messages.Instances,

@@ -1,6 +1,7 @@
 """The public routes, answered with little work of their own.
 
 POST /v1/recommendations /v1/similar /v1/popular   POST /v1/events   POST /v1/items
+DELETE /v1/users/{user_id} /v1/sessions/{session_id} /v1/items/{item_id}
 POST /v1/safety   GET /v1/why/{request_id}   GET /openapi.json   GET / /healthz /readyz /metrics
 POST /v1/models/{model}:predict   GET /v1/models[/{model}]   the first inference protocol
 POST /v2/models/{model}[/versions/{version}]/infer   GET …[/ready] /v2 /v2/models /v2/health/{live,ready}   the second, "open" one
@@ -23,7 +24,7 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.traces import Traces
 from serving.two_bundles import HEADER, Split
 
-_WHY = "/v1/why/"
+_WHY, _USERS, _SESSIONS, _ITEMS = "/v1/why/", "/v1/users/", "/v1/sessions/", "/v1/items/"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Api(App):
             "/v1/safety": Route("POST", "safety", self.safety),
             "/openapi.json": Route("GET", None, self.document),
             **self._inference_routes(),
+        }
+        self._under = {
+            _WHY: Route("GET", "why", self.why),
+            _USERS: Route("DELETE", "erase", self.delete_user),
+            _SESSIONS: Route("DELETE", "erase", self.delete_session),
+            _ITEMS: Route("DELETE", "items", self.delete_item),
         }
 
     def stand_beside(self, side: Side, split: Split) -> None:
@@ -146,6 +153,18 @@ class Api(App):
     async def safety(self, _: Scope, body: bytes) -> Reply:
         return 200, JSON, messages.encode(await self.service.say(messages.decode(messages.safety_batch, body).messages))
 
+    async def delete_user(self, scope: Scope, _: bytes) -> Reply:
+        user_id = messages.id_of(scope["path"].removeprefix(_USERS), "user_id")
+        return 200, JSON, messages.encode(await self.service.delete_user(user_id))
+
+    async def delete_session(self, scope: Scope, _: bytes) -> Reply:
+        session_id = messages.id_of(scope["path"].removeprefix(_SESSIONS), "session_id")
+        return 200, JSON, messages.encode(await self.service.delete_user(messages.whose("", session_id)))
+
+    async def delete_item(self, scope: Scope, _: bytes) -> Reply:
+        item_id = messages.id_of(scope["path"].removeprefix(_ITEMS), "item_id")
+        return 200, JSON, messages.encode(await self.service.delete_item(item_id))
+
     async def why(self, scope: Scope, _: bytes) -> Reply:
         request_id = scope["path"].removeprefix(_WHY)
         found = await self.service.why(request_id)
@@ -212,7 +231,7 @@ class Api(App):
         return await super().exposition(_, __)
 
     def with_parameter(self, path: str) -> tuple[str, Route | None]:
-        return (_WHY, Route("GET", "why", self.why)) if path.startswith(_WHY) else ("other", None)
+        return next(((prefix, route) for prefix, route in self._under.items() if path.startswith(prefix)), ("other", None))
 
 
 def response(answer: Answer) -> RecommendationResponse:

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 from serving.state.sqlite import open_wal
 from serving.state.store import StoreUnavailable
 
-ACTIONS = ("recall", "block", "hide")
-_KEY = "shortlist:safety"
+ACTIONS = ("recall", "block", "hide", "delete")
 _log = logging.getLogger("serving.new_items")
 
 
@@ -47,11 +46,14 @@ def merged(*parts: Iterable[Said]) -> Book:
 
 
 class Safety:
-    """The messages of a machine, and of all machines where there is a Redis. Methods raise `StoreUnavailable`. Safe between threads."""
+    """The messages of a machine, and of all machines where there is a Redis. Methods raise `StoreUnavailable`. Safe between threads.
 
-    def __init__(self, folder: Path, redis_url: str = "") -> None:
-        self._path, self._bell = folder / "safety.sqlite", _Bell(folder / "safety.bell")
-        self._shared = _Shared(redis_url) if redis_url else None
+    `name`: of the file, its bell and the key in Redis; other messages than those of items' safety are kept beside them under another.
+    """
+
+    def __init__(self, folder: Path, redis_url: str = "", name: str = "safety") -> None:
+        self._path, self._bell = folder / f"{name}.sqlite", _Bell(folder / f"{name}.bell")
+        self._shared = _Shared(redis_url, f"shortlist:{name}") if redis_url else None
         self._rung = -1
 
     def say(self, messages: Iterable[Said]) -> None:
@@ -122,23 +124,23 @@ class Safety:
 class _Shared:
     """The messages in Redis: one hash, of which each entry is what was said last as far as this side knows."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         import redis
 
-        self._errors = redis.RedisError
+        self._key, self._errors = key, redis.RedisError
         self._client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
 
     def say(self, messages: list[Said]) -> None:
         if not messages:
             return
         try:
-            self._client.hset(_KEY, mapping={f"{one.action}:{one.item_id}": f"{int(one.on)}:{one.at!r}" for one in messages})
+            self._client.hset(self._key, mapping={f"{one.action}:{one.item_id}": f"{int(one.on)}:{one.at!r}" for one in messages})
         except self._errors as error:
             raise StoreUnavailable(f"safety messages cannot be written to Redis ({error})") from error
 
     def all(self) -> list[Said]:
         try:
-            entries = self._client.hgetall(_KEY)
+            entries = self._client.hgetall(self._key)
         except self._errors as error:
             raise StoreUnavailable(f"safety messages cannot be read from Redis ({error})") from error
         return [said for said in (_entry(name, value) for name, value in entries.items()) if said is not None]
@@ -153,7 +155,7 @@ def _entry(name: bytes, value: bytes) -> Said | None:
             return Said(item_id, action, on == "1", float(at))
     except ValueError:
         pass
-    _log.warning("left out: %r of %s in Redis is no safety message: %r", name, _KEY, value)
+    _log.warning("left out: %r in Redis is no safety message: %r", name, value)
     return None
 
 

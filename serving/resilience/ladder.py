@@ -120,7 +120,7 @@ class Ladder:
         )
         self.stages.measured(run.time, "arrange", arranging)
         answer.took_ms, answer.stage_ms = (run.time.now - began) * 1e3, run.time.stage_ms
-        if self.caches is not None and rung in ("full", "light") and not request.restricted:
+        if self.caches is not None and rung in ("full", "light") and not request.restricted and not request.erased:
             self.plain.run("cache", self.caches.lists.put, request.user_id, ranked.rows[:_LIST_LENGTH].copy(), otherwise=lambda: None)
         return self._logged(answer)
 
@@ -180,6 +180,12 @@ class Ladder:
         """An event of the user was taken: nothing made from the old state is used again."""
         if self.caches is not None:
             self.caches.user_changed(user_id)
+
+    def user_deleted(self, user_id: str) -> None:
+        """Nothing made of the user is kept."""
+        self.user_changed(user_id)
+        if self.caches is not None:
+            self.caches.lists.drop(user_id)
 
     def _readable(self, query: Query) -> Query:
         """The question, of a user nothing is known of where the state cannot be read as a history."""
@@ -245,6 +251,8 @@ class Ladder:
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:
+        if run.query.request.erased:
+            return None
         user_id = run.query.request.user_id
         rows = self.caches.lists.get(user_id) if self.caches is not None else None
         if rows is None:

@@ -111,7 +111,8 @@ class TwoTower:
         if row >= len(lengths) or not lengths[row]:
             return Hits(np.empty(0, np.int32), np.empty(0, np.float32))
         asked = table.vectors[row].astype(np.float32) * (table.scales[row] / lengths[row])
-        values = products(table.vectors, asked) * (table.scales / np.maximum(lengths, np.float32(1e-12)))  # (I,) cosines
+        cosines = products(table.vectors, asked) * (table.scales / np.maximum(lengths, np.float32(1e-12)))
+        values: Floats = cosines.astype(np.float32)  # (I,)
         rows = select(values, n, np.append(excluded, np.int32(row)))
         return Hits(rows, values[rows])
 

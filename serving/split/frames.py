@@ -229,7 +229,9 @@ def _others(rows: Rows, items: int) -> Rows:
 
 def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:
     request, state, history, (clicked, weights) = query.request, query.state, query.history, query.session
-    texts = [text.encode() for text in (request.user_id, request.place or state.place, request.region or state.region)]
+    texts = [
+        text.encode() for text in ("" if request.erased else request.user_id, request.place or state.place, request.region or state.region)
+    ]
     refused, items = query.refused if kind == RETRIEVE else query.refused[:0], len(query.catalogue)
     kept = 2 * len(refused) > items  # the shorter of what is left out and what is asked for
     named = _others(refused, items) if kept else refused

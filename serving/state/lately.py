@@ -29,6 +29,11 @@ class Lately:
             while len(self._events) > _USERS:
                 self._events.popitem(last=False)
 
+    def forget(self, user_id: str) -> None:
+        """A user who was deleted."""
+        with self._lock:
+            self._events.pop(user_id, None)
+
     def caught_up(self) -> None:
         """The states have all of them now."""
         if not self._waiting:

@@ -17,7 +17,10 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from serving.event_meanings import type_code
+from serving.messages import ERASE
 from serving.state.feast_row import HashRows, Row, SqliteRows
 from serving.state.fold import RECENT, Fold, fresh
 from serving.state.sqlite import SqliteStore
@@ -28,6 +31,7 @@ from serving.system import Learning
 KEEP_DAYS = 28.0  # events this much older than the cut are let go: a roll-back goes no further
 RECENT_LENGTH = 4096  # of them kept, the last to come: more than a person makes between two releases
 _CUT = np.dtype("<f8")
+_ERASED = type_code(ERASE)
 
 
 def open_store(url: str, timeout_ms: float, log: str = "", rows: HashRows | None = None) -> StateStore:
@@ -69,8 +73,11 @@ class Online:
 class States:
     """Users' states as one bundle sees them: the cut's table with the stored events folded in."""
 
-    def __init__(self, store: StateStore, table: StateTable | None, learning: Learning, online: Online | None = None) -> None:
-        self._online = online
+    def __init__(
+        self, store: StateStore, table: StateTable | None, learning: Learning, online: Online | None = None,
+        deleted: Callable[[str], float | None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._online, self.deleted = online, deleted  # the day a user was deleted; None: never
         self.store, self._table, self._learning = store, table, learning
         self.cut_day = table.cut_day if table is not None else 0.0
         self._cut = np.asarray(self.cut_day, _CUT).tobytes()
@@ -82,9 +89,14 @@ class States:
             self._online.rows.close()
 
     def known(self, user_id: str) -> UserState:
-        """The state at the cut, without a read: what is left when the store is down."""
+        """The state at the cut, without a read: what is left when the store is down. Of a deleted user what they consented to, alone."""
+        if self.deleted(user_id) is not None:
+            return self._blank(user_id)
         index = self._table.index(user_id) if self._table is not None else -1
         return self._table[index] if self._table is not None and index >= 0 else UserState(user_id)
+
+    def _blank(self, user_id: str) -> UserState:
+        return UserState(user_id, consent=self.consent(user_id))
 
     def consent(self, user_id: str) -> str:
         """What the user allows to be kept, as of the cut; everything, of one who is not in its table."""
@@ -125,8 +137,8 @@ class States:
         return None if state is None else (self._fresh(user_id, state, row), whole)
 
     def _fresh(self, user_id: str, state: UserState, row: Row | None) -> UserState:
-        """The state with the features that Feast's online store has now, if it has any."""
-        return state if self._online is None else self._online.put(user_id, state, row)
+        """The state with the features that Feast's online store has now, if it has any; a deleted user's were theirs of before."""
+        return state if self._online is None or self.deleted(user_id) is not None else self._online.put(user_id, state, row)
 
     def _unpacked(self, value: bytes | None) -> UserState | None:
         """The state in a value of this cut; None when it is another cut's, or damaged."""
@@ -150,14 +162,24 @@ class States:
 
     def with_events(self, state: UserState, events: Iterable[StateEvent]) -> UserState:
         """A state with events that no store has yet."""
-        rows = fresh(np.empty(0, RECENT), [event for event in events if event.kind in self._events.told])
-        return state if state.consent != "full" else self._events.folded(state, rows, self.cut_day)
+        rows = fresh(np.empty(0, RECENT), [event for event in events if event.kind in self._events.told or event.kind == ERASE])
+        erased, day = self._erased(state.user_id, rows)
+        if erased >= 0:
+            state, rows = self._blank(state.user_id), rows[erased + 1 :]
+        return state if state.consent != "full" else self._events.folded(state, rows[rows["day"] > day], self.cut_day)
+
+    def _erased(self, user_id: str, rows: NDArray[np.void]) -> tuple[int, float]:
+        """Place of the last deletion among RECENT rows, or -1; and the day up to which nothing counts."""
+        at = np.flatnonzero(rows["type"] == _ERASED)
+        told = self.deleted(user_id)
+        days = rows["day"][at].tolist() + ([] if told is None else [told])
+        return int(at[-1]) if len(at) else -1, max(days, default=-np.inf)
 
     def _by_user(self, events: Iterable[StateEvent]) -> dict[str, list[StateEvent]]:
-        """Those that can change a state: of a type that means something to it, and not of before every table."""
+        """Those that can change a state: of a type that means something to it, and not of before every table; deletions too."""
         by_user: dict[str, list[StateEvent]] = {}
         for event in events:
-            if event.kind in self._events.told and event.day >= self.floor_day:
+            if event.kind == ERASE or (event.kind in self._events.told and event.day >= self.floor_day):
                 by_user.setdefault(event.user_id, []).append(event)
         return by_user
 
@@ -167,10 +189,17 @@ class States:
             new = news = fresh(had, by_user.get(user_id, []))
             state = self._unpacked(value)
             if state is None:  # another bundle's cut, or damaged: start from this one's table
-                state, had = self.known(user_id), had[had["day"] >= self.cut_day - KEEP_DAYS]
+                state, had = self.known(user_id), had[(had["day"] >= self.cut_day - KEEP_DAYS) | (had["type"] == _ERASED)]
                 news = np.concatenate([had, new])
+            kept = np.concatenate([had, new])
+            erased, day = self._erased(user_id, kept)
+            if erased >= len(had) or (erased >= 0 and news is not new):  # deleted just now, or the state is made anew
+                state, news = self._blank(user_id), kept[erased + 1 :]
+            news = news[news["day"] > day]
+            if erased >= 0:
+                kept = kept[(kept["type"] == _ERASED) | ((np.arange(len(kept)) > erased) & (kept["day"] > day))]
             if state.consent != "full":  # nothing personal may be kept of these users
-                return self._cut + state.pack(), b""
-            return self._cut + self._events.folded(state, news, self.cut_day).pack(), np.concatenate([had, new])[-RECENT_LENGTH:].tobytes()
+                return self._cut + state.pack(), kept[kept["type"] == _ERASED].tobytes()
+            return self._cut + self._events.folded(state, news, self.cut_day).pack(), kept[-RECENT_LENGTH:].tobytes()
 
         return fold

@@ -13,6 +13,7 @@ import msgspec
 
 from serving.bundle.bundle import BadBundle, Bundle
 from serving.bundle.signature import load_signed
+from serving.deleted_users import DeletedUsers
 from serving.events.inbox import Inbox, log_name, open_log
 from serving.exposures.log import ExposureLog
 from serving.exposures.topic import ExposureTopic
@@ -91,6 +92,7 @@ class _AllSides:
     exposures: ExposureLog
     inbox: Inbox
     request_ids: Callable[[], str]
+    deleted: DeletedUsers
     background: list[Work] = field(default_factory=list)  # what each side keeps doing,
     closers: list[Callable[[], None]] = field(default_factory=list)  # and what is to be closed
 
@@ -101,11 +103,17 @@ def _front(options: Options, log: Any, system: System, recommender: Recommender,
     exposures = ExposureLog(options.exposures or options.home / "exposures", options.keeping, topic=topic)
     metrics.watch_exposures(exposures.counters)
     table = _table(options)
-    inbox = Inbox(lambda: open_log(options.events_url), lambda: _states(options, system, table))
+    deleted = DeletedUsers(Safety(options.home, _shared_at(options), "deleted"))
+    try:
+        deleted.share()
+    except StoreUnavailable as error:  # `follow` reads them as soon as they can be had
+        log.warning("deleted users cannot be read", reason=str(error))
+    inbox = Inbox(lambda: open_log(options.events_url), lambda: _states(options, system, table, deleted))
     if not inbox.settle(_SETTLE_SECONDS):
         log.info("states are still being made from the event log", behind=inbox.behind)
     clock = clock_of(options, recommender.catalogue.cut_day)
-    shared = _AllSides(log, system, clock, exposures, inbox, request_ids())
+    shared = _AllSides(log, system, clock, exposures, inbox, request_ids(), deleted)
+    shared.background.append(lambda: deleted.follow(log))
     service = _side(options, shared, recommender, metrics, table)
     guard = Guard(load_keys(options.keys) if options.keys is not None else None, Counters(options.rates), metrics.counted_alone.inc)
     traces = Traces(options.traces or None, f"shortlist-{system.name}")
@@ -137,8 +145,8 @@ def _side(options: Options, shared: _AllSides, recommender: Recommender, metrics
     peers = [Peer(options.retrieval), Peer(options.ranking)] if options.role == "recommender" else []
     plain = Plain(metrics.plain, shared.log)
     ladder = Ladder(recommender, caches=caches, exposures=shared.exposures, plain=plain, **_elsewhere(recommender, *peers))
-    reading = _states(options, system, table, *_online(options, recommender.bundle, shared.clock, metrics))
-    safety = Safety(options.home, "" if options.state_url.startswith("sqlite:") else options.state_url)
+    reading = _states(options, system, table, shared.deleted, *_online(options, recommender.bundle, shared.clock, metrics))
+    safety = Safety(options.home, _shared_at(options))
     day, grows = shared.clock.day, options.role == "fused"
     new_items = NewItems(recommender, open_items(options.state_url), _into(ladder, caches), day, safety, grows)
     try:
@@ -146,8 +154,9 @@ def _side(options: Options, shared: _AllSides, recommender: Recommender, metrics
     except StoreUnavailable as error:  # `follow` takes them up as soon as they can be had
         shared.log.warning("posted items or safety messages cannot be read", reason=str(error))
     service = Service(
-        ladder, reading, shared.clock, shared.request_ids, shared.inbox, new_items, near=options.state_url.startswith("sqlite:")
-    )
+        ladder, reading, shared.clock, shared.request_ids, shared.inbox, new_items,
+        near=options.state_url.startswith("sqlite:"), deleted=shared.deleted,
+    )  # fmt: skip
     warm(recommender, reading.some(_WARM_REQUESTS))
     metrics.watch(
         caches.counters, lambda: {name: breaker.state for name, breaker in {**ladder.stages.breakers, "state": service.breaker}.items()}
@@ -157,15 +166,21 @@ def _side(options: Options, shared: _AllSides, recommender: Recommender, metrics
     return service
 
 
+def _shared_at(options: Options) -> str:
+    """The Redis where machines tell each other of safety and of deleted users; none where states are in a file."""
+    return "" if options.state_url.startswith("sqlite:") else options.state_url
+
+
 def _table(options: Options) -> StateTable | None:
     return StateTable.load(options.users) if options.users is not None else None
 
 
 def _states(
-    options: Options, system: System, table: StateTable | None, rows: HashRows | None = None, online: Online | None = None
+    options: Options, system: System, table: StateTable | None, deleted: DeletedUsers, rows: HashRows | None = None,
+    online: Online | None = None,
 ) -> States:  # fmt: skip
     store = open_store(options.state_url, system.budget.features_ms, log_name(options.events_url), rows)
-    return States(store, table, system.learning, online)
+    return States(store, table, system.learning, online, deleted.day)
 
 
 def _online(options: Options, bundle: Bundle, clock: Clock, metrics: Metrics) -> tuple[HashRows | None, Online | None]:

@@ -14,7 +14,7 @@ from feature_repo.schema import EVENTS, SECONDS_A_DAY, USERS
 from serving.events.sqlite import SqliteLog
 from serving.exposures.shown import ShownList, user_key
 from serving.exposures.tables import SHOWN, AnsweredBy, SegmentTable
-from serving.messages import Event, EventContext
+from serving.messages import ERASE, Event, EventContext
 
 RELEASE = AnsweredBy("sha256:abc", ("buy_again", "linear"))
 
@@ -94,6 +94,18 @@ def test_a_newcomer_becomes_a_user_and_what_cannot_be_learnt_is_set_aside_with_i
         "new_users": 1,
         "shown": 3,
     }
+
+
+def test_what_a_deleted_user_did_before_is_not_appended(world, world_system, log, tmp_path):
+    events, after = SqliteLog(log), world.until + timedelta(days=8)
+    events.append([Event("gone", ERASE, "u000", ERASE, after), bought(7, "u000", "i001", after + timedelta(hours=1))])
+    events.close()
+    before = pq.read_table(world.folder / "events.parquet").num_rows
+    found = appended(world, world_system, f"dir:{log}", tmp_path)
+    assert [row["event_id"] for row in found["events"][before:]] == ["s3", "s7"]
+    report = json.loads((tmp_path / "tables" / "served.json").read_text())
+    assert report["left_out"]["user_id: deleted since"] == 3
+    assert report["left_out"]["the word that a user was deleted"] == 1
 
 
 def test_appended_tables_are_accepted_whole(world, world_system, log, tmp_path):
