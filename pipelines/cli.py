@@ -348,8 +348,7 @@ def watch(
     from pipelines.retraining import watch as work
     from pipelines.watch import Policy
 
-    if promote not in ("", "passed", "by-hand"):
-        raise typer.BadParameter(f"{promote!r} is no policy: choose passed or by-hand", param_hint="--promote")
+    _known_policy(promote)
     policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
     work(
         system,
@@ -364,6 +363,11 @@ def watch(
         go_on=resume,
         registry=registry,
     )
+
+
+def _known_policy(promote: str) -> None:
+    if promote not in ("", "passed", "by-hand"):
+        raise typer.BadParameter(f"{promote!r} is no policy: choose passed or by-hand", param_hint="--promote")
 
 
 @app.command("drift-job")
@@ -387,6 +391,7 @@ def drift_job(
     from pipelines.retraining import said
     from pipelines.watch import Policy
 
+    _known_policy(promote)
     policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
     entry = work(system, data, events, fast, gpu, home, host=host, registry=registry, policy=policy, promote_passed=promote == "passed")
     typer.echo(said(entry))

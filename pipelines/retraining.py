@@ -52,7 +52,7 @@ def watch(
 ) -> Entry:
     """Watch once, or for ever, every so many hours; the last entry of the journal. `promote`: "passed", "by hand", or as the system says.
 
-    For ever: what we can name and may pass (a registry that is down, a trainer that died) is said, and tried again at the next look.
+    For ever: what may pass (a registry that is down, a trainer that died, a disk that is full) is said, and tried again at the next look.
     """
     folder = home / "watch" / load_system(system).name
     if go_on:
@@ -62,8 +62,8 @@ def watch(
         try:
             entry = watch_once(steps, policy, folder)
             _say(said(entry))
-        except ValueError as problem:
-            if once or isinstance(problem, WatchStopped) or not foreseen(problem):
+        except (ValueError, OSError) as problem:  # a full disk passes, too
+            if once or isinstance(problem, WatchStopped) or not (isinstance(problem, OSError) or foreseen(problem)):
                 raise
             _say(f"{problem}. The watch looks again in {every_hours:g} hours.")
         if once:

@@ -94,7 +94,7 @@ class Reconciler:
             return None
         try:
             found = sync(self.system, self.home, self.tracking, self._failed if time.monotonic() < self._again_at else "")
-        except ValueError as problem:
+        except (ValueError, OSError) as problem:  # a full disk, too, is no reason to stop looking
             if isinstance(problem, NotFetched):
                 self._put_off(problem.version)
             self._tell(f"{problem}. {_answers(_served(self.system, self.home)).capitalize()} and goes on", say)
@@ -132,7 +132,7 @@ def consult(system: System, home: Path, tracking: str = "") -> str:
         return ""
     try:
         found = sync(system, home, tracking)
-    except ValueError as problem:
+    except (ValueError, OSError) as problem:
         return f"{problem}. {_answers(_served(system, home)).capitalize()} and goes on"
     if stamp:
         shelf.replace_file(seen, stamp)

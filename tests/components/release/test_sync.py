@@ -173,6 +173,24 @@ def test_the_watcher_follows_tells_and_leaves_alone_what_does_not_change(stocked
     assert len(asked) == 1
 
 
+def test_a_cache_that_cannot_be_written_is_said_and_what_answered_goes_on(stocked: Path, two: Two) -> None:
+    for kind in ("bundles", "users"):
+        shutil.rmtree(stocked / kind / two[1].digest)
+    (stocked / "bundles").rename(stocked / "elsewhere")
+    (stocked / "bundles").write_text("no folder")
+    move(stocked, "2")
+    said: list[str] = []
+    reconciler = Reconciler(TINY, stocked)
+    assert reconciler.step(said.append) is None
+    assert consult(TINY, stocked) in said[0]
+    assert file_says(stocked)["digest"] == f"sha256:{two[0].digest}"
+    (stocked / "bundles").unlink()
+    (stocked / "elsewhere").rename(stocked / "bundles")
+    found = reconciler.step(said.append)
+    assert found is not None
+    assert found.digest == two[1].digest
+
+
 def test_a_version_that_cannot_be_fetched_is_put_off_and_another_is_not(stocked: Path, two: Two) -> None:
     shutil.rmtree(artifacts(stocked, "2"))
     for kind in ("bundles", "users"):
