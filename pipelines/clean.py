@@ -1,7 +1,7 @@
 """`shortlist clean`: take away what neither a release nor the last runs need. The registry's own copies are left alone.
 
 Kept: the bundles that answer (release files), what the last runs read, made and judged, and the tables accepted last. Anything else can be
-made again by a run, or fetched again by `shortlist sync`.
+made again by a run, or fetched again by `shortlist sync`; what a watch's ended retrainings had learnt from is of no use to anybody.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.home import alone
+from pipelines.watch import copies_done_with
 
 STEP = re.compile(r"steps/(\w+)/([0-9a-f]{24})")
 
@@ -63,6 +64,8 @@ def _unneeded(home: Path, needed: _Needed) -> Iterator[Path]:
     yield from (step for step in (home / "steps").glob("*/*") if step.is_dir() and (step.parent.name, step.name) not in needed.steps)
     for kind in ("bundles", "users", "weights"):
         yield from (folder for folder in (home / kind).glob("*") if folder.is_dir() and folder.name not in needed.bundles)
+    for watch in (home / "watch").glob("*"):
+        yield from copies_done_with(watch)
 
 
 def _own_bytes(folder: Path) -> int:

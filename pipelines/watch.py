@@ -8,6 +8,7 @@ retraining ends in the same bundle (`components/step.py`), and no second one is 
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Entry = dict[str, Any]
+CYCLE = re.compile(r"\d{8}T\d{12}")
 NONE, DRIFT = "none", "drift"
 VERDICT, BEGUN, TRAINED, SETTLED, STOPPED, RESUMED = "verdict", "begun", "trained", "settled", "stopped", "resumed"
 
@@ -151,6 +153,16 @@ def _carried_out(steps: Steps, journal: WatchJournal, begun: Entry) -> Entry:
     promoted = bool(trained["passed"]) and steps.promote(trained)
     told = {"bundle": trained["bundle"], "passed": trained["passed"], "gate": trained.get("gate", "")}
     return journal.add(SETTLED, begun["cycle"], steps.now(), **told, promoted=promoted)
+
+
+def copies_done_with(folder: Path) -> list[Path]:
+    """What the ended cycles of a watch learnt from: folders nobody reads again. None while a watcher is at work."""
+    try:
+        with _alone(folder / "lock"):
+            begun = WatchJournal(folder / "journal.jsonl").open_cycle()
+    except WatchBusy:
+        return []
+    return [path for path in sorted(folder.iterdir()) if CYCLE.fullmatch(path.name) and (begun is None or path.name != begun["cycle"])]
 
 
 def resume(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from components.home import HomeInUse, occupied, one_training
 from components.release import releases
 from pipelines.clean import clean
+from pipelines.watch import BEGUN, SETTLED, WatchJournal
 
 KEYS = {name: f"{at:024x}" for at, name in enumerate(("old", "shared", "new", "accepted", "killed"))}
 
@@ -60,6 +62,21 @@ def test_bytes_another_folder_still_holds_are_not_counted_as_freed(home: Path) -
     file = home / "bundles" / "b4" / "file"
     os.link(file, home / "bundles" / "b3" / "linked")
     assert clean(home, keep=2).freed_bytes == 1000 * 3  # b4's users, the killed step, the killed fetch
+
+
+def test_what_ended_retrainings_learnt_from_goes_and_what_an_open_one_needs_stays(home: Path) -> None:
+    watch, at = home / "watch" / "shop", datetime(2026, 1, 1, tzinfo=UTC)
+    ended, never_begun, open_still = "20260101T000000000000", "20260102T000000000000", "20260103T000000000000"
+    for name in (ended, never_begun, open_still, "latest"):
+        folder(watch / name / "served")
+    journal = WatchJournal(watch / "journal.jsonl")
+    for what, cycle in ((BEGUN, ended), (SETTLED, ended), (BEGUN, open_still)):
+        journal.add(what, cycle, at)
+    clean(home, keep=2)
+    assert names(watch) == {open_still, "latest"}
+    journal.add(SETTLED, open_still, at)
+    clean(home, keep=2)
+    assert names(watch) == {"latest"}
 
 
 def test_nothing_is_taken_away_while_a_run_is_at_work(home: Path) -> None:
