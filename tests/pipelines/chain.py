@@ -25,8 +25,8 @@ from tests.world.generate import START, user_name, write_world
 from tests.world.later import later_events
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SYSTEM = str(ROOT / "tests" / "world" / "system.py")
-USERS, WEEKS = 60, 12  # of the tables, in the world's own time
+SYSTEM = str(ROOT / "tests" / "pipelines" / "small_system.py")
+USERS, WEEKS = 100, 12  # of the tables, in the world's own time
 PACE = 3  # times as fast as that everything happens here: half a week then shows new tastes
 END = START + timedelta(weeks=WEEKS)  # of the tables, in the world's own time,
 LAST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=7)  # and here: a week ago

@@ -61,8 +61,8 @@ def _event(number: int, day: float, user: int, item: int, week: int) -> Event:
         "user_id": user_name(user),
         "item_id": item_name(item),
         "timestamp": moment(day).isoformat(),
-        "value": 1.0,
-        "price": 2.0,
+        "value": float(1 + number % 3),  # both as in the tables: tastes alone have moved
+        "price": round(1.0 + 0.1 * (item % 7), 2),
         "device_type": "store",
         "context": {"store": PLACES[user % len(PLACES)], "region": ("left", "right")[user % 2]},
     }
