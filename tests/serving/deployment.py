@@ -1,83 +1,62 @@
-"""A deployment that faults can be made in: one fused server, or recommender, retrieval and ranking; Redis or SQLite; a proxy before each.
+"""A deployment that faults can be made in: one fused server, one of two workers that follows a release file, or recommender, retrieval
+and ranking; Redis or SQLite; a proxy before each.
 
 Everything is on loopback. What breaks is broken from outside: processes are killed, connections delayed, files limited, locked or damaged,
 the wall clock shifted. The servers are told nothing of it.
 """
 
+import itertools
 import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import sqlite3
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serving.events.consumer import Consumer
+from serving.events.inbox import log_name
+from serving.events.sqlite import SqliteLog, read_log
+from serving.state.sqlite import SqliteStore
+from serving.state.states import States, open_store
+from serving.state.user_state import StateTable
+from serving.system import Learning
 from serving.worker.options import Options
+from serving.worker.release import Release, write_release
+from tests.serving.asking import children
+from tests.serving.proxy import Proxy
 from tests.serving.servers import Running, free_port, running, tiny_options, until
+from tests.serving.tiny_bundle import write_tiny
 
 SHIM = Path(__file__).parent / "wall_clock.c"
-STORES, LAYOUTS = ("redis", "sqlite"), ("split", "fused")
+STORES, LAYOUTS = ("redis", "sqlite"), ("split", "fused", "workers")
+SMALL_DISK = "size=512k"  # that exposures are written to
 
 
-class Proxy:
-    """A TCP port in front of another: what comes back can be delayed."""
+def _mount(folder: Path) -> list[str]:
+    return ["mount", "-t", "tmpfs", "-o", SMALL_DISK, "tmpfs", str(folder)]
 
-    def __init__(self, port: int) -> None:
-        self.delay = 0.0
-        self._woken, self._target = threading.Event(), ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def slow(self, seconds: float) -> None:
-        """Delay every reply from now on; 0: none, and let go what is held."""
-        self.delay = seconds
-        if seconds:
-            self._woken.clear()
-        else:
-            self._woken.set()
-
-    def close(self) -> None:
-        self.slow(0)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(self._target, 5)
-            except OSError:
-                near.close()
-                continue
-            for one in (near, far):
-                one.settimeout(None)
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for source, sink, back in ((near, far, False), (far, near, True)):
-                threading.Thread(target=self._pump, args=(source, sink, back), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 18):
-                if back and self.delay:
-                    self._woken.wait(self.delay)
-                sink.sendall(data)
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            if one is source:
-                one.close()
+@cache
+def may_mount() -> bool:
+    """Whether this user may have a disk that can be filled."""
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(_mount(Path(folder)), capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
 
 
 class Deployment:
@@ -90,6 +69,8 @@ class Deployment:
         self._contexts: dict[str, ExitStack] = {}
         self.redis: subprocess.Popen[bytes] | None = None
         self._writer: sqlite3.Connection | None = None
+        self._posting, self._posted = threading.Event(), threading.Thread()
+        self._refused: list[Any] = []  # of what was posted
 
     def __enter__(self) -> "Deployment":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +89,12 @@ class Deployment:
             state = f"redis://127.0.0.1:{self.proxies['redis'].port}/0"
         addresses = {role: f"127.0.0.1:{self.proxies[role].port}" for role in inner}
         front = replace(options, role="recommender" if inner else "fused", port=free_port(), state=state, **addresses)
+        self.small = self._small_disk()
+        front = replace(front, exposures=self.small or front.exposures)
+        if self.layout == "workers":
+            self.release = self.folder / "release.json"
+            write_release(self.release, Release(str(self.bundle), str(front.users)))
+            front = replace(front, workers=2, follow=self.release)
         self._options: dict[str, Options] = {**inner, "front": front}
         for role in self._options:
             self.start(role)
@@ -121,6 +108,17 @@ class Deployment:
             self.redis.wait(10)
         for proxy in self.proxies.values():
             proxy.close()
+        if self.small is not None:
+            subprocess.run(["umount", "--lazy", self.small], check=False)
+
+    def _small_disk(self) -> Path | None:
+        """A disk of its own for the exposures, where this user may mount one."""
+        if not may_mount():
+            return None
+        folder = self.folder / "exposures"
+        folder.mkdir()
+        subprocess.run(_mount(folder), check=True)
+        return folder
 
     @property
     def front(self) -> Running:
@@ -162,6 +160,18 @@ class Deployment:
         self.redis.kill()
         self.redis.wait(10)
 
+    def empty_redis(self) -> None:
+        """It is killed and comes back without what it held."""
+        self.kill_redis()
+        shutil.rmtree(self.folder / "appendonlydir")
+        self.start_redis()
+
+    def restart_without_redis(self) -> None:
+        """The front starts while the store is away."""
+        self.kill_redis()
+        self.kill("front")
+        self.start("front")
+
     def damage_states(self) -> None:
         """The state database becomes something else, in place; a good copy is kept beside it."""
         with closing(sqlite3.connect(self.states)) as db, closing(sqlite3.connect(self.folder / "kept.sqlite")) as kept:
@@ -180,7 +190,65 @@ class Deployment:
     def fill_disk(self, full: bool) -> None:
         """The front can write nothing any more, to no file: its limit on a file's size is one byte."""
         hard = resource.RLIM_INFINITY
-        resource.prlimit(self.front.process.pid, resource.RLIMIT_FSIZE, (1 if full else hard, hard))
+        for pid in (self.front.process.pid, *children(self.front)):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 if full else hard, hard))
+
+    def fill_small_disk(self) -> None:
+        assert self.small is not None
+        with suppress(OSError), (self.small / "full").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def free_small_disk(self) -> None:
+        assert self.small is not None
+        (self.small / "full").unlink()
+
+    def move_log(self, away: bool) -> None:
+        """The event log's files are taken from their place, or put back."""
+        kept = self.folder / "kept log"
+        kept.mkdir(exist_ok=True)
+        source, to = (self.events, kept) if away else (kept, self.events)
+        for path in source.glob("events.sqlite*"):
+            path.rename(to / path.name)
+
+    def say(self, *items: str, lift: bool = False) -> None:
+        """Recall items, or take it back."""
+        messages = [{"item_id": item, "action": "recall", "lift": lift} for item in items]
+        status, told = self.front.ask("POST", "/v1/safety", {"messages": messages})
+        assert status == 200, told
+
+    def post_items(self) -> None:
+        """Items are posted one by one, until `stop_posting`."""
+        self._posting.clear()
+
+        def post() -> None:
+            for number in itertools.count():
+                if self._posting.wait(0.03):
+                    return
+                item = {"item_id": f"posted-{number}", "category": "D > C3", "title": f"NEW {number}", "price": 2.5}
+                status, told = self.front.ask("POST", "/v1/items", {"items": [item]})
+                if status != 200:
+                    self._refused.append(told)
+
+        self._posted = threading.Thread(target=post)
+        self._posted.start()
+
+    def stop_posting(self) -> None:
+        self._posting.set()
+        self._posted.join()
+        assert self._refused == []
+
+    def kill_worker(self) -> None:
+        os.kill(min(children(self.front)), signal.SIGKILL)
+
+    def swap_bundle(self) -> None:
+        """Another release, with the same items and models and no batch lists."""
+        second = self.folder / "second"
+        bundle = next(second.iterdir()) if second.exists() else write_tiny(second, user_lists=False)
+        write_release(self.release, Release(str(bundle), str(self._options["front"].users)))
+
+    def swap_back(self) -> None:
+        write_release(self.release, Release(str(self.bundle), str(self._options["front"].users)))
 
     def lock_log(self) -> None:
         """Somebody else holds the event log's write lock."""
@@ -226,6 +294,24 @@ class Deployment:
         """The status of one batch of events."""
         return self.front.ask("POST", "/v1/events", json.dumps({"events": events}).encode())[0]
 
+    def states_that_differ(self) -> list[str]:
+        """Users whose state is not what the log says, folded from its start by itself."""
+        front = self._options["front"]
+        table = StateTable.load(front.users) if front.users is not None else None
+        log = SqliteLog(self.events)
+        fresh = States(SqliteStore(self.folder / "folded again", 1, log="again"), table, Learning())
+        stored = States(open_store(front.state_url, 2000, log_name(front.events_url)), table, Learning())
+        for states in (fresh, stored):
+            consumer = Consumer(log, lambda states=states: states)  # type: ignore[misc]
+            while consumer.advance():
+                pass
+        users = {event.user_id for _, event in read_log(self.events)}
+        found = [user for user in sorted(users) if not stored.read(user).same_as(fresh.read(user))]
+        for states in (fresh, stored):
+            states.store.close()
+        log.close()
+        return found
+
 
 def stolen_ms() -> float:
     """Milliseconds so far in which the machine's cores were given to other guests of its host."""
@@ -234,6 +320,4 @@ def stolen_ms() -> float:
 
 def acknowledged_once(folder: Path) -> Iterator[str]:
     """Ids in the event log, in its order."""
-    from serving.events.sqlite import read_log
-
     return (event.event_id for _, event in read_log(folder))

@@ -69,14 +69,23 @@ class Running:
 
 
 @contextmanager
-def running(options: Options, ready: str = "/readyz", environment: Mapping[str, str] | None = None, **changes: Any) -> Iterator[Running]:
-    """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end. `environment`: variables more."""
+def running(
+    options: Options, ready: str = "/readyz", environment: Mapping[str, str] | None = None, files: int = 0, **changes: Any
+) -> Iterator[Running]:
+    """A server process that has answered 200 on `ready`; stopped with SIGTERM at the end. `environment`: variables more; `files`: that it
+    may have open, 0: as many as this process.
+    """
     options = replace(options, port=options.port if options.port != 8080 else free_port(), **changes)
     given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
-    process = subprocess.Popen([sys.executable, "-m", "serving", *options.arguments()], env=given)
+    line = [sys.executable, "-X", "faulthandler", "-m", "serving", *options.arguments()]
+    process = subprocess.Popen([*(["prlimit", f"--nofile={files}:{files}"] if files else []), *line], env=given)
     server = Running(process, options.port)
     try:
-        until(lambda: _ready(server, ready), 120)
+        try:
+            until(lambda: _ready(server, ready), 120)
+        except AssertionError:
+            process.send_signal(signal.SIGABRT)  # where each of its threads stands is on its stderr then
+            raise
         yield server
     finally:
         if process.poll() is None:

@@ -1,9 +1,11 @@
 """One real server process: the open inference protocols over HTTP and gRPC, limits, metrics, and its end."""
 
 import json
+import shutil
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,20 @@ def test_two_workers_share_a_port_their_states_and_their_metrics(tmp_path: Path)
         answers = [server.ask("POST", "/v1/recommendations", {"user_id": "u01"})[1] for _ in range(12)]
         assert all("i100" in ids(answer) for answer in answers)
         until(lambda: _lists(server) == 12, 5)  # of the worker that is not asked a second later
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="open files are limited by prlimit: install util-linux")
+def test_more_clients_than_files_may_be_open_keep_nobody_else_from_being_answered(tmp_path: Path) -> None:
+    event = {"event_id": "e1", "event_type": "click", "user_id": "u01", "item_id": "i100", "timestamp": "2024-10-04T12:00:00Z"}
+    with running(tiny_options(tmp_path), files=160) as server, ExitStack() as held:
+        for _ in range(300):
+            held.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)).sendall(
+                b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+            )
+        assert server.ask("POST", "/v1/recommendations", ASK)[0] == 200
+        assert server.ask("POST", "/v1/events", event)[1]["accepted"] == 1
+        held.close()
+        assert server.ask("POST", "/v1/recommendations", ASK)[0] == 200
 
 
 def _lists(server: Running) -> float:

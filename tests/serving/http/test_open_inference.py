@@ -152,6 +152,13 @@ async def test_it_is_ready_when_http_is_and_a_call_under_way_is_answered_before_
         await asyncio.gather(before, stopping)
 
 
+async def test_a_message_that_is_small_only_while_it_is_packed_is_refused(door: Door) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}", compression=grpc.Compression.Gzip) as channel:
+        client = Client(channel)
+        assert len((await client.infer(ASK))[0]["items"]) == 3
+        assert await client.refused(b" " * (32 << 20) + ASK) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def without_end(client: Client) -> None:
     """Ask until it is refused, since the end has begun."""
     while True:
