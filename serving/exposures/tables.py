@@ -50,10 +50,11 @@ class SegmentTable:
             raise
         self._ids: dict[AnsweredBy, int] = {}
         self._looked = 0.0
+        self._zero = time.time() - time.monotonic()  # a wall clock that jumps a year ahead makes nothing a year old
 
     def add(self, rows: Sequence[tuple[str, AnsweredBy, bytes]]) -> None:
         """Keep rows (request id, release, body) in one transaction."""
-        at = int(time.time())
+        at = int(self._zero + time.monotonic())
         self._db.execute("BEGIN IMMEDIATE")
         try:
             named = [(name_of(request_id), at, self._release(release), body) for request_id, release, body in rows]

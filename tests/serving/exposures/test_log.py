@@ -209,16 +209,18 @@ def test_the_files_never_outgrow_their_bounds_and_the_oldest_go_first(recommende
     log.close()
 
 
-def test_what_is_too_old_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1_700_000_000.0
+@pytest.mark.parametrize("jumps", [False, True], ids=["eleven days pass", "the wall clock jumps"])
+def test_what_is_too_old_goes_but_not_because_the_wall_clock_jumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps: bool) -> None:
+    now, since_start = 1_700_000_000.0, 100.0
     monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: since_start)
     table = SegmentTable(tmp_path / "full.sqlite", 1 << 30, 10)
     table.add([("old", AnsweredBy("b", ()), b"1")])
     now += 11 * 86_400
-    table._looked = -2.0
+    since_start += 2.0 if jumps else 11 * 86_400
     table.add([("new", AnsweredBy("b", ()), b"2")])
     table.close()
-    assert find(tmp_path, "full.sqlite", "old") == []
+    assert [body for _, body, _ in find(tmp_path, "full.sqlite", "old")] == [b"1"] * jumps
     assert [body for _, body, _ in find(tmp_path, "full.sqlite", "new")] == [b"2"]
 
 
