@@ -14,9 +14,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes are started here: what they import is compiled once
 
-.PHONY: help demo test lint mutants bench faults sanitize images cluster-test sbom locks
+.PHONY: help demo demo-video test lint mutants bench faults sanitize images cluster-test sbom locks
 help:
-	@sed -n 's/^\([a-z]*\): .*## /\1  /p' Makefile
+	@sed -n 's/^\([a-z-]*\): .*## /\1  /p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ $(STAMP): requirements.lock pyproject.toml setup.py
 
 demo: $(STAMP) ## learn from a real grocery's year, then answer: metrics, a list with reasons, before and after a click
 	$(BIN)/python -m pipelines.demo
+
+demo-video: $(STAMP) ## make a video platform whose truth is known, learn it, let it live a day under what was learnt: watch time against the best there is
+	$(BIN)/python -m pipelines.demo_video
 
 test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not cluster and not slow and not cost"

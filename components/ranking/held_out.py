@@ -14,6 +14,8 @@ GAINS = 1 / np.log2(np.arange(2, 12))
 def judge(material: Material, queries: NDArray[np.intp], score: NDArray) -> dict[str, float]:
     """Metrics of the everything questions ("all") and of the only-new ones ("new"); a negative counts as many ranks as it stands for.
 
+    A query of which something came for a head, but nothing was chosen, says nothing of an order.
+
     `score`: of the queries' examples, end to end.
     """
     examples = material.examples
@@ -22,6 +24,8 @@ def judge(material: Material, queries: NDArray[np.intp], score: NDArray) -> dict
     order = np.lexsort((-score, group))
     begins = np.searchsorted(group[order], np.arange(len(queries)))
     for query, rows in zip(queries, np.split(order, begins[1:]), strict=True):
+        if not examples.targets[query]:
+            continue
         label, weight = examples.label[at[rows]], examples.weight[at[rows]]
         rank = np.round(np.cumsum(weight) - weight).astype(int)[label]  # ranks before each hit
         targets = int(examples.targets[query])

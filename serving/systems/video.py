@@ -18,9 +18,9 @@ VIDEO = System(
     sources=(
         linear(share=0.4, weight=0.2),  # collaborative
         two_tower(share=0.15, weight=0.15),  # content: the item tower reads it
-        category_promotion(share=0.15),  # content: topics and channels
-        trending(days=7, tau_days=2, velocity=True, smoothing=20, share=0.2),
-        followed(days=14, share=0.1),  # uploads of the channels subscribed to
+        category_promotion(share=0.15, weight=0.1),  # content: topics and channels
+        trending(days=7, tau_days=2, velocity=True, smoothing=20, share=0.2, weight=0.3, offset=20),  # what newcomers are shown by
+        followed(days=14, share=0.1, weight=0.2),  # uploads of the channels subscribed to
     ),
     objectives={
         "watch": Objective("watch", 0.5, loss="weighted", usual=240, listwise=0.3),

@@ -62,6 +62,19 @@ def test_the_right_order_is_found_on_queries_never_learnt_from(material: Materia
     assert judge(material, held_out, logits)["all ndcg@10"] > 0.85 > 1.5 * judge(material, held_out, -logits)["all ndcg@10"]
 
 
+def test_a_query_of_which_nothing_was_chosen_says_nothing_of_an_order(material: Material, fitted: Ranker):
+    held_out = material.of_cuts(1, 2)
+    score = Heads.of(HEADS).logit(predict(fitted, material, held_out), material.examples.seen[material.rows_of(held_out)[0]])
+    targets = np.array(material.examples.targets)
+    targets[held_out[::2]] = 0  # all that came of them was a click
+    some = replace(material, examples=replace(material.examples, targets=targets))
+    told = judge(some, held_out, score)
+    left = held_out[1::2]
+    at, _ = material.rows_of(left)
+    assert told == judge(material, left, Heads.of(HEADS).logit(predict(fitted, material, left), material.examples.seen[at]))
+    assert np.isfinite(list(told.values())).all()
+
+
 def test_the_same_seed_gives_the_same_weights(material: Material):
     short = Fitting(epochs=1, least_steps=1)
     one, same, other = (fit(SIZES, material, material.of_cuts(0, 1), replace(short, seed=seed), OBJECTIVES) for seed in (3, 3, 4))
