@@ -65,6 +65,7 @@ class _Connection:
         self.socket.setblocking(False)
         self.buffer = b""
         self.index, self.intended, self.due = 0, 0.0, 0.0
+        self.ends = False  # the server said that this answer was the last
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -83,6 +84,7 @@ class _Connection:
         length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         if len(self.buffer) < head_end + 4 + length:
             return None
+        self.ends = b"\r\nconnection: close" in head
         body, self.buffer = self.buffer[head_end + 4 : head_end + 4 + length], b""
         return int(head[9:12]), body
 
@@ -148,7 +150,11 @@ class _Run:
             return
         latency = (perf_counter() - connection.intended) * 1e3
         del self.busy[at]
-        self.idle.append(connection)
+        if connection.ends:
+            connection.socket.close()
+            self.may_open += 1
+        else:
+            self.idle.append(connection)
         status, body = found
         self.load.latencies_ms.append(latency)
         self.load.statuses[status] = self.load.statuses.get(status, 0) + 1
