@@ -21,6 +21,7 @@ from serving.state.user_state import StateTable
 
 LABELS = "labels.parquet"
 OUTCOMES = "outcomes.parquet"  # what came of an item, for each head
+SHOWN = "shown.parquet"  # what was shown in the days after the cut
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,15 @@ def read_outcomes(cut: Path, heads: Sequence[str]) -> tuple[list[str], list[str]
     table = pq.read_table(cut / OUTCOMES)
     values = [table[name].to_numpy(zero_copy_only=False).astype(np.float32) for name in heads]
     return table["user_id"].to_pylist(), table["item_id"].to_pylist(), np.stack(values, axis=1)
+
+
+def read_shown(cut: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """User ids, item ids and the best positions (NaN: not said) of what was shown in the days after a cut, one pair a row."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(cut / SHOWN)
+    positions = table["position"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return table["user_id"].to_pylist(), table["item_id"].to_pylist(), positions
 
 
 def cut_folders(features: Path) -> list[Path]:

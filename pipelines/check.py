@@ -98,23 +98,25 @@ def _about_the_cut(name: str, system: System, tables: Path, until: str) -> Itera
 def _about_events(system: System, facts: Facts) -> Iterator[Finding]:
     for name, number in facts.types.items():
         meaning = system.learning.meanings.get(name)
+        heads = [head for head, one in system.objectives.items() if any(event.kind == name for event in one.counted)]
+        if heads:
+            yield Finding("used", f"{number:,} {name}: learnt by the head {' and the head '.join(heads)}")
         if isinstance(meaning, Positive):
             needs = f" where {meaning.value or 'the value'} is at least {meaning.at_least:g}" if meaning.at_least is not None else ""
             yield Finding("used", f"{number:,} {name}: learnt from{needs}")
         elif isinstance(meaning, Signal):
-            yield Finding(
-                "used", f"{number:,} {name}: not learnt from; sent to a server, they move the user's next lists ({meaning.weight:g})"
-            )
+            learnt = "" if heads else "not learnt from; "
+            yield Finding("used", f"{number:,} {name}: {learnt}sent to a server, they move the user's next lists ({meaning.weight:g})")
         elif isinstance(meaning, Shown):
-            yield Finding("unused", f"{number:,} {name}: shown in lists; counted, not learnt from")
+            yield Finding("used", f"{number:,} {name}: shown in lists; what was left there is learnt from, less what its position explains")
         elif isinstance(meaning, (Never, Negative, Again)):
             does = {Never: "gone from the user's lists", Negative: "lower in them, its like too"}.get(
                 type(meaning), "as if nothing was said"
             )
             yield Finding("used", f"{number:,} {name}: not learnt from; sent to a server, the item is {does}")
-        elif isinstance(meaning, Ignored):
+        elif isinstance(meaning, Ignored) and not heads:
             yield Finding("unused", f"{number:,} {name}: no sign of liking; counted, not learnt from")
-        else:
+        elif meaning is None and not heads:
             yield Finding("unused", f"{number:,} {name}: not used; name it in the system's `events` to give it a meaning")
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from components.data.duck import connect
 from feature_repo.schema import EVENTS, TABLES, USERS
+from serving.event_meanings import Ignored
 from serving.events.log import LogUnavailable
 from serving.events.sqlite import read_log
 from serving.exposures.log import read_records
@@ -182,7 +183,7 @@ def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path
     """Write the tables that grow; what was taken, left out and why."""
     _name_users(connection)
     fresh = "SELECT * FROM served_events ANTI JOIN base_events USING (event_id)"
-    if "impression" in (*system.learning.positives, *system.learning.session_weights):
+    if not isinstance(system.learning.meanings.get("impression"), Ignored):
         fresh += f" UNION ALL BY NAME {_impressions()}"
     connection.execute(
         f"""CREATE TABLE judged AS WITH fresh AS ({fresh})
@@ -228,12 +229,16 @@ def _name_users(connection: "duckdb.DuckDBPyConnection") -> None:
 
 
 def _impressions() -> str:
-    """What was shown to users who may be known, as events: their ids are made of the request's, so they too come once."""
+    """What was shown to users who may be known, as events: their ids are made of the request's, so they too come once.
+
+    Not of an answer whose client itself told what was seen of it: it may be less than was sent.
+    """
     empty = ", ".join(f"NULL::DOUBLE AS {column.name}" for column in EVENTS.columns if column.name in ("value", "price"))
     name = "'shown:' || request_id || ':' || position::BIGINT"
     return f"""SELECT {name} AS event_id, 'impression' AS event_type, user_id, item_id, timestamp, {empty},
         place AS context_store, position AS context_position, request_id AS context_request_id
-        FROM served_shown JOIN named USING (user_key) WHERE {name} NOT IN (SELECT event_id FROM base_events)"""
+        FROM served_shown JOIN named USING (user_key) WHERE {name} NOT IN (SELECT event_id FROM base_events)
+        AND request_id NOT IN (SELECT coalesce(context_request_id, '') FROM served_events WHERE event_type = 'impression')"""
 
 
 def _followed() -> str:

@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.cut import LABELS, OUTCOMES
+from components.cut import LABELS, OUTCOMES, SHOWN
 from components.features.item_table import ItemBase, build_item_table, open_shelf
 from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, judged_days, later_cuts, most_cuts, parse_moment, rolling_cuts
-from components.features.outcomes import write_outcomes
+from components.features.outcomes import write_outcomes, write_shown
 from components.features.own_views import copy
 from components.features.snapshots import write_snapshots
 from components.features.states import build_states, user_ids
@@ -91,7 +91,9 @@ def _build_cut(
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
     labels = write_labels(tables, day, horizon_days, out / LABELS)
     write_outcomes(tables, system.objectives, day, horizon_days, out / OUTCOMES)
-    return {"cut": cut_name(cut), "users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue), "labels": labels}
+    shown = write_shown(tables, day, horizon_days, out / SHOWN)
+    counts = {"users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue), "labels": labels, "shown": shown}
+    return {"cut": cut_name(cut), **counts}
 
 
 def write_labels(tables: Tables, day: float, horizon_days: int, path: Path) -> int:

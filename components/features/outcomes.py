@@ -1,4 +1,4 @@
-"""What came of an item for each of a system's heads, in the days after a cut: the rankers' labels."""
+"""What came of an item for each of a system's heads, in the days after a cut, and where it was shown: what the rankers learn from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +21,17 @@ def write_outcomes(tables: Tables, objectives: Mapping[str, Objective], day: flo
     tables.backend.raw_sql(
         f"""COPY (SELECT * FROM (SELECT user_id, item_id, {columns} FROM outcomes WHERE "timestamp" >= {begin} AND "timestamp" < {end}
         GROUP BY user_id, item_id) WHERE {anything} ORDER BY user_id, item_id) TO {target} (FORMAT parquet, COMPRESSION zstd)"""
+    )
+    return int(tables.arrow(f"SELECT count(*) AS n FROM {target}")["n"][0].as_py())
+
+
+def write_shown(tables: Tables, day: float, horizon_days: int, path: Path) -> int:
+    """`user_id, item_id, position` (the best one; null where none was said) of what was shown in those days. How many pairs."""
+    begin, end = (f"to_timestamp({moment * SECONDS_A_DAY!r})" for moment in (day, day + horizon_days))
+    target = quoted(str(path))
+    tables.backend.raw_sql(
+        f"""COPY (SELECT user_id, item_id, min(context_position) AS position FROM shown WHERE "timestamp" >= {begin} AND "timestamp" < {end}
+        GROUP BY user_id, item_id ORDER BY user_id, item_id) TO {target} (FORMAT parquet, COMPRESSION zstd)"""
     )
     return int(tables.arrow(f"SELECT count(*) AS n FROM {target}")["n"][0].as_py())
 

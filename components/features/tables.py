@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.data.duck import quoted, settings
 from feature_repo.schema import SECONDS_A_DAY, TABLES
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import worths_of
+from serving.event_meanings import Shown, worths_of
 from serving.state.fold import SAID
 from serving.system import System
 
@@ -66,6 +66,8 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
         backend.raw_sql(f"CREATE VIEW personal_events AS SELECT * FROM events WHERE {personal}")
         backend.raw_sql(f"CREATE VIEW sayings AS SELECT *, {_said(system)} AS said FROM events WHERE said IS NOT NULL AND {personal}")
         backend.raw_sql(f"CREATE VIEW outcomes AS SELECT * FROM weighed WHERE {personal}")
+        shown = ", ".join(quoted(name) for name, meaning in system.learning.meanings.items() if isinstance(meaning, Shown))
+        backend.raw_sql(f"CREATE VIEW shown AS SELECT * FROM events WHERE event_type IN ({shown or 'NULL'}) AND {personal}")
         day = 'epoch_us("timestamp") / 86400e6'
         ((count, first, last),) = backend.con.execute(f"SELECT count(*), min({day}), max({day}) FROM history").fetchall()
         ids = backend.con.sql("SELECT item_id FROM items ORDER BY item_row").to_arrow_table()["item_id"].to_pylist()

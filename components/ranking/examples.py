@@ -2,7 +2,7 @@
 
 Everything here is made by the serving code (`serving.retrieval.fusion.retrieve`, `serving.ranking.features`) from one cut's folders, so
 nothing after a cut is read but its labels. All that was chosen, all of which anything came for a head
-and all items of the history are kept; other candidates are sampled, half of
+all that was shown, and all items of the history are kept; other candidates are sampled, half of
 them near the top of the fused list, and weighted back. Shapes: Q queries, N examples end to end, Fr, Fi, Fx features, I items.
 """
 
@@ -47,6 +47,7 @@ class Examples(ArrayFolder):
     outcome: Floats  # (N, H) what came of it for each head
     seen: NDArray[np.bool_]  # (N,)
     weight: Floats  # (N,) how many candidates the example stands for
+    slot: NDArray[np.uint8]  # (N,) where it was shown in the days after the cut (`components.ranking.fitted.slot_of`); 0: not that we know
 
 
 def join(parts: Sequence[Examples]) -> Examples:
@@ -84,6 +85,7 @@ def make_examples(system: System, cut: FittedCut, sampling: Sampling, seed: int,
         outcome=joined("outcome", np.float32, len(system.objectives)),
         seen=joined("seen", np.bool_),
         weight=joined("weight", np.float32),
+        slot=joined("slot", np.uint8),
     )
 
 
@@ -130,6 +132,7 @@ class _Body:
     outcome: Floats
     seen: NDArray[np.bool_]
     weight: Floats
+    slot: NDArray[np.uint8]
 
 
 def _body(query: Query, cut: FittedCut, system: System, sampling: Sampling, rng: np.random.Generator, user: int) -> _Body | None:
@@ -141,10 +144,11 @@ def _body(query: Query, cut: FittedCut, system: System, sampling: Sampling, rng:
     told = label | (outcome * Heads.of(system.objectives).judging(candidates.seen) > 0).any(axis=1)
     if not told.any():
         return None
-    kept, weight = sample(told | candidates.seen, sampling, rng)
+    slot = cut.slots_of(query.state.user_id, candidates.rows)
+    kept, weight = sample(told | candidates.seen | (slot > 0), sampling, rng)  # what was shown and left is known not to be wanted
     cross = cross_features(query, candidates)[kept]  # features first: some compare a candidate with all the others
     rows, seen = candidates.rows[kept], candidates.seen[kept]
-    return _Body(len(wanted), rows, cross.astype(np.float16), label[kept], outcome[kept], seen, weight)
+    return _Body(len(wanted), rows, cross.astype(np.float16), label[kept], outcome[kept], seen, weight, slot[kept])
 
 
 def sample(must: NDArray[np.bool_], sampling: Sampling, rng: np.random.Generator) -> tuple[NDArray[np.intp], Floats]:

@@ -5,12 +5,13 @@ Shapes: I items, U users, D embedding.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.cut import read_labels, read_outcomes, rows_of_ids
+from components.cut import read_labels, read_outcomes, read_shown, rows_of_ids
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.retrieval.source import Source
@@ -19,6 +20,7 @@ from serving.state.user_state import StateTable
 from serving.system import System
 
 NOTHING = np.empty(0, np.int32)
+SLOTS = 12  # in which an item may have been shown: none, the first ten, further down
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class FittedCut:
     labels: Mapping[str, NDArray[np.int32]]  # user -> item rows, ascending
     outcomes: Mapping[str, "Outcomes"]  # user -> what came of items for each head
     heads: int  # H
+    shown: Mapping[str, Mapping[int, int]]  # user -> item row -> slot it was shown at after the cut
 
     def wanted(self, user_id: str) -> NDArray[np.int32]:
         """Rows of the items the user chose after the cut."""
@@ -42,6 +45,11 @@ class FittedCut:
         """(C, H) what came of these items for each head."""
         found = self.outcomes.get(user_id)
         return np.zeros((len(rows), self.heads), np.float32) if found is None else found.of(rows)
+
+    def slots_of(self, user_id: str, rows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """(C,) where these items were shown to the user in the days after the cut; 0 where not that we know."""
+        found = self.shown.get(user_id, {})
+        return np.array([found.get(row, 0) for row in rows.tolist()], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ def load_cut(system: System, features: Path, retrieval: Path, name: str) -> Fitt
         _labels(folder, catalogue),
         load_outcomes(system, folder, catalogue),
         len(system.objectives),
+        _shown(folder, catalogue),
     )
 
 
@@ -93,6 +102,21 @@ def _labels(folder: Path, catalogue: Catalogue) -> dict[str, NDArray[np.int32]]:
     order = np.argsort(user, kind="stable")
     parts = np.split(rows[order], np.cumsum(np.bincount(user, minlength=len(names)))[:-1])
     return {str(name): np.unique(part[part >= 0]) for name, part in zip(names, parts, strict=True)}
+
+
+def slot_of(position: float) -> int:
+    """1 to SLOTS - 1, of a 0-based position in a list; the last for all further down, and where no position was said. 0: not shown."""
+    return SLOTS - 1 if isnan(position) else min(int(position) + 1, SLOTS - 1)
+
+
+def _shown(folder: Path, catalogue: Catalogue) -> dict[str, dict[int, int]]:
+    """The slot at which each user was shown an item in the days after a cut; items the catalogue lacks are left out."""
+    users, items, positions = read_shown(folder)
+    found: dict[str, dict[int, int]] = {}
+    for user, row, position in zip(users, rows_of_ids(catalogue, items).tolist(), positions.tolist(), strict=True):
+        if row >= 0:
+            found.setdefault(user, {})[row] = slot_of(position)
+    return found
 
 
 def load_outcomes(system: System, folder: Path, catalogue: Catalogue) -> dict[str, Outcomes]:

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from components.ranking.fitted import SLOTS
+
 FIRST_HEADS = ("repeat: again positive", "discover: first positive")  # of rankers saved before heads were the system's
 CLIP = 5.0  # standard deviations
 
@@ -96,6 +98,7 @@ class Ranker(nn.Module):
         layers: list[nn.Module] = []
         for inner, outer in zip(sizes.hidden, sizes.hidden[1:], strict=False):
             layers += [nn.Linear(inner, outer), nn.ReLU()]
+        self.slots = nn.Parameter(torch.zeros(SLOTS, len(sizes.heads)))  # log-odds that being shown at a slot adds: while learning only
         self.top = nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], len(sizes.heads)))
 
     def user(self, request: Tensor) -> Tensor:
@@ -147,5 +150,5 @@ def load(file: Path) -> Ranker:
     """The ranker `save` wrote, ready to answer."""
     saved = torch.load(file, weights_only=True)
     model = Ranker(Sizes(**{"heads": FIRST_HEADS, **saved["sizes"]}))
-    model.load_state_dict(saved["weights"])
+    model.load_state_dict({"slots": model.slots.detach(), **saved["weights"]})  # rankers of before knew none
     return model.eval()

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.ranking.examples import Examples
-from components.ranking.fitted import item_codes
+from components.ranking.fitted import SLOTS, item_codes
 from components.ranking.model import Ranker, Sizes
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
 from serving.objectives import Objective
 from serving.ranking.heads import Heads
+
+AHEAD = 20.0  # times as fast as the rest learns what a slot adds
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,13 @@ def fit(
     model = start or Ranker(sizes)
     if start is None:  # what was learnt before means what it meant
         standardise(model, material, queries)
-    weights = [parameter for name, parameter in model.named_parameters() if "embeddings" not in name]
-    optimizer = torch.optim.AdamW(
-        [{"params": weights, "weight_decay": fitting.decay}, {"params": model.embeddings.parameters(), "weight_decay": 1e-2}],
-        lr=fitting.rate,
-    )
+        begin_slots(model, material, queries)
+    optimizer = _optimizer(model, fitting)
     rng = np.random.default_rng(fitting.seed)
     batches = -(-len(queries) // fitting.queries)
     epochs = max(fitting.epochs, -(-fitting.least_steps // batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.rate, total_steps=epochs * batches + 1, pct_start=0.1)
+    rates, steps = [group["lr"] for group in optimizer.param_groups], epochs * batches + 1
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     model.train()
     for _ in range(epochs):
         losses = []
@@ -110,6 +110,37 @@ def fit(
     return model.eval()
 
 
+@torch.no_grad()
+def begin_slots(model: Ranker, material: Material, queries: NDArray[np.intp]) -> None:
+    """What a slot adds begins as its choices tell: what both place and item may explain is the place's until items prove it theirs.
+
+    From nothing, the items' many weights took it first and held it: of a bias of .53 on a made platform .47 was left after 150 steps, and
+    .10 is so.
+    """
+    at, _ = material.rows_of(queries)
+    slot = material.examples.slot[at]
+    for h in range(model.slots.shape[1]):
+        own = material.judging[at, h] & (slot > 0)
+        came = material.examples.outcome[at[own], h] > 0
+        shown, chosen = (np.bincount(slot[own][some], minlength=SLOTS) for some in (came >= 0, came))
+        odds = np.log((chosen + came.mean() + 1e-3) / (shown - chosen + 1)) if own.any() else np.zeros(SLOTS)
+        usual = np.log((chosen.sum() + 1e-3) / (shown.sum() - chosen.sum() + 1)) if own.any() else 0.0
+        model.slots[:, h] = torch.from_numpy(np.where(shown > 0, odds - usual, 0.0))
+
+
+def _optimizer(model: Ranker, fitting: Fitting) -> torch.optim.Optimizer:
+    """Adam, each kind of weight with its decay. A slot's few numbers must run ahead of the weights, or those explain the slots."""
+    weights = [parameter for name, parameter in model.named_parameters() if "embeddings" not in name and name != "slots"]
+    return torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": fitting.decay},
+            {"params": model.embeddings.parameters(), "weight_decay": 1e-2},
+            {"params": [model.slots], "weight_decay": 0.0, "lr": AHEAD * fitting.rate},
+        ],
+        lr=fitting.rate,
+    )
+
+
 def standardise(model: Ranker, material: Material, queries: NDArray[np.intp]) -> None:
     """Means and deviations of what the ranker will read, from at most 200,000 examples."""
     at, _ = material.rows_of(queries[:: max(1, len(queries) // 800)])
@@ -119,19 +150,30 @@ def standardise(model: Ranker, material: Material, queries: NDArray[np.intp]) ->
     model.cross_norm.fit(material.examples.cross[at].astype(np.float32))
 
 
-def logits_of(model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Tensor, NDArray[np.intp], NDArray[np.intp]]:
-    """(N, H) the logits of each example, its row in the examples, its query's position."""
+def logits_of(
+    model: Ranker, material: Material, queries: NDArray[np.intp], as_shown: bool = False
+) -> tuple[Tensor, NDArray[np.intp], NDArray[np.intp]]:
+    """(N, H) the logits of each example, its row in the examples, its query's position.
+
+    `as_shown`: with what its slot adds. An item is chosen because it is wanted and because it was seen; learning tells the two apart by a
+    term of the slot alone (Zhao et al. 2019, https://doi.org/10.1145/3298689.3346997), and answers are made without it.
+    """
     at, group = material.rows_of(queries)
     user = model.user(torch.from_numpy(material.examples.request[queries])).index_select(0, torch.from_numpy(group))  # (N, H)
     items, inverse = np.unique(material.item[at], return_inverse=True)
     halves = model.item(torch.from_numpy(material.items[items]), torch.from_numpy(material.codes[items]).long())
     cross = torch.from_numpy(material.examples.cross[at].astype(np.float32))
-    return model.score(user, halves.index_select(0, torch.from_numpy(inverse)), cross), at, group
+    logits = model.score(user, halves.index_select(0, torch.from_numpy(inverse)), cross)
+    slot = material.examples.slot[at]
+    if as_shown and slot.any():
+        added = torch.cat((model.slots.new_zeros(1, model.slots.shape[1]), model.slots[1:]))  # what was not shown stays as it is
+        logits = logits + added[torch.from_numpy(slot.astype(np.int64))]
+    return logits, at, group
 
 
 def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective]) -> Tensor:
     """Mean weighted loss a query of every head over the items it judges, plus the list-wise parts."""
-    logits, at, group = logits_of(model, material, queries)
+    logits, at, group = logits_of(model, material, queries, as_shown=True)
     weight, outcome = torch.from_numpy(material.examples.weight[at]), torch.from_numpy(material.examples.outcome[at])
     judging = torch.from_numpy(material.judging[at])  # (N, H)
     losses = torch.stack([head_loss(one, logits[:, h], outcome[:, h]) for h, one in enumerate(objectives)], dim=1)

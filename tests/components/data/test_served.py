@@ -1,6 +1,7 @@
 """What was served comes back once: as the schema's own rows, joined to what was shown."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from components.data.served import NothingServed, append, collect, log_of
 from components.step import digest_of
 from feature_repo.schema import EVENTS, SECONDS_A_DAY, USERS
+from serving.event_meanings import Ignored, Positive
 from serving.events.sqlite import SqliteLog
 from serving.exposures.shown import ShownList, user_key
 from serving.exposures.tables import SHOWN, AnsweredBy, SegmentTable
@@ -63,7 +65,7 @@ def test_served_rows_stand_behind_the_tables_own_with_what_was_shown(world, worl
     found = appended(world, world_system, f"dir:{log}", tmp_path)
     assert found["events"][: len(before)] == before
     more = {row["event_id"]: row for row in found["events"][len(before) :]}
-    assert list(more) == ["s2", "s1", "s3"]  # by time
+    assert list(more) == ["s2", "s1", "s3", "shown:r1:0", "shown:r1:1", "shown:r1:2"]  # by time, then by id
     assert list(more["s1"]) == list(EVENTS.names)
     assert (more["s1"]["context_position"], more["s1"]["context_request_id"]) == (1.0, "r1")  # from the exposure
     assert (more["s2"]["context_position"], more["s3"]["context_position"]) == (None, 4.0)
@@ -88,7 +90,7 @@ def test_a_newcomer_becomes_a_user_and_what_cannot_be_learnt_is_set_aside_with_i
     report = json.loads((tmp_path / "tables" / "served.json").read_text())
     assert report == {
         "events_in_log": 6,
-        "appended": 3,
+        "appended": 6,
         "known_before": 0,
         "left_out": {"item_id: not in items": 1, "user_id: consent is minimal": 1, "user_id: of a session without a user": 1},
         "new_users": 1,
@@ -148,11 +150,23 @@ def test_without_a_log_the_tables_pass_as_they_are(world, world_system, tmp_path
     assert digest_of(tmp_path / "out") == digest_of(world.folder)
 
 
-def test_a_system_that_learns_from_impressions_gets_them_as_events(world, world_system, log, tmp_path):
-    from dataclasses import replace
+def test_what_a_client_tells_was_seen_of_an_answer_is_all_that_was(world, world_system, log, tmp_path):
+    now = world.until + timedelta(days=7)
+    events = SqliteLog(log)
+    events.append([msgspec.structs.replace(bought(7, "u000", "i001", now, request_id="r1"), event_type="impression")])
+    events.close()
+    found = appended(world, world_system, f"dir:{log}", tmp_path)
+    seen = [row for row in found["events"] if row["event_type"] == "impression"]
+    assert [(row["event_id"], row["item_id"], row["context_position"]) for row in seen] == [("s7", "i001", 0.0)]
 
-    learning = replace(world_system.learning, session_weights={"impression": 0.1})
-    found = appended(world, replace(world_system, learning=learning), f"dir:{log}", tmp_path)
+
+def test_a_system_to_which_impressions_mean_nothing_gets_none(world, world_system, log, tmp_path):
+    told = replace(world_system, events={"purchase": Positive(), "impression": Ignored()})
+    assert not [row for row in appended(world, told, f"dir:{log}", tmp_path)["events"] if row["event_type"] == "impression"]
+
+
+def test_what_was_shown_comes_back_as_impressions(world, world_system, log, tmp_path):
+    found = appended(world, world_system, f"dir:{log}", tmp_path)
     seen = [row for row in found["events"] if row["event_type"] == "impression"]
     assert [(row["event_id"], row["user_id"], row["item_id"], row["context_position"]) for row in seen] == [
         ("shown:r1:0", "u000", "i001", 0.0),

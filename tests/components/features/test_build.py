@@ -53,7 +53,7 @@ def test_a_planted_future_signal_changes_no_byte_of_what_is_known_at_the_last_cu
     seen = [path.relative_to(built) for path in built.rglob("*") if path.is_file()]
     differing = {str(path) for path in seen if (built / path).read_bytes() != (tmp_path / "out" / path).read_bytes()}
     # the week that is there to be judged on shows that the plant was really there, and so do the counts of rows
-    assert differing == {f"cuts/{last}/labels.parquet", "features.json"}
+    assert differing == {f"cuts/{last}/labels.parquet", f"cuts/{last}/outcomes.parquet", "features.json"}
     counted = [json.loads((folder / "features.json").read_text())["cuts"] for folder in (built, tmp_path / "out")]
     assert counted[1][-1].pop("labels") - counted[0][-1].pop("labels") == len(users)
     assert counted[0] == counted[1]

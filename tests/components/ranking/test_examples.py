@@ -78,3 +78,19 @@ def test_the_same_cut_and_seed_give_the_same_bytes(trained, cut: FittedCut, exam
     other = make_examples(trained.system, cut, FEW, seed=1)
     assert again.cross.tobytes() == examples.cross.tobytes()
     assert other.cross.tobytes() != examples.cross.tobytes()
+
+
+def test_what_was_shown_is_kept_with_its_slot_and_stands_for_itself(trained, cut: FittedCut):
+    user = chosen_users(cut, 1, seed=0)[0]
+    name = bytes(cut.users.user_ids[user]).decode()
+    query = next(iter(queries_of(trained.system, cut, user)))
+    pool = candidates_of(query, cut, trained.system, user)
+    left = pool.rows[~pool.seen & ~np.isin(pool.rows, cut.wanted(name))][-3:]  # far down, where few are drawn
+    shown = replace(cut, shown={name: {int(row): 4 for row in left}})
+    made = make_examples(trained.system, shown, replace(FEW, users=1, rest=0), seed=0)
+    first = slice(0, int(made.size[0]))
+    kept = np.isin(made.item[first], left)
+    assert sorted(made.item[first][kept]) == sorted(left)
+    assert made.slot[first].tolist() == np.where(kept, 4, 0).tolist()
+    assert not made.label[first][kept].any()
+    assert (made.weight[first][kept] == 1).all()

@@ -39,6 +39,7 @@ def known_world(seed: int = 0) -> Material:
         outcome=np.repeat(label[:, None], len(HEADS), axis=1).astype(np.float32),
         seen=seen,
         weight=np.ones(count, np.float32),
+        slot=np.zeros(count, np.uint8),
     )
     return Material(examples, np.cumsum(examples.size), item, items, np.zeros((ITEMS, 4), np.int32), Heads.of(HEADS).judging(seen))
 
@@ -207,3 +208,27 @@ def test_the_weighted_loss_is_least_where_the_odds_are_the_expected_value():
     logits = torch.linspace(-4, 4, 801)
     losses = [float(head_loss(VIDEO["watch"], logit.expand(4), values).mean()) for logit in logits]
     assert float(torch.exp(logits[int(np.argmin(losses))])) == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_item_that_was_shown_on_top_is_worth_no_more_than_its_equal_that_was_not():
+    """Both kinds are wanted alike; one stood first four times in five, the other once. Of the first slot .4 were chosen, of the last .1."""
+    made, rng = known_world(), np.random.default_rng(1)
+    count = len(made.item)
+    kind = made.item % 2
+    first = rng.random(count) < np.where(kind == 1, 0.8, 0.2)
+    label = (rng.random(count) < np.where(first, 0.4, 0.1)).astype(np.float32)
+    items = np.stack([np.arange(ITEMS) % 2, np.zeros(ITEMS)], axis=1).astype(np.float32)
+    heads = {"chosen": Objective("positive", 1.0)}
+    judging = np.ones((count, 1), bool)
+    apart = []
+    for slot in (np.where(first, 1, 11).astype(np.uint8), np.zeros(count, np.uint8)):
+        told = replace(made.examples, outcome=label[:, None], slot=slot, cross=np.zeros((count, CROSS), np.float16))
+        shown = replace(made, items=items, examples=told, judging=judging)
+        model = fit(replace(SIZES, heads=tuple(heads)), shown, np.arange(QUERIES), Fitting(epochs=40), tuple(heads.values()))
+        logits = predict(model, shown, np.arange(QUERIES))[:, 0]
+        apart.append(float(logits[kind == 1].mean() - logits[kind == 0].mean()))
+        if slot.any():
+            added = model.slots[:, 0].detach()
+            assert float(added[1] - added[11]) == pytest.approx(np.log(0.4 / 0.6) - np.log(0.1 / 0.9), abs=0.4)
+    assert abs(apart[0]) < 0.35
+    assert apart[1] > 0.6  # what is learnt where nobody says where it stood
