@@ -21,7 +21,7 @@ NAME = "shortlist"
 SPACE = "shortlist"
 SERVING = "dev.local/shortlist-serving:0.1.0"
 _LOADED = "/var/lib/containerd/shortlist-images"  # in the node: which images it was given
-_PORTS = {"gateway": 30080, "pipelines": 30888, "MLflow": 30500}
+_PORTS = {"gateway": 30080, "pipelines": 30888, "MLflow": 30500, "S3": 30900}
 Say = Callable[[str], None]
 
 
@@ -53,11 +53,12 @@ def bring_up(system: str, platform: str, overlay: Path, minutes: float, say: Say
 
 def told(addresses: dict[str, str], system: str) -> list[str]:
     """Where things answer, and what to try."""
-    gateway, pipelines, mlflow = (addresses[name] for name in _PORTS)
+    gateway, pipelines, mlflow, s3 = (addresses[name] for name in _PORTS)
     return [
         f"Lists:      {gateway}   (its contract: {gateway}/openapi.json)",
         f"Pipelines:  {pipelines}",
         f"MLflow:     {mlflow}",
+        f"S3:         {s3}   (AWS_ENDPOINT_URL, for s3:// addresses)",
         f"Train:      shortlist pipeline submit {system} --host {pipelines}",
         f"Try:        curl -s {gateway}/v1/recommendations -H 'content-type: application/json' -d '{{\"user_id\": \"718\"}}'",
     ]

@@ -2,10 +2,12 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.manifests.rendered import OPTIONS, OVERLAYS, Object, of_kind, platform_services, rendered, with_option
+from tests.manifests.rendered import MANIFESTS, OPTIONS, OVERLAYS, Object, of_kind, platform_services, rendered, with_option
 from tests.manifests.schemas import faults
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl, which holds Kustomize")
@@ -23,6 +25,15 @@ def test_the_base_with_one_option_is_taken(option: str) -> None:
 
 def test_the_services_of_a_cluster_for_trying_are_taken() -> None:
     assert faults(list(platform_services())) == []
+
+
+OWN = ("kfp-launcher", "namespaces", "ports", "prometheus")
+
+
+@pytest.mark.parametrize("file", [MANIFESTS / "platform" / f"{name}.yaml" for name in OWN])
+def test_what_the_platform_adds_to_its_upstreams_is_taken(file: Path) -> None:
+    """Those of Kubernetes' own kinds; of Envoy Gateway's and KServe's cluster-wide ones there is no schema here."""
+    assert faults(list(yaml.safe_load_all(file.read_text()))) == []
 
 
 @pytest.mark.parametrize(

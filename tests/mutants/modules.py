@@ -16,6 +16,7 @@ def _of(path: str, *tests: str, functions: tuple[str, ...] = ()) -> Module:
     return Module(path, tuple(f"tests/{test}.py" for test in tests), functions)
 
 
+RULES = ("arrange", "bars", "diversity", "newer", "order", "page", "specs")
 MODULES = (
     _of("serving/state/user_state.py", "serving/state/test_user_state", "serving/state/test_folding"),
     _of("serving/ranking/features.py", "serving/ranking/test_features", "serving/ranking/test_features_by_loops"),
@@ -37,5 +38,12 @@ MODULES = (
     _of("components/evaluation/metrics.py", "components/evaluation/test_metrics", "components/evaluation/test_edges"),
     _of("components/evaluation/slices.py", "components/evaluation/test_slices", "components/evaluation/test_edges"),
     _of("components/evaluation/compare.py", "components/evaluation/test_compare", "components/evaluation/test_edges"),
+    _of("serving/state/fold.py", "serving/state/test_folding", "serving/state/test_states"),
+    _of("serving/state/states.py", "serving/state/test_states"),
+    *(_of(f"serving/rules/{name}.py", "serving/rules/test_arrange", "serving/rules/test_specs") for name in RULES),
+    _of("components/release/sequential.py", "components/release/test_sequential"),
+    _of("components/release/rollout_state.py", "components/release/test_rollout_state"),
+    _of("components/release/rollout_guards.py", "components/release/test_rollout_guards"),
+    _of("components/data/rows.py", "components/data/test_validate"),
     _of("components/evaluation/gate.py", "components/evaluation/test_gate"),
 )

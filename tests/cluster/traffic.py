@@ -1,0 +1,72 @@
+"""Users who ask the gateway at a steady rate, from a thread of their own, and what each was answered."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer."""
+
+    at: float  # seconds since 1970, when it was asked for
+    bundle: str  # digest
+    degraded: bool
+    items: int
+
+
+@dataclass
+class Traffic:
+    """`rate` questions a second, each of another user, for as long as the block lasts."""
+
+    url: str
+    rate: float
+    answers: list[Told] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    _stop: Event = field(default_factory=Event)
+    _thread: Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = Thread(target=lambda: asyncio.run(self._ask_all()), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join(60)
+
+    def between(self, begin: float, end: float) -> list[Told]:
+        """The answers to what was asked meanwhile."""
+        found = [one for one in self.answers if begin <= one.at < end]
+        assert found, "nobody was answered"
+        return found
+
+    async def _ask_all(self) -> None:
+        began, sent, tasks = time.monotonic(), 0, set()
+        connector = aiohttp.TCPConnector(limit=64)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session:
+            while not self._stop.is_set():
+                task = asyncio.create_task(self._ask(session, f"visitor-{sent}"))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                sent += 1
+                await asyncio.sleep(max(0.0, began + sent / self.rate - time.monotonic()))
+            await asyncio.gather(*tasks)
+
+    async def _ask(self, session: aiohttp.ClientSession, user: str) -> None:
+        at = time.time()
+        try:
+            async with session.post(f"{self.url}/v1/recommendations", json={"user_id": user}) as reply:
+                told = await reply.json()
+                if reply.status == 200 and len(told["items"]) == 10:
+                    self.answers.append(Told(at, told["bundle"], told["degraded"] is not None, len(told["items"])))
+                else:
+                    self.failed.append(f"{user}: {reply.status} {told}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.failed.append(f"{user}: {error!r}")
