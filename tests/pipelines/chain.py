@@ -78,7 +78,7 @@ class Chain:
         """`shortlist serve`, ready."""
         server = Running(self.begin("serve", "--port", str(self.port), "--drain-seconds", "0.5"), self.port)
         try:
-            until(lambda: self._ready(server), 90)
+            until(lambda: self._ready(server), 180)
             yield server
         finally:
             if server.process.poll() is None:
@@ -126,6 +126,17 @@ def week_after(number: int, jump: int) -> list[dict[str, Any]]:
     return [event | {"timestamp": here(datetime.fromisoformat(event["timestamp"])).isoformat()} for event in events]
 
 
+def judged_week(data: Path) -> list[dict[str, Any]]:
+    """The tables' own events of the week after the champion's cut: a server that answered then was told them, too."""
+    table = pq.read_table(data / "events.parquet", filters=[("timestamp", ">=", LAST - timedelta(days=7))])
+    events = []
+    for row in table.sort_by("timestamp").to_pylist():
+        said = {name: value for name, value in row.items() if value is not None}
+        context = {name: said.pop(f"context_{name}") for name in ("store", "region") if f"context_{name}" in said}
+        events.append(said | {"timestamp": said["timestamp"].isoformat(), "context": context})
+    return events
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -137,7 +148,7 @@ def send(server: Running, events: Sequence[Mapping[str, Any]]) -> None:
         assert (status, told["refused"]) == (200, []), told
 
 
-def worth(server: Running, events: Sequence[Mapping[str, Any]], k: int = 5) -> float:
+def worth(server: Running, events: Sequence[Mapping[str, Any]], k: int = 10) -> float:
     """How much of what each user then took the server lists for them now: mean share of the k, or of as many as they took."""
     took: dict[str, set[str]] = defaultdict(set)
     for event in events:

@@ -14,7 +14,7 @@ import pytest
 
 from components.release.registry import open_registry
 from tests.components.release.mlflow_server import MlflowServer
-from tests.pipelines.chain import Chain, send, traffic, week_after, worth
+from tests.pipelines.chain import Chain, judged_week, send, traffic, week_after, worth
 from tests.serving.servers import until
 
 A_SECOND = 10
@@ -30,9 +30,10 @@ def test_tastes_jump_and_the_watch_learns_judges_and_promotes_while_the_server_a
     assert trained.returncode == 0, trained.stdout + trained.stderr
     apart = chain.copied(tmp_path / "apart")  # what is asked before the events come is no answer that should have known them
     with apart.serving() as server:
+        send(server, judged_week(chain.data))
         good, bad = worth(server, usual), worth(server, jumped)
     with chain.serving() as server:
-        send(server, jumped)
+        send(server, judged_week(chain.data) + jumped)
         stale, first = worth(server, next_week), chain.champion
         with traffic(server, A_SECOND) as sent:
             watched = chain.run(*chain.watch_words())
@@ -56,6 +57,7 @@ def test_tastes_jump_and_the_watch_learns_judges_and_promotes_while_the_server_a
     (learnt,) = (json.loads(file.read_text()) for file in chain.home.glob("runs/*/served/out/served.json"))  # the retraining alone had any
     assert learnt["appended"] == len(jumped)
     assert bad < 0.6 * good
+    assert fresh > stale  # what was learnt is worth more than fresh histories under the old bundle
     assert fresh > 0.8 * good  # recovered
 
 
