@@ -224,11 +224,12 @@ def _with_rows(catalogue: Catalogue, items: Sequence[NewItem], first: int, table
     titles = [item.title.encode() for item in items]
     ends = (int(catalogue.title_ends[-1]) if len(catalogue) else 0) + np.cumsum([len(title) for title in titles])
     letters = sum(len(title) for title in titles[:first])
+    brands = tuple(dict.fromkeys((*catalogue.brand_names, *(item.brand for item in items if item.brand))))  # a brand of today is one, too
     rows = {
         "item_ids": np.array([item.item_id.encode() for item in new], "S"),
         "keys": np.array([item_key(item.item_id) for item in new], np.uint64),
         "category": _categories(catalogue, new),
-        "brand": _codes(catalogue.brand_names, [item.brand for item in new]),
+        "brand": _codes(brands, [item.brand for item in new]),
         "created_day": np.array([_created_day(item) for item in new]),
         "price": np.array([np.nan if item.price is None else item.price for item in new], np.float32),
         "flags": np.array([_flags(item) for item in new], np.uint8),
@@ -240,6 +241,7 @@ def _with_rows(catalogue: Catalogue, items: Sequence[NewItem], first: int, table
     return replace(
         catalogue,
         **columns,
+        brand_names=brands,
         key_order=np.argsort(columns["keys"], kind="stable").astype(np.int32),
         title_bytes=tables.put("title_bytes", catalogue.title_bytes, letters, np.frombuffer(b"".join(titles[first:]), np.uint8)),
         plan_display=tables.put("plan_display", catalogue.plan_display, first, plan, 2),

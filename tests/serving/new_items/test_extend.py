@@ -16,6 +16,7 @@ import pytest
 from msgspec.structs import replace as replaced
 
 from serving.bundle.bundle import Bundle
+from serving.bundle.catalogue import item_key
 from serving.messages import ItemPatch, NewItem
 from serving.new_items.extend import NewItems, PostedTables, grown
 from serving.new_items.safety import Safety, Said
@@ -24,6 +25,9 @@ from serving.query import Request
 from serving.ranking.rankers import ItemSide
 from serving.recommender import Recommender
 from serving.retrieval.two_tower import TowerTable, TwoTower
+from serving.rules.arrange import Rules
+from serving.rules.slate import Ranked
+from serving.rules.specs import at_most
 from serving.state.store import StoreUnavailable
 from tests.serving import tiny_bundle
 from tests.serving.servers import in_process, tiny_options
@@ -62,6 +66,23 @@ def test_a_posted_item_has_a_row_of_its_own_after_those_of_the_bundle(base: Reco
     assert len(base.catalogue) == ITEMS  # the bundle's own is untouched
 
 
+def test_items_of_a_brand_nobody_knew_are_told_apart_and_counted_together(base: Recommender) -> None:
+    """They were of no brand, and no cap of a brand held for them."""
+    tables = PostedTables(base)
+    first = [NewItem(f"a-{n}", category="D > C3", brand="of today") for n in range(3)]
+    more = [*first, NewItem("b-0", brand="of today, too"), NewItem("c-0", brand="brand 2"), NewItem("d-0")]
+    grown(base, first, tables)
+    larger = grown(base, more, tables)  # a second post, onto the tables of the first
+    brands = [int(larger.catalogue.brand[larger.catalogue.row_of(item.item_id)]) for item in more]
+    assert [larger.catalogue.brand_names[code] for code in brands] == ["of today"] * 3 + ["of today, too", "brand 2", "unknown"]
+    assert larger.catalogue.brand_names[:-2] == base.catalogue.brand_names
+    rules = Rules((at_most(2, per="brand"),), larger.catalogue, 10)
+    ranked = Ranked(np.arange(ITEMS, ITEMS + 3, dtype=np.int32), np.ones(3, np.float32), np.zeros(3, bool))
+    assert [move.what for move in rules.arrange(ranked, Request("", 3, DAY)).moves] == ["gave way"]
+    state = TABLE[0].with_positive(item_key("a-1"), DAY - 1)
+    assert len(larger.recommend(Request(state.user_id, 10, DAY), state).items) == 10
+
+
 def test_lists_of_who_has_nothing_to_do_with_a_posted_item_stay_as_they_were(base: Recommender) -> None:
     larger = grown(base, [NEW])
     for index in range(len(TABLE)):
@@ -71,7 +92,6 @@ def test_lists_of_who_has_nothing_to_do_with_a_posted_item_stay_as_they_were(bas
 
 
 def test_a_user_who_has_a_posted_item_is_answered(base: Recommender) -> None:
-    from serving.bundle.catalogue import item_key
 
     state = TABLE[1].with_positive(item_key("new-1"), DAY).with_session_event(item_key("new-1"), "click", DAY)
     answer = grown(base, [NEW]).recommend(Request("u01", 10, DAY + 1), state)
