@@ -251,6 +251,22 @@ def batch(
 
 
 @app.command()
+def vectors(
+    system: System,
+    out: Annotated[Path, typer.Option(help="the Parquet to write: item_id, vector, prior, or user_id, vector", show_default=False)],
+    items: Annotated[bool, typer.Option("--items/--users", help="of which", show_default=False)],
+    home: Home = HOME,
+    bundle: Bundle = None,
+    registry: Registry = "",
+) -> None:
+    """Write the towers' vectors of every item or user."""
+    from pipelines.vectors import vectors as work
+
+    consult(system, home, bundle, registry)
+    work(system, out, items=items, home=home, bundle=bundle)
+
+
+@app.command()
 def serve(
     system: System,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",

@@ -15,7 +15,7 @@ import numpy as np
 from serving.bundle.arrays import Rows
 from serving.query import Answer, Answered, Query
 from serving.recommender import Recommender, Trace, listed
-from serving.restriction import NotInCatalogue
+from serving.restriction import NotInCatalogue, together
 from serving.retrieval.fusion import RANK_OFFSET
 from serving.retrieval.reasons import FILLED_UP, POPULAR
 from serving.retrieval.source import Alike, Counted
@@ -102,8 +102,8 @@ def _permitted(recommender: Recommender, query: Query, rows: Rows) -> Rows:
 def _alike(recommender: Recommender, query: Query, found: Found) -> None:
     """What each source says is like the item, by reciprocal rank (Cormack, Clarke, Buettcher 2009)."""
     row, catalogue = anchor(recommender, query.request.similar_to), recommender.catalogue
-    barred = np.flatnonzero((recommender.rules.flags & recommender.rules.hard_bits) != 0)
-    excluded = np.unique(np.concatenate((query.excluded, _withheld(recommender, query), barred))).astype(np.int32)
+    barred = np.flatnonzero((recommender.rules.flags & recommender.rules.hard_bits) != 0).astype(np.int32)
+    excluded = together(len(catalogue), query.excluded, _withheld(recommender, query), barred)
     told = [(source, source.alike(row, query.request.k, excluded).rows.tolist()) for source in _of_likeness(recommender)]
     scores: dict[int, float] = {}
     for _, rows in told:
@@ -164,4 +164,9 @@ def _static(recommender: Recommender, query: Query, found: Found) -> None:
     found.take("static", recommender.bundle.fallback.static().tolist(), lambda _: (FILLED_UP,), lambda _: POPULAR)
     if not enough(recommender, query, found):
         rest = np.arange(len(recommender.catalogue), dtype=np.int32)
-        found.take("static", _permitted(recommender, query, rest).tolist(), lambda _: (FILLED_UP,), lambda _: "From the whole range")
+        found.take(
+            "static",
+            _permitted(recommender, query, rest)[: query.request.k + len(found.rows)].tolist(),
+            lambda _: (FILLED_UP,),
+            lambda _: "From the whole range",
+        )

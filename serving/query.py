@@ -18,7 +18,7 @@ from serving.bundle.arrays import Floats, Rows
 from serving.bundle.catalogue import Catalogue
 from serving.messages import Only
 from serving.native import kernel
-from serving.restriction import allowed, named
+from serving.restriction import allowed, named, together
 from serving.state.user_state import UserState
 from serving.system import Learning
 
@@ -160,11 +160,11 @@ class Query:
         rows = self.catalogue.rows_of_keys(keys)
         return rows[rows >= 0]
 
-    @property
+    @cached_property
     def excluded(self) -> Rows:
         """Rows no source may return: what was not asked for, and when discovering what the user has had."""
         had = self.history_rows if self.request.discover else _NOTHING[0]
-        return np.union1d(had, self.refused) if len(self.refused) else had
+        return together(len(self.catalogue), had, self.refused) if len(self.refused) else had
 
     @cached_property
     def refused(self) -> Rows:
@@ -178,7 +178,7 @@ class Query:
     @cached_property
     def withheld(self) -> Rows:
         """(N,) rows this list may not hold, on any rung: what the question leaves out and what the user hid."""
-        return np.union1d(self.hidden, self.refused) if len(self.refused) else self.hidden
+        return together(len(self.catalogue), self.hidden, self.refused) if len(self.refused) else self.hidden
 
 
 @dataclass(frozen=True)

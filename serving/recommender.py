@@ -25,6 +25,7 @@ from serving.ranking.features import request_features
 from serving.ranking.heads import Heads
 from serving.ranking.rankers import Rankers, UserSide
 from serving.ranking.scoring import Scores, Scoring
+from serving.restriction import others
 from serving.retrieval.fusion import RANK_OFFSET, retrieve
 from serving.retrieval.reasons import CACHED, FILLED_UP, Origin, Parts, Reasons
 from serving.retrieval.source import Counted, Embeds, Explained, Source
@@ -116,8 +117,8 @@ class Recommender:
 
     def _with_few(self, query: Query, pool: Candidates, size: int) -> Candidates:
         """The pool, and where no more than a pool's worth of items is asked for, behind it those that no source returned."""
-        asked = np.setdiff1d(np.arange(len(self.catalogue), dtype=np.int32), query.excluded, assume_unique=True)
-        rest = np.setdiff1d(asked[self.rules.permits(asked)], pool.rows)
+        asked = others(len(self.catalogue), query.excluded)
+        rest = asked[self.rules.permits(asked) & np.isin(asked, pool.rows, invert=True)]
         return pool if len(pool) + len(rest) > size else joined(pool, self._unranked(query, rest))
 
     def _unranked(self, query: Query, rows: Rows) -> Candidates:

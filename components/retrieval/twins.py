@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.cut import Cut
-from components.retrieval import buy_again, category_promotion, followed, linear, trending, two_tower
+from components.retrieval import buy_again, category_promotion, followed, linear, sessions, trending, two_tower
 from components.start import Start
 from serving.retrieval.sources import source_class
 from serving.system import SourceSpec
@@ -44,6 +44,7 @@ FITS: Mapping[str, Fit] = {
     "linear": linear.fit,
     "category_promotion": category_promotion.fit,
     "trending": trending.fit,
+    "sessions": sessions.fit,
     "followed": followed.fit,
 }
 LEARNERS: Mapping[str, type[Learner]] = {"two_tower": two_tower.Advancing}

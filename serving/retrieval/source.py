@@ -103,6 +103,18 @@ class Alike(Source, Protocol):
 
 
 @runtime_checkable
+class Vectors(Source, Protocol):
+    """A source that searches by vectors: a user's score of an item is user . item / temperature + prior."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    def item_vectors(self) -> tuple[Floats, Floats]:
+        """Of every item its vector and its prior: (I, D), (I,)."""
+        ...
+
+
+@runtime_checkable
 class Counted(Source, Protocol):
     """A source that has counted who had what lately."""
 

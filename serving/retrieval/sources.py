@@ -13,6 +13,7 @@ from serving.retrieval.buy_again import BuyAgain
 from serving.retrieval.category_promotion import CategoryPromotion
 from serving.retrieval.followed import Followed
 from serving.retrieval.linear import Linear
+from serving.retrieval.sessions import Sessions
 from serving.retrieval.source import Source
 from serving.retrieval.trending import Trending
 from serving.retrieval.two_tower import TwoTower
@@ -24,6 +25,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "two_tower": TwoTower,
     "category_promotion": CategoryPromotion,
     "trending": Trending,
+    "sessions": Sessions,
     "followed": Followed,
 }
 LEARNT = "fusion.json"  # beside a source's arrays: its weights in the fused rank

@@ -119,6 +119,14 @@ class TwoTower:
     def likeness(self, verb: str, title: str) -> str:
         return f"Similar to {title}"
 
+    @property
+    def temperature(self) -> float:
+        return self.table.temperature
+
+    def item_vectors(self) -> tuple[Floats, Floats]:
+        """As they are searched: what is kept in int8, times its scale."""
+        return self.table.vectors.astype(np.float32) * np.asarray(self.table.scales)[:, None], np.asarray(self.table.prior)
+
     @cached_property
     def _lengths(self) -> Floats:
         """(I,) of the vectors as they are kept."""

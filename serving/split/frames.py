@@ -28,6 +28,7 @@ from serving.query import Candidates, History, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
 from serving.recommender import Recommender
+from serving.restriction import others
 from serving.retrieval.top_k import descending
 from serving.state.user_state import UserState
 
@@ -218,13 +219,8 @@ def _read_asked(frame: Buffer, kind: int, digest: str, shape: Shape) -> tuple[Se
     user_id, place, region = body.texts(lengths)
     request = Request(user_id, k, day, place=place, region=region, discover=bool(discover))
     history = History(rows, _STAYS, counts, age, span, decayed.reshape(len(TAUS_DAYS), had))
-    side, refused = UserSide(vector, light[None], heavy[None]), _others(named, shape.items) if kept else np.sort(named)
+    side, refused = UserSide(vector, light[None], heavy[None]), others(shape.items, named) if kept else np.sort(named)
     return SentQuestion(request, history, (clicked, weights), followed, bool(few_visits), side, refused), pool
-
-
-def _others(rows: Rows, items: int) -> Rows:
-    """All rows but these, ascending."""
-    return np.setdiff1d(np.arange(items, dtype=_ROW), rows)
 
 
 def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Candidates) -> Frame:
@@ -234,7 +230,7 @@ def _asked_frame(kind: int, digest: str, query: Query, side: UserSide, pool: Can
     ]
     refused, items = query.refused if kind == RETRIEVE else query.refused[:0], len(query.catalogue)
     kept = 2 * len(refused) > items  # the shorter of what is left out and what is asked for
-    named = _others(refused, items) if kept else refused
+    named = others(items, refused) if kept else refused
     counts = (len(history.rows), len(clicked), len(query.followed), len(pool), len(named), *map(len, texts))
     head = _ASKED.pack(request.at_day, request.k, *counts, request.discover, query.few_visits, kept)
     rows = [history.rows, clicked, query.followed, pool.rows, named]
