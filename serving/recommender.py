@@ -142,7 +142,7 @@ class Recommender:
     def _arranged(self, query: Query, ranked: Ranked) -> Arranged:
         """Under the rules, what the user likes less lowered before."""
         ranked, moves = lowered(query, _asked_for(query, ranked))
-        arranged = self.rules.arrange(ranked, query.request, query.withheld)
+        arranged = self.rules.arrange(ranked, query.request, query.withheld if self.rules.pins else query.hidden)
         return arranged._replace(moves=(*moves, *arranged.moves)) if moves else arranged
 
     def barred_only(self, query: Query, ranked: Ranked) -> Arranged:

@@ -32,16 +32,18 @@ def test_products_of_the_files_are_the_scores_of_the_source(trained, tmp_path, m
     home = home_of(trained.bundle, trained.users, tmp_path)
     states = StateTable.load(trained.users)
     recommender = open_recommender(trained.system, trained.bundle)
-    assert vectors(str(WORLD_SYSTEM), tmp_path / "items", items=True, home=home, bundle=trained.bundle) == len(recommender.catalogue)
-    assert vectors(str(WORLD_SYSTEM), tmp_path / "users", items=False, home=home, bundle=trained.bundle) == len(states)
-    item_ids, of_items, told = columns(tmp_path / "items", "item_id")
-    user_ids, of_users, _ = columns(tmp_path / "users", "user_id")
+    assert vectors(str(WORLD_SYSTEM), tmp_path / "items.parquet", items=True, home=home, bundle=trained.bundle) == len(
+        recommender.catalogue
+    )
+    assert vectors(str(WORLD_SYSTEM), tmp_path / "users.parquet", items=False, home=home, bundle=trained.bundle) == len(states)
+    item_ids, of_items, told = columns(tmp_path / "items.parquet", "item_id")
+    user_ids, of_users, _ = columns(tmp_path / "users.parquet", "user_id")
     assert item_ids == [recommender.catalogue.item_id(row) for row in range(len(recommender.catalogue))]
     assert user_ids == [bytes(user).decode() for user in states.user_ids]
     assert np.allclose(np.linalg.norm(of_items, axis=1), 1, atol=0.02)
     assert told[b"bundle"].decode() == recommender.bundle.digest
     tower = next(source for source in recommender.sources if source.spec.kind == "two_tower")
-    prior = pq.read_table(tmp_path / "items")["prior"].to_numpy()
+    prior = pq.read_table(tmp_path / "items.parquet")["prior"].to_numpy()
     for at in range(0, len(states), 40):
         query = recommender.query(Request(user_ids[at], 10, states.cut_day), states[at])
         hits = tower.retrieve(query, len(item_ids), of_users[at])

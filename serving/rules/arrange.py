@@ -52,6 +52,11 @@ class Rules:
         """Whatever carries one of these flags is never answered."""
         return self._bars.bits
 
+    @property
+    def pins(self) -> bool:
+        """Whether an item may come into a list that was not in it."""
+        return bool(self._pins)
+
     def set_policy_flags(self, row: int, flags: int) -> None:
         """The policy flags of one item from now on."""
         self._bars.set_policy_flags(row, flags)
