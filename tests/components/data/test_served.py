@@ -106,7 +106,7 @@ def test_what_a_deleted_user_did_before_is_not_appended(world, world_system, log
     found = appended(world, world_system, f"dir:{log}", tmp_path)
     assert [row["event_id"] for row in found["events"][before:]] == ["s3", "s7"]
     report = json.loads((tmp_path / "tables" / "served.json").read_text())
-    assert report["left_out"]["user_id: deleted since"] == 3
+    assert report["left_out"]["user_id: deleted since"] == 6  # s1, s2 and s4, and the three items shown
     assert report["left_out"]["the word that a user was deleted"] == 1
 
 
