@@ -65,7 +65,7 @@ class Traffic:
             async with session.post(f"{self.url}/v1/recommendations", json={"user_id": user}) as reply:
                 told = await reply.json()
                 if reply.status == 200 and len(told["items"]) == 10:
-                    self.answers.append(Told(at, told["bundle"], told["degraded"] is not None, len(told["items"])))
+                    self.answers.append(Told(at, told["bundle"].removeprefix("sha256:"), told["degraded"] is not None, len(told["items"])))
                 else:
                     self.failed.append(f"{user}: {reply.status} {told}")
         except (aiohttp.ClientError, TimeoutError) as error:
