@@ -40,6 +40,7 @@ class Material:
         begins = np.cumsum([0, *(len(catalogue) for catalogue in catalogues)])
         item = examples.item + np.repeat(begins[examples.cut], examples.size)
         features = np.concatenate([np.asarray(catalogue.features) for catalogue in catalogues])
+        check_finite(examples, features)
         codes = np.concatenate([item_codes(catalogue, names) for catalogue in catalogues])
         return cls(examples, np.cumsum(examples.size), item, features, codes, Heads.of(objectives).judging(examples.seen))
 
@@ -53,6 +54,22 @@ class Material:
         group = np.repeat(np.arange(len(queries)), lengths)
         shift = np.repeat(self.ends[queries] - np.cumsum(lengths), lengths)
         return np.arange(len(group)) + shift, group
+
+
+def check_finite(examples: Examples, items: Floats) -> None:
+    """Raise `ValueError` naming a number of the examples or of the items' features (I, Fi) that is none."""
+    for name in ("cross", "outcome", "weight"):
+        _refuse_unknown(f"examples' {name}", getattr(examples, name), unknown=False)
+    _refuse_unknown("examples' request features", examples.request, unknown=True)
+    _refuse_unknown("items' features", items, unknown=True)
+
+
+def _refuse_unknown(what: str, values: NDArray[np.floating], unknown: bool) -> None:
+    """Raise `ValueError` naming the first number that is none; `unknown`: NaN stands for what is not known."""
+    wrong = np.isinf(values) if unknown else ~np.isfinite(values)
+    if wrong.any():
+        at = tuple(int(place) for place in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        raise ValueError(f"{what} hold {values[at]} at {list(at)}, expected a finite number: see which column of the cut's features it is")
 
 
 @dataclass(frozen=True)
@@ -105,9 +122,16 @@ def fit(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            losses.append(float(loss.detach()))
+            losses.append(_finite(float(loss.detach()), objectives))
         told(float(np.mean(losses)))
     return model.eval()
+
+
+def _finite(loss: float, objectives: Sequence[Objective]) -> float:
+    if not np.isfinite(loss):
+        labels = ", ".join(one.label for one in objectives)
+        raise ValueError(f"the loss of the heads {labels} is {loss}: a feature or value is out of all bounds, or the rate is too high")
+    return loss
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from components.ranking.calibrate import fold, platt, scaling_of
 from components.ranking.examples import Examples, Sampling, join, sample
 from components.ranking.held_out import judge
 from components.ranking.model import Ranker, Sizes, Standardise, load, save
-from components.ranking.train import Fitting, Material, fit, head_loss, list_loss, predict
+from components.ranking.train import Fitting, Material, check_finite, fit, head_loss, list_loss, predict
 from serving.objectives import Objective
 from serving.ranking.heads import Heads
 
@@ -232,3 +232,17 @@ def test_an_item_that_was_shown_on_top_is_worth_no_more_than_its_equal_that_was_
             assert float(added[1] - added[11]) == pytest.approx(np.log(0.4 / 0.6) - np.log(0.1 / 0.9), abs=0.4)
     assert abs(apart[0]) < 0.35
     assert apart[1] > 0.6  # what is learnt where nobody says where it stood
+
+
+@pytest.mark.parametrize(("name", "value"), [("cross", np.nan), ("outcome", np.inf), ("weight", np.nan), ("request", np.inf)])
+def test_a_number_that_is_none_is_refused_by_name(material: Material, name: str, value: float):
+    spoilt = getattr(material.examples, name).copy()
+    spoilt.flat[7] = value
+    with pytest.raises(ValueError, match=f"examples' {name}.* hold {value} at \\[.*expected a finite number"):
+        check_finite(replace(material.examples, **{name: spoilt}), material.items)
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(material: Material):
+    with pytest.raises(ValueError, match="the loss of the heads again positive, first positive is"):
+        fit(SIZES, replace(material, examples=replace(material.examples, outcome=material.examples.outcome * np.float32(np.nan))),
+            material.of_cuts(0, 1), Fitting(), OBJECTIVES)  # fmt: skip
