@@ -38,7 +38,7 @@ STEPS = 6  # of four hours: a day
 
 
 @dataclass(frozen=True)
-class Measured:
+class Visited:
     """Sums of each visit under one policy. Shapes: S visits, in the same order under every policy."""
 
     user: NDArray[np.int32]  # (S,)
@@ -48,7 +48,7 @@ class Measured:
     minutes: NDArray[np.float32]  # (S,) how long the visit was; NaN: not asked
 
     @classmethod
-    def of_steps(cls, steps: Sequence[Step]) -> "Measured":
+    def of_steps(cls, steps: Sequence[Step]) -> "Visited":
         def joined(name: str) -> NDArray[np.float32]:
             return np.concatenate([np.asarray(getattr(step, name), np.float32) for step in steps])
 
@@ -56,7 +56,7 @@ class Measured:
         return cls(user, joined("watch_seconds"), joined("home_clicks"), joined("impressions"), joined("seconds") / np.float32(60))
 
     @classmethod
-    def expected(cls, visits: PageRequests, page: Expectation) -> "Measured":
+    def expected(cls, visits: PageRequests, page: Expectation) -> "Visited":
         sums = page.watch_seconds.sum(axis=1), page.clicks.sum(axis=1), page.impressions.sum(axis=1)
         return cls(visits.user, *sums, np.full(len(visits), np.nan, np.float32))
 
@@ -76,7 +76,7 @@ def demo(home: Path = Path(".shortlist"), seed: int = 0) -> None:
     console.rule(f"{time.monotonic() - began:.0f} seconds")
 
 
-def exactly(world: World, found: ReleasedBundle) -> dict[str, Measured]:
+def exactly(world: World, found: ReleasedBundle) -> dict[str, Visited]:
     """The exact expectation of the first pages of the next visits, by policy; each source alone among them."""
     system, there = load_system(SYSTEM), world.fork()
     visits = there.visits(12.0)
@@ -84,25 +84,25 @@ def exactly(world: World, found: ReleasedBundle) -> dict[str, Measured]:
     policies: dict[str, SlatePolicy] = {"video": ours}
     policies |= {f"  {kind} alone": FromBundle(there, ours.recommender, ours.states, kind) for kind in system.kinds}
     policies |= {RIVAL: TrendingNow(there), "random": ByChance(there), BEST: Oracle(there)}
-    return {name: Measured.expected(visits, there.expected(visits, policy(visits).rows)) for name, policy in policies.items()}
+    return {name: Visited.expected(visits, there.expected(visits, policy(visits).rows)) for name, policy in policies.items()}
 
 
-def lived(world: World, found: ReleasedBundle, home: Path, steps: int = STEPS) -> dict[str, Measured]:
+def lived(world: World, found: ReleasedBundle, home: Path, steps: int = STEPS) -> dict[str, Visited]:
     """A day of whole visits under each policy; ours over HTTP."""
     cut = datetime.fromtimestamp(StateTable.load(found.users).cut_day * 86_400, UTC)
     measured = {}
     with serving(SYSTEM, found.bundle, found.users, home / "demo", cut) as address:
         there = world.fork()
         remote = OverHttp(there, address, uploaded=there.there)
-        measured["video"] = Measured.of_steps([there.step(remote, heard=remote.tell) for _ in range(steps)])
+        measured["video"] = Visited.of_steps([there.step(remote, heard=remote.tell) for _ in range(steps)])
         remote.close()
     for name, policy in ((RIVAL, TrendingNow), ("random", ByChance), (BEST, Oracle)):
         there = world.fork()
-        measured[name] = Measured.of_steps([there.step(policy(there)) for _ in range(steps)])
+        measured[name] = Visited.of_steps([there.step(policy(there)) for _ in range(steps)])
     return measured
 
 
-def compared(measured: Mapping[str, Measured], title: str) -> Table:
+def compared(measured: Mapping[str, Visited], title: str) -> Table:
     """A line a policy: watch time with its lead over trending, click-through, bounces, the share of the oracle's watch time."""
     rival, best = measured[RIVAL], measured[BEST]
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -124,12 +124,12 @@ def compared(measured: Mapping[str, Measured], title: str) -> Table:
     return table
 
 
-def _interval(found: Measured, rival: Measured) -> str:
+def _interval(found: Visited, rival: Visited) -> str:
     low, middle, high = lead(found, rival)
     return f"{middle:+.0%} ({low:+.0%} to {high:+.0%})"
 
 
-def lead(found: Measured, rival: Measured, seed: int = 0) -> tuple[float, float, float]:
+def lead(found: Visited, rival: Visited, seed: int = 0) -> tuple[float, float, float]:
     """How much longer is watched than under the rival, as a share of it: the ends of the 95 % interval and between them the value.
 
     Users are drawn again with all their visits, which are not independent.

@@ -22,7 +22,7 @@ class BadObjective(ValueError):
 
 
 @dataclass(frozen=True)
-class Counted:
+class LabelEvent:
     """Events of one type, of a value of at least so much."""
 
     kind: str  # an event type, or `POSITIVE`
@@ -61,12 +61,12 @@ class Objective:
         return "first" if word == "first" else "again" if word == "again" else ""
 
     @cached_property
-    def counted(self) -> tuple[Counted, ...]:
+    def counted(self) -> tuple[LabelEvent, ...]:
         """The events any one of which counts."""
         told = self.label.strip().removeprefix(self.asked).strip()
         return tuple(self._event(part.strip()) for part in re.split(r"\s+or\s+", told))
 
-    def _event(self, text: str) -> Counted:
+    def _event(self, text: str) -> LabelEvent:
         found = _EVENT.fullmatch(text)
         if not found:
             raise BadObjective(f"objective {self.label!r}: {text!r} is no event: write [first|again] EVENT [>= VALUE] [or EVENT ...]")
@@ -75,7 +75,7 @@ class Objective:
         except ValueError:
             raise BadObjective(f"objective {self.label!r}: {found['least']!r} is no value: write EVENT >= 4") from None
         _check(self.label, "value", least or 0.0, abs(least or 0.0) < float("inf"), "a finite number")
-        return Counted(found["kind"], least)
+        return LabelEvent(found["kind"], least)
 
 
 def _check(label: str, name: str, value: float, right: bool, expected: str) -> None:

@@ -22,7 +22,7 @@ from serving.retrieval.source import Alike, Counted
 
 
 @dataclass
-class Found:
+class OtherList:
     """A list on its way: rows once each, best first, who returned each, and the first step that gave something."""
 
     rows: list[int] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Found:
             self.rung = rung
 
 
-Step = Callable[[Recommender, Query, Found], None]
+Step = Callable[[Recommender, Query, OtherList], None]
 
 
 def steps(query: Query) -> tuple[tuple[str, Step], ...]:
@@ -49,12 +49,12 @@ def steps(query: Query) -> tuple[tuple[str, Step], ...]:
     return ("full", _counted), ("popular", _of_region), ("static", _static)
 
 
-def enough(recommender: Recommender, query: Query, found: Found) -> bool:
+def enough(recommender: Recommender, query: Query, found: OtherList) -> bool:
     """Whether the list holds as many as were asked for."""
     return len(_permitted(recommender, query, np.array(found.rows, np.int32))) >= query.request.k
 
 
-def answered(recommender: Recommender, query: Query, found: Found, degraded: dict[str, str] | None) -> Answer:
+def answered(recommender: Recommender, query: Query, found: OtherList, degraded: dict[str, str] | None) -> Answer:
     """The first k that may be shown, each with its sources and a sentence."""
     rows = np.array(found.rows, np.int32)
     ranked = listed(rows, query)
@@ -67,7 +67,7 @@ def answered(recommender: Recommender, query: Query, found: Found, degraded: dic
 
 def again(recommender: Recommender, query: Query, rung: str, degraded: dict[str, str] | None) -> Answer:
     """A recorded list, made again from the rung it came from."""
-    found = Found()
+    found = OtherList()
     names = [name for name, _ in steps(query)]
     for _, step in steps(query)[names.index(rung) :]:
         step(recommender, query, found)
@@ -99,7 +99,7 @@ def _permitted(recommender: Recommender, query: Query, rows: Rows) -> Rows:
     return rows[kept]
 
 
-def _alike(recommender: Recommender, query: Query, found: Found) -> None:
+def _alike(recommender: Recommender, query: Query, found: OtherList) -> None:
     """What each source says is like the item, by reciprocal rank (Cormack, Clarke, Buettcher 2009)."""
     row, catalogue = anchor(recommender, query.request.similar_to), recommender.catalogue
     barred = np.flatnonzero((recommender.rules.flags & recommender.rules.hard_bits) != 0).astype(np.int32)
@@ -125,7 +125,7 @@ def _of_likeness(recommender: Recommender) -> list[Alike]:
     return [source for source in recommender.sources if isinstance(source, Alike)]
 
 
-def _like_it(recommender: Recommender, query: Query, found: Found) -> None:
+def _like_it(recommender: Recommender, query: Query, found: OtherList) -> None:
     """What most had of the item's own categories, the narrowest first."""
     catalogue = recommender.catalogue
     codes = catalogue.category[anchor(recommender, query.request.similar_to)].tolist()
@@ -139,7 +139,7 @@ def _like_it(recommender: Recommender, query: Query, found: Found) -> None:
                 return
 
 
-def _counted(recommender: Recommender, query: Query, found: Found) -> None:
+def _counted(recommender: Recommender, query: Query, found: OtherList) -> None:
     source = next((source for source in recommender.sources if isinstance(source, Counted)), None)
     if source is not None:
         rows = source.counted(query)
@@ -155,12 +155,12 @@ def popular(recommender: Recommender, query: Query) -> Rows:
     return rows[np.sort(np.unique(rows, return_index=True)[1])].astype(np.int32)
 
 
-def _of_region(recommender: Recommender, query: Query, found: Found) -> None:
+def _of_region(recommender: Recommender, query: Query, found: OtherList) -> None:
     rows = recommender.bundle.fallback.popular(query.request.region or query.state.region)
     found.take("popular", rows.tolist(), lambda _: (FILLED_UP,), lambda _: "Popular near you")
 
 
-def _static(recommender: Recommender, query: Query, found: Found) -> None:
+def _static(recommender: Recommender, query: Query, found: OtherList) -> None:
     found.take("static", recommender.bundle.fallback.static().tolist(), lambda _: (FILLED_UP,), lambda _: POPULAR)
     if not enough(recommender, query, found):
         rest = np.arange(len(recommender.catalogue), dtype=np.int32)

@@ -6,7 +6,7 @@ from pathlib import Path
 from components.data.duck import quoted
 from components.features.tables import Tables
 from feature_repo.schema import SECONDS_A_DAY
-from serving.objectives import POSITIVE, Counted, Objective
+from serving.objectives import POSITIVE, LabelEvent, Objective
 
 
 def write_outcomes(tables: Tables, objectives: Mapping[str, Objective], day: float, horizon_days: int, path: Path) -> int:
@@ -52,6 +52,6 @@ def _column(one: Objective) -> str:
     return f"coalesce(sum(CASE WHEN {counts} THEN {value} END), 0.0)"
 
 
-def _meets(counted: Counted) -> str:
+def _meets(counted: LabelEvent) -> str:
     kind = "worth > 0" if counted.kind == POSITIVE else f"event_type = {quoted(counted.kind)}"
     return f"({kind})" if counted.at_least is None else f"({kind} AND value >= {counted.at_least!r})"

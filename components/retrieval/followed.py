@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from components.cut import Cut
-from serving.retrieval.followed import Lately
+from serving.retrieval.followed import Newness
 from serving.system import SourceSpec
 
 
 def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
-    """Only how long an item is lately come."""
-    Lately(float(spec.settings["days"])).save(folder)
+    """Only how long an item counts as new."""
+    Newness(float(spec.settings["days"])).save(folder)

@@ -19,7 +19,7 @@ from serving.bundle.catalogue import item_key
 from serving.exposures.explain import explain
 from serving.exposures.log import ExposureLog
 from serving.exposures.shown import story
-from serving.other_lists import Found, anchor, answered, enough, steps
+from serving.other_lists import OtherList, anchor, answered, enough, steps
 from serving.query import Answer, Candidates, Query, Request
 from serving.ranking.rankers import UserSide
 from serving.ranking.scoring import Scores
@@ -131,7 +131,7 @@ class Ladder:
 
     def _other(self, run: _Run, began: float, reason: str | None) -> Answer:
         """A list that is not the user's own: the first step within its time, the others whatever it takes."""
-        recommender, query, found = run.recommender, run.query, Found()
+        recommender, query, found = run.recommender, run.query, OtherList()
         (_, first), *lower = steps(query)
         try:
             self.stages.run(run.time, "similar" if query.request.similar_to else "popular", first, recommender, query, found)

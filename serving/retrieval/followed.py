@@ -18,8 +18,8 @@ from serving.system import SourceSpec
 
 
 @dataclass(frozen=True)
-class Lately(ArrayFolder):
-    """How long an item is lately come."""
+class Newness(ArrayFolder):
+    """How long an item counts as new."""
 
     days: float
 
@@ -29,12 +29,12 @@ class Followed:
     """Items of the brands that were followed (`serving.event_meanings.Follow`), the newest first; `1 / (1 + days since)` is the score."""
 
     spec: SourceSpec
-    lately: Lately
+    lately: Newness
     catalogue: Catalogue = field(repr=False)
 
     @classmethod
     def load(cls, folder: Path, spec: SourceSpec, catalogue: Catalogue) -> Self:
-        return cls(spec, Lately.load(folder), catalogue)
+        return cls(spec, Newness.load(folder), catalogue)
 
     @cached_property
     def _new(self) -> Rows:

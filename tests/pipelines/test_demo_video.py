@@ -18,16 +18,16 @@ from components.data.video.live import Size
 from components.data.video_world import World, items_table, moment, write
 from components.release.releases import ReleasedBundle, released
 from pipelines.demo import ask, serving
-from pipelines.demo_video import Measured, compared, exactly, lead, lived
+from pipelines.demo_video import Visited, compared, exactly, lead, lived
 from pipelines.loop import run_loop
 from serving.state.user_state import StateTable
 
 
-def visits(watch: float, users: int = 50) -> Measured:
+def visits(watch: float, users: int = 50) -> Visited:
     """Two visits of each user; the second is twice as long."""
     user = np.repeat(np.arange(users, dtype=np.int32), 2)
     seconds = np.tile(np.float32([watch, 2 * watch]), users)
-    return Measured(user, seconds, np.ones_like(seconds), np.full_like(seconds, 8), seconds / 60)
+    return Visited(user, seconds, np.ones_like(seconds), np.full_like(seconds, 8), seconds / 60)
 
 
 def test_a_lead_is_the_ratio_of_what_was_watched() -> None:

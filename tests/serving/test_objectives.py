@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from serving.objectives import BadObjective, Counted, Objective, as_settings, check_objectives, from_settings
+from serving.objectives import BadObjective, LabelEvent, Objective, as_settings, check_objectives, from_settings
 
 
 @pytest.mark.parametrize(
     ("label", "asked", "counted"),
     [
-        ("positive", "", (Counted("positive"),)),
-        ("first positive", "first", (Counted("positive"),)),
-        ("again purchase", "again", (Counted("purchase"),)),
-        ("like or survey >= 4", "", (Counted("like"), Counted("survey", 4.0))),
-        ("watch>=30.5", "", (Counted("watch", 30.5),)),
-        ("first like  or  share", "first", (Counted("like"), Counted("share"))),
-        ("firsthand", "", (Counted("firsthand"),)),
+        ("positive", "", (LabelEvent("positive"),)),
+        ("first positive", "first", (LabelEvent("positive"),)),
+        ("again purchase", "again", (LabelEvent("purchase"),)),
+        ("like or survey >= 4", "", (LabelEvent("like"), LabelEvent("survey", 4.0))),
+        ("watch>=30.5", "", (LabelEvent("watch", 30.5),)),
+        ("first like  or  share", "first", (LabelEvent("like"), LabelEvent("share"))),
+        ("firsthand", "", (LabelEvent("firsthand"),)),
     ],
 )
 def test_a_label_is_read(label, asked, counted):
