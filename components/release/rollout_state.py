@@ -55,6 +55,7 @@ class Rollout(msgspec.Struct, frozen=True):
     paused: bool = False
     asked_by: str = "challenger"  # "champion", "challenger" or "person"
     reason: str = ""  # why it was withdrawn
+    loaded: bool = True  # what is withdrawn had pods, which drain; False: it was never proven, and no pod may fetch it
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def placed(rollout: Rollout) -> Placed:
         return Placed(new, old)
     if rollout.phase == "done":
         return Placed(new)
-    if rollout.phase in ("stage", "refused"):
+    if rollout.phase in ("stage", "refused") or (rollout.phase == "withdraw" and not rollout.loaded):
         return Placed(old)
     return Placed(old, new, rollout.percent if rollout.phase == "canary" else 0)
 
@@ -105,7 +106,7 @@ def decide(rollout: Rollout, seen: Seen, policy: RolloutPolicy, now: float) -> R
     rollout = _sighted(rollout, seen, now)
     if rollout.phase in REVOCABLE:
         if why := _fault(rollout, seen, policy, now):
-            return _enter(rollout, "withdraw", now, reason=why, percent=0, paused=False)
+            return _enter(rollout, "withdraw", now, reason=why, percent=0, paused=False, loaded=rollout.phase != "stage")
         if rollout.paused:
             return rollout
     return _NEXT[rollout.phase](rollout, seen, policy, now)

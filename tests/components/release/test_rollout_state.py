@@ -140,6 +140,7 @@ def test_what_never_happens_ends_in_time(phase: str, limit: float, reason: str) 
     ended = decide(state, found, POLICY, limit)
     assert ended.phase == "withdraw"
     assert reason in ended.reason
+    assert placed(ended) == (Placed(OLD) if phase == "stage" else Placed(OLD, NEW))  # no pod fetches what was never proven
 
 
 def test_a_step_that_is_lost_counts_from_the_beginning() -> None:
