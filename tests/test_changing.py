@@ -21,8 +21,11 @@ from feature_repo.shop import features as shop
 row = {"user_id": "u", "session": "s", "brand": "b", "store": "p", "repeat": 0, "spend": 1.0, "price": 1.0, "promoted": 0.0}
 rows = [row | {"item_id": str(n), "type": kind, "timestamp": datetime.datetime(2024, 1, day)} for n, (kind, day) in
         enumerate([("milk", 30), ("milk", 29), ("bread", 28), ("salt", 1)])]
-items = ibis.memtable([{"item_id": "0", "brand": "b", "category": "food > milk"}])
-found = stats(shop.user_stats.features, "user_id", ibis.memtable(rows), items, None, datetime.datetime(2024, 2, 1)).execute()
+since = datetime.datetime(2023, 1, 1)
+thing = {"item_id": "0", "brand": "b", "category": "food > milk", "attributes": {"size": "1 l"}, "created_at": since}
+items = ibis.memtable([thing])
+had = ibis.memtable(rows)
+found = stats(shop.user_stats.features, "user_id", had, had, items, None, datetime.datetime(2024, 2, 1)).execute()
 assert abs(found.user_types_28[0] - 1.0986123) < 1e-6, found  # milk and bread: log 3
 """,
     "A cross feature": TINY

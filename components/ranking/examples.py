@@ -158,8 +158,7 @@ def sample(must: NDArray[np.bool_], sampling: Sampling, rng: np.random.Generator
     weight = np.zeros(len(must), np.float32)
     weight[must] = 1
     for group, most in ((near, sampling.top), (far, sampling.rest)):
-        if len(group):
-            few = min(most, len(group))
+        if few := min(most, len(group)):
             weight[rng.choice(group, few, replace=False)] = len(group) / few
     kept = np.flatnonzero(weight)
     return kept, weight[kept]

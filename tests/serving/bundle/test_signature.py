@@ -101,10 +101,10 @@ def test_shortlist_serve_hands_the_key_on_and_its_workers_hold_the_bundle_agains
     public = make_key(tmp_path / "ours")
     begin = (
         "import sys; from pathlib import Path; from serving.worker.run import serve\n"
-        "system, (bundle, users, home, key) = sys.argv[1], map(Path, sys.argv[2:])\n"
-        "serve(system, bundle, users, home, signed_by=key)"
+        "system, port, (bundle, users, home, key) = sys.argv[1], int(sys.argv[2]), map(Path, sys.argv[3:])\n"
+        "serve(system, bundle, users, home, port=port, signed_by=key)"
     )
-    line = [sys.executable, "-c", begin, tiny_bundle.SYSTEM_FILE, bundle, tmp_path, tmp_path / "home", public]
+    line = [sys.executable, "-c", begin, tiny_bundle.SYSTEM_FILE, str(free_port()), bundle, tmp_path, tmp_path / "home", public]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, "is not signed" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
     worker = subprocess.run(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_repo.names import TAUS_DAYS
 from serving.event_meanings import type_code
-from serving.state.user_state import AGAIN, LESS, NEVER, SESSION_LENGTH, BadState, StateTable, UserState, schema_key
+from serving.state.user_state import AGAIN, FOLLOWED, LESS, NEVER, SESSION_LENGTH, BadState, StateTable, UserState, schema_key
 from tests.serving import tiny_bundle
 
 EVENTS = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 400).map(lambda quarter: quarter / 4)), min_size=1, max_size=12)
@@ -129,7 +129,7 @@ def test_a_state_that_is_cut_anywhere_is_refused() -> None:
 def test_what_cannot_be_said_of_an_item_is_refused() -> None:
     packed = whole().pack()  # ends with what was said of two items
     assert UserState.unpack(packed[:-1] + bytes([AGAIN])).said.tolist() == [NEVER, AGAIN]
-    for what in (LESS + 1, 255):
+    for what in (FOLLOWED + 1, 255):
         for place in (-1, -2):
             damaged = bytearray(packed)
             damaged[place] = what
