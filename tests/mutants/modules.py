@@ -43,7 +43,5 @@ MODULES = (
     *(_of(f"serving/rules/{name}.py", "serving/rules/test_arrange", "serving/rules/test_specs") for name in RULES),
     _of("components/release/sequential.py", "components/release/test_sequential"),
     _of("components/release/rollout_state.py", "components/release/test_rollout_state"),
-    _of("components/release/rollout_guards.py", "components/release/test_rollout_guards"),
-    _of("components/data/rows.py", "components/data/test_validate"),
     _of("components/evaluation/gate.py", "components/evaluation/test_gate"),
 )

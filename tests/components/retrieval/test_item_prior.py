@@ -6,8 +6,8 @@ import pytest
 from components.retrieval.two_tower import debut_rate, item_prior
 from tests.components.retrieval.worlds import CUT_DAY, Event, catalogue, cut
 
-#              a, b: kind 1        c, d: kind 2
-CATEGORY = np.array([[1, 1, 1], [1, 1, 1], [2, 2, 2], [2, 2, 2]])
+#              a, b: kind 1        c, d: kind 2, of the same broader categories
+CATEGORY = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 2], [1, 1, 2]])
 
 
 def crowd(item: str, users: int, days_ago: float) -> list[Event]:

@@ -13,6 +13,7 @@ from serving.retrieval.buy_again import BuyAgain, Habits, buy_again
 from serving.retrieval.category_promotion import CategoryPromotion, Kinds, Offers, category_promotion
 from serving.retrieval.interest import counts, interest, mix_for, positions
 from serving.retrieval.linear import Linear, Neighbours, linear
+from serving.retrieval.source import Given
 from serving.retrieval.trending import Lists, Trending, trending
 from serving.state.user_state import UserState
 from serving.system import Learning
@@ -112,6 +113,12 @@ def test_what_was_had_is_worth_its_decayed_counts_times_how_readily_it_is_bought
     assert source.retrieve(ask(state((1, 10), (4, 5), (6, 0))), 2).rows.tolist() == hits.rows.tolist()[:2]
 
 
+def test_it_lacks_repeats_below_one_in_a_hundred() -> None:
+    assert BuyAgain.lacks(Given(("purchase",), 0.01, 0)) == ""
+    assert BuyAgain.lacks(Given(("purchase",), 0.0099, 0)) == "1.0% of purchase are of an item the user had before"
+    assert BuyAgain.lacks(Given((), 0.0, 0)) == "0.0% of the positives are of an item the user had before"
+
+
 def test_a_click_counts_where_the_item_was_had_and_nowhere_else() -> None:
     source = habits(*[1.0] * 10)
     for looked, more in (
@@ -161,6 +168,17 @@ def test_votes_add_up_and_negative_ones_are_told_but_not_listed() -> None:
     silent = source.retrieve(ask(state((0, 0), (9, 0))), 5)
     assert (len(silent.rows), silent.values) == (0, None)
     assert len(source.retrieve(ask(state((1, 0), (2, 0))), 1).rows) == 1
+
+
+def test_items_alike_are_those_an_item_votes_for_without_itself_and_what_is_left_out() -> None:
+    source, nobody = neighbours(), np.empty(0, np.int32)
+    hits = source.alike(1, 5, nobody)  # its vote for 3 is negative
+    assert (hits.rows.tolist(), hits.scores.tolist()) == ([2], pytest.approx([0.4]))
+    assert source.alike(2, 5, nobody).rows.tolist() == [3]
+    assert source.alike(2, 5, np.array([3], np.int32)).rows.tolist() == []
+    for unknown in (0, 5, 9):  # not in the table; silent; posted since
+        hits = source.alike(unknown, 5, nobody)
+        assert (len(hits.rows), len(hits.scores)) == (0, 0)
 
 
 def nearest(source: Linear, known: UserState, row: int) -> int:
@@ -221,6 +239,17 @@ def test_the_narrowest_list_there_is_answers_for_where_the_user_asks_from(own: d
     assert hits.rows.tolist() == expected
     assert len(hits.scores) == len(expected)
     assert hits.scores_of(np.array([3, 9], np.int32)).tolist() == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("own", "row", "said"),
+    [
+        ({}, 0, "Popular right now"), ({}, 4, ""), ({"region": "west"}, 4, "Popular near you"), ({"region": "west"}, 0, ""),
+        ({"place": "north"}, 7, "Popular at your store"), ({"place": "north"}, 4, ""),
+    ],
+)  # fmt: skip
+def test_it_says_whose_list_an_item_is_on_and_nothing_of_others(own: dict, row: int, said: str) -> None:
+    assert lists().reason(ask(replace(UserState("u"), **own)), row) == said
 
 
 def test_a_list_ends_where_its_rows_do_and_the_first_row_of_all_is_a_row() -> None:
