@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from math import sqrt
 from pathlib import Path
@@ -21,7 +22,9 @@ from components.release.rollout_record import RolloutRecord
 from components.release.rollout_state import ENDED
 from components.step import digest_of
 from pipelines.cluster import address
+from serving.bundle.bundle import show
 from tests.cluster.conftest import SPACE, kubectl, objects
+from tests.cluster.spoilt import WAYS, spoilt
 from tests.cluster.traffic import Traffic
 
 pytestmark = pytest.mark.cluster
@@ -151,31 +154,96 @@ def _kill(space: str, begins: str) -> None:
     kubectl("-n", space, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false")
 
 
-def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient, tmp_path: Path) -> None:
-    """One byte of a model is another under the old digest: refused before a pod fetches it, with the reason at its version."""
-    champion, _ = versions(mlflow)
-    real = mlflow.get_model_version(MODEL, champion)
-    folder = Path(mlflow.download_artifacts(real.run_id, "bundle", str(tmp_path)))
-    users = Path(mlflow.download_artifacts(real.run_id, "users", str(tmp_path)))
-    other = sha256(str(time.time()).encode()).hexdigest()  # of its own: the record may tell of an earlier one
-    manifest = folder / "bundle.json"
-    manifest.write_text(manifest.read_text().replace(real.tags["bundle"], other))
-    run = mlflow.create_run(mlflow.get_run(real.run_id).info.experiment_id, run_name="forged")
-    for part in (folder, users):
-        mlflow.log_artifacts(run.info.run_id, str(part), part.name)
-    tags = {"bundle": other, "users": digest_of(users), "gate": "passed", "judged": other, "forged": "yes"}
-    version = mlflow.create_model_version(MODEL, f"runs:/{run.info.run_id}/bundle", run.info.run_id, tags=tags).version
+@dataclass(frozen=True)
+class Release:
+    """What the champion's version holds, fetched here."""
+
+    version: str
+    run: str
+    bundle: Path
+    users: Path
+
+    @property
+    def digest(self) -> str:
+        return str(show(self.bundle)["digest"]).removeprefix("sha256:")
+
+
+@pytest.fixture
+def champion(mlflow: MlflowClient, tmp_path: Path) -> Iterator[Release]:
+    version = mlflow.get_model_version_by_alias(MODEL, CHAMPION)
+    parts = [Path(mlflow.download_artifacts(version.run_id, name, str(tmp_path))) for name in ("bundle", "users")]
+    yield Release(version.version, version.run_id, *parts)
     shutil.rmtree(tmp_path)
+
+
+def registered(mlflow: MlflowClient, champion: Release, folder: Path, digest: str) -> str:
+    """The version of `folder` with the champion's users, as `register` leaves one that passed the gate; `versions` leaves it out."""
+    run = mlflow.create_run(mlflow.get_run(champion.run).info.experiment_id, run_name="forged")
+    mlflow.log_artifacts(run.info.run_id, str(folder), "bundle")
+    mlflow.log_artifacts(run.info.run_id, str(champion.users), "users")
+    tags = {"bundle": digest, "users": digest_of(champion.users), "gate": "passed", "judged": digest, "forged": "yes"}
+    made = mlflow.create_model_version(MODEL, f"runs:/{run.info.run_id}/bundle", run.info.run_id, tags=tags)
+    return str(made.version)
+
+
+def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient, champion: Release) -> None:
+    """One byte of a model is another under the old digest: refused before a pod fetches it, with the reason at its version."""
+    before = champion.digest
+    other = sha256(str(time.time()).encode()).hexdigest()  # of its own: the record may tell of an earlier one
+    manifest = champion.bundle / "bundle.json"
+    manifest.write_text(manifest.read_text().replace(before, other))
+    version = registered(mlflow, champion, champion.bundle, other)
     try:
         with Traffic(address(30080), RATE / 2) as traffic:
             mlflow.set_registered_model_alias(MODEL, CHALLENGER, version)
             ended = until(kube, of(other, *ENDED), 300)
-        assert ended.rollout is not None
-        assert ended.rollout.phase == "refused", ended.rollout
-        print(ended.rollout.reason)
-        assert CHALLENGER not in mlflow.get_registered_model(MODEL).aliases
+        _refused(ended, mlflow, before)
         assert not [one["metadata"]["name"] for one in objects("pods") if f"-b{other[:12]}" in one["metadata"]["name"]]
-        assert {one.bundle for one in traffic.answers} == {real.tags["bundle"]}
+        assert {one.bundle for one in traffic.answers} == {before}
         assert traffic.failed == []
     finally:
         mlflow.delete_model_version(MODEL, version)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_bundle_that_answers_badly_is_withdrawn_alone(kube: KubeCluster, mlflow: MlflowClient, champion: Release, how: str) -> None:
+    """Its content is what its digest says. Users click what the champion shows them; no answer fails, none is of it after."""
+    before = champion.digest
+    with Traffic(address(30080), RATE / 2) as traffic:
+        liked = _shown(traffic)
+    spoiled = spoilt(champion.bundle, how, champion.bundle.parent / "out")
+    version = registered(mlflow, champion, spoiled, spoiled.name)
+    cut = f"{show(champion.bundle)['span']['cut']}T12:00:00+00:00"
+    try:
+        with Traffic(address(30080), RATE / 2, liked, cut) as traffic:
+            mlflow.set_registered_model_alias(MODEL, CHALLENGER, version)
+            until(kube, of(spoiled.name, "withdraw", *ENDED), 900)
+            begin = time.time() + TAKEN_UP
+            ended = until(kube, of(spoiled.name, *ENDED), 300)
+            until(kube, lambda _: time.time() > begin + 5.0, 60)
+        of_it = sum(one.bundle != before for one in traffic.answers)
+        print(f"{how}: {len(traffic.answers)} answers, {of_it} of it, {len(traffic.failed)} failed")
+        _refused(ended, mlflow, before)
+        assert {one.bundle for one in traffic.between(begin, time.time())} == {before}
+        assert traffic.failed == []
+    finally:
+        mlflow.delete_model_version(MODEL, version)
+
+
+def _shown(traffic: Traffic) -> frozenset[str]:
+    """The items of the first hundred answers."""
+    ends = time.monotonic() + 60
+    while len(traffic.answers) < 100:
+        assert time.monotonic() < ends, traffic.failed[-3:]
+        time.sleep(0.2)
+    return frozenset(item for answer in traffic.answers for item in answer.items)
+
+
+def _refused(ended: RolloutRecord, mlflow: MlflowClient, before: str) -> None:
+    """With a reason, the champion's alias where it was and nobody challenging it."""
+    assert ended.rollout is not None
+    print(ended.rollout.reason)
+    assert ended.rollout.phase == "refused", ended.rollout
+    assert ended.rollout.reason
+    assert CHALLENGER not in mlflow.get_registered_model(MODEL).aliases
+    assert mlflow.get_model_version_by_alias(MODEL, CHAMPION).tags["bundle"] == before

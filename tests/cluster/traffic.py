@@ -1,11 +1,12 @@
-"""Users who ask the gateway at a steady rate, from a thread of their own, and what each was answered."""
+"""Users who ask the gateway at a steady rate, from a thread of their own, what each was answered, and what they click."""
 
 import asyncio
 import time
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from zlib import crc32
 
 import aiohttp
 
@@ -17,15 +18,20 @@ class Told:
     at: float  # seconds since 1970, when it was asked for
     bundle: str  # digest
     degraded: bool
-    items: int
+    items: tuple[str, ...]
 
 
 @dataclass
 class Traffic:
-    """`rate` questions a second, each of another user, for as long as the block lasts."""
+    """`rate` questions a second, each of another user, for as long as the block lasts.
+
+    `liked`: a user clicks the first of these items that is shown, every second user. `clicked_at`: the time their clicks name.
+    """
 
     url: str
     rate: float
+    liked: frozenset[str] = frozenset()
+    clicked_at: str = ""
     answers: list[Told] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     _stop: Event = field(default_factory=Event)
@@ -65,8 +71,20 @@ class Traffic:
             async with session.post(f"{self.url}/v1/recommendations", json={"user_id": user}) as reply:
                 told = await reply.json()
                 if reply.status == 200 and len(told["items"]) == 10:
-                    self.answers.append(Told(at, told["bundle"].removeprefix("sha256:"), told["degraded"] is not None, len(told["items"])))
+                    items = tuple(item["item_id"] for item in told["items"])
+                    self.answers.append(Told(at, told["bundle"].removeprefix("sha256:"), told["degraded"] is not None, items))
+                    await self._click(session, user, told)
                 else:
                     self.failed.append(f"{user}: {reply.status} {told}")
         except (aiohttp.ClientError, TimeoutError) as error:
             self.failed.append(f"{user}: {error!r}")
+
+    async def _click(self, session: aiohttp.ClientSession, user: str, told: dict[str, Any]) -> None:
+        found = next((item["item_id"] for item in told["items"] if item["item_id"] in self.liked), None)
+        if found is None or crc32(user.encode()) % 2:
+            return
+        event = {"event_id": f"click-{told['request_id']}", "event_type": "click", "user_id": user, "item_id": found}
+        event |= {"timestamp": self.clicked_at, "context": {"request_id": told["request_id"]}}
+        async with session.post(f"{self.url}/v1/events", json={"events": [event]}) as reply:
+            if reply.status != 200:
+                self.failed.append(f"{user}: click {reply.status} {await reply.text()}")
