@@ -10,11 +10,6 @@ from tests.components.release.made import Made, tiny_made
 from tests.components.release.mlflow_server import MlflowServer
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # MLflow on SQLAlchemy 2.1
-        item.add_marker(pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"))
-
-
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A registry's file whose tables are made, which takes MLflow five seconds."""
