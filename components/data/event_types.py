@@ -52,6 +52,7 @@ _MEANT = {
     "like": "Signal(1.0)",
     "dislike": "Negative()",
     "hide": "Never()",
+    "unhide": "Again()",
 }
 
 

@@ -15,6 +15,7 @@ from components.data.event_types import sentence_of_unknown
 from components.data.ingest import open_table
 from components.data.notes import notes_of
 from components.data.read import BadData, check_columns
+from components.data.refusal import refusal
 from components.data.report_page import write_page
 from components.data.rows import Verdict, sort_out
 from components.data.summary import broken, compact, newest_second, types_given, values_of
@@ -62,7 +63,7 @@ def validate(
             report["tables"][name] = looked
             if not looked["passed"]:
                 remedy = sentence_of_unknown(system, types_given(connection, table))
-                raise BadTable(" ".join(filter(None, (_refusal(name, looked, compared_with), remedy))))
+                raise BadTable(" ".join(filter(None, (refusal(name, looked, compared_with), remedy))))
         report["notes"] = notes_of(report["tables"])
         report["passed"] = True
     finally:
@@ -94,9 +95,9 @@ def _looked_at(
     newest = newest_second(connection, table)
     small = verdict.accepted <= ROWS_IN_MEMORY
     frame = compact(connection, table) if small else broken(connection, table)
-    row_checks = _checked(_row_suite(table) if small else _count_suite(frame), frame) if verdict.accepted else []
-    whole = _whole_frame(verdict, newest, values_of(connection, table))
-    checks = row_checks + _checked(_whole_suite(table, before), whole)
+    row_checks = checked(row_suite(table) if small else count_suite(frame), frame) if verdict.accepted else []
+    whole = whole_frame(verdict, newest, values_of(connection, table))
+    checks = row_checks + checked(whole_suite(table, before), whole)
     (out / "expectations" / f"{table.name}.json").write_text(json.dumps(checks, indent=1) + "\n")
     return {
         "rows_in": verdict.rows_in,
@@ -111,7 +112,7 @@ def _looked_at(
     }
 
 
-def _row_suite(table: Table) -> list[Any]:
+def row_suite(table: Table) -> list[Any]:
     """The schema's promises about accepted rows, as expectations over `summary.compact`."""
     from great_expectations import expectations as gxe
 
@@ -134,14 +135,15 @@ def _row_suite(table: Table) -> list[Any]:
     return suite
 
 
-def _count_suite(frame: "pd.DataFrame") -> list[Any]:
+def count_suite(frame: "pd.DataFrame") -> list[Any]:
     """Every count of `summary.broken` is zero."""
     from great_expectations import expectations as gxe
 
     return [gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=0) for column in frame.columns]
 
 
-def _whole_frame(verdict: Verdict, newest: float | None, values: dict[str, int]) -> "pd.DataFrame":
+def whole_frame(verdict: Verdict, newest: float | None, values: dict[str, int]) -> "pd.DataFrame":
+    """What is looked at of a table as a whole: one row, a column a question."""
     import pandas as pd
 
     rows = max(verdict.rows_in, 1)
@@ -158,7 +160,7 @@ def _whole_frame(verdict: Verdict, newest: float | None, values: dict[str, int])
     )
 
 
-def _whole_suite(table: Table, before: dict[str, Any] | None) -> list[Any]:
+def whole_suite(table: Table, before: dict[str, Any] | None) -> list[Any]:
     """What a table must be as a whole; volume and freshness only when there is a run to compare with."""
     from great_expectations import expectations as gxe
 
@@ -183,7 +185,7 @@ def _whole_suite(table: Table, before: dict[str, Any] | None) -> list[Any]:
     return suite
 
 
-def _checked(expectations: list[Any], frame: "pd.DataFrame") -> list[dict[str, Any]]:
+def checked(expectations: list[Any], frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Each expectation's outcome. An expectation that could not be evaluated has failed."""
     import great_expectations as gx
 
@@ -210,36 +212,3 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
         "success": bool(entry["success"]),
         "result": {name: entry["result"][name] for name in kept if name in entry["result"]},
     }
-
-
-def _refusal(name: str, table: dict[str, Any], compared_with: str) -> str:
-    """One table's paragraph: what failed, how many rows, an example, the next step."""
-    failed = [check for check in table["expectations"] if not check["success"]]
-    said = [f"{check['kwargs']['column']} {_limits(check)}" for check in failed]
-    reasons = [f"{count} with {reason}{_example(table, reason)}" for reason, count in table["reasons"].items()]
-    rows = f"{table['set_aside']} of {table['rows_in']} rows were set aside" + (f": {'; '.join(reasons)}" if reasons else "")
-    columns = {check["kwargs"]["column"] for check in failed}
-    advice = ["Correct the data and start again."]
-    if "share of unknown items or users" in columns:
-        advice = ["Are ids written alike in both tables? What was withdrawn may stay in items with policy_flags 'blocked'."]
-    if columns & {"newest second", "rows accepted"} and table["accepted"] and not columns & {"share set aside"}:
-        advice = [f"They were compared with {compared_with}. If they are meant to be so, start again with --accept."]
-    return f"The table {name} is refused: {'; '.join(said)}. {rows}. {' '.join(advice)}"
-
-
-def _example(table: dict[str, Any], reason: str) -> str:
-    return f" (for example {table['examples'][reason]})" if table["examples"].get(reason) else ""
-
-
-def _limits(check: dict[str, Any]) -> str:
-    kwargs, result = check["kwargs"], check["result"]
-    seen = result.get("partial_unexpected_list") or [result.get("observed_value", "nothing")]
-    told = _moment if kwargs["column"] == "newest second" else "{:g}".format
-    wanted = [f"at least {told(kwargs['min_value'])}" if kwargs.get("min_value") is not None else ""]
-    wanted.append(f"at most {told(kwargs['max_value'])}" if kwargs.get("max_value") is not None else "")
-    value = _moment(seen[0]) if kwargs["column"] == "newest second" else seen[0]
-    return f"is {value}, expected {' and '.join(filter(None, wanted)) or check['expectation']}"
-
-
-def _moment(second: float) -> str:
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M} UTC"

@@ -105,9 +105,8 @@ def _slower(share: float, old: Histogram, new: Histogram) -> str:
     bound = next(end for end in old.bounds if end >= _SLOWER * before)
     if bound == inf:  # the old bundle is slower than anything that is told apart
         return ""
-    allowed = max(1.0 - share, old.above(bound) / old.total) + _MORE_SLOW[share]
     slow = new.above(bound)
-    if allowed >= 1.0 or not _shown(share_above(slow, new.total, allowed)):
+    if not _shown(share_above(slow, new.total, 1.0 - share + _MORE_SLOW[share])):  # no more of the old ones are beyond its quantile
         return ""
     return f"p{share * 100:.0f}: {slow} of {new.total} answers took over {bound * 1e3:g} ms ({before * 1e3:.1f} ms for the old bundle)"
 

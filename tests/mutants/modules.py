@@ -41,7 +41,11 @@ MODULES = (
     _of("serving/state/fold.py", "serving/state/test_folding", "serving/state/test_states"),
     _of("serving/state/states.py", "serving/state/test_states"),
     *(_of(f"serving/rules/{name}.py", "serving/rules/test_arrange", "serving/rules/test_specs") for name in RULES),
+    _of("components/data/rows.py", "components/data/test_rows"),
+    _of("components/data/validate.py", "components/data/test_whole_tables"),
+    _of("components/data/refusal.py", "components/data/test_whole_tables"),
     _of("components/release/sequential.py", "components/release/test_sequential"),
+    _of("components/release/rollout_guards.py", "components/release/test_guards_by_hand"),
     _of("components/release/rollout_state.py", "components/release/test_rollout_state"),
     _of("components/evaluation/gate.py", "components/evaluation/test_gate"),
 )
