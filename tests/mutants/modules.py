@@ -16,7 +16,7 @@ def _of(path: str, *tests: str, functions: tuple[str, ...] = ()) -> Module:
     return Module(path, tuple(f"tests/{test}.py" for test in tests), functions)
 
 
-RULES = ("arrange", "bars", "diversity", "newer", "order", "page", "specs")
+RULES = ("arrange", "bars", "diversity", "newer", "order", "page", "paging", "specs")
 MODULES = (
     _of("serving/state/user_state.py", "serving/state/test_user_state", "serving/state/test_folding"),
     _of("serving/ranking/features.py", "serving/ranking/test_features", "serving/ranking/test_features_by_loops"),
@@ -38,9 +38,9 @@ MODULES = (
     _of("components/evaluation/metrics.py", "components/evaluation/test_metrics", "components/evaluation/test_edges"),
     _of("components/evaluation/slices.py", "components/evaluation/test_slices", "components/evaluation/test_edges"),
     _of("components/evaluation/compare.py", "components/evaluation/test_compare", "components/evaluation/test_edges"),
-    _of("serving/state/fold.py", "serving/state/test_folding", "serving/state/test_states"),
-    _of("serving/state/states.py", "serving/state/test_states"),
-    *(_of(f"serving/rules/{name}.py", "serving/rules/test_arrange", "serving/rules/test_specs") for name in RULES),
+    _of("serving/state/fold.py", "serving/state/test_states_by_hand"),
+    _of("serving/state/states.py", "serving/state/test_states_by_hand"),
+    *(_of(f"serving/rules/{name}.py", "serving/rules/test_rules_by_hand", "serving/rules/test_specs") for name in RULES),
     _of("components/data/rows.py", "components/data/test_rows"),
     _of("components/data/validate.py", "components/data/test_whole_tables"),
     _of("components/data/refusal.py", "components/data/test_whole_tables"),
