@@ -1,12 +1,14 @@
-"""EASE: the dual form is the primal one, neighbours are kept by size, votes are exact."""
+"""EASE: by users and by items is the closed form, factors stand in beyond them, neighbours are kept by size, votes are exact."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from components.retrieval import linear
-from components.retrieval.linear import Effort, factor, neighbours_of
+from components.retrieval.linear import Effort, Gram, by_factors, by_items, by_users, gram_of, neighbours_of
 from serving.retrieval.linear import Linear
 from serving.retrieval.linear import linear as linear_spec
 from tests.components.retrieval.worlds import CUT_DAY, catalogue, checkerboard, clicked, cut, query
@@ -34,20 +36,62 @@ def dense_counts(world) -> np.ndarray:
     return counts
 
 
-def test_the_dual_form_equals_the_primal_closed_form() -> None:
-    world = random_world()
-    rows, solved, gain = factor(world.history, least_users=1, weight=5.0)
-    gram = solved.T @ solved  # G
-    dual = gram / (1 - gain)
-    np.fill_diagonal(dual, 0)
-    np.testing.assert_allclose(dual, primal(dense_counts(world)[:, rows], 5.0), atol=2e-5)
-
-
-def test_kept_neighbours_are_the_greatest_in_size_of_every_row() -> None:
-    _rows, solved, gain = factor(random_world().history, least_users=1)
-    matrix = solved.T @ solved / (1 - gain)
+def whole(gram: Gram) -> np.ndarray:
+    """B (M, M)."""
+    matrix = gram.rows(np.arange(len(gram.gain))).numpy() / (1 - gram.gain)
     np.fill_diagonal(matrix, 0)
-    positions, values = neighbours_of(solved, gain, 5)
+    return matrix
+
+
+def sparse_counts(world):
+    return scipy.sparse.csr_matrix(dense_counts(world).astype(np.float32))
+
+
+@pytest.mark.parametrize(("users", "items"), [(12, 30), (40, 10)])
+def test_by_users_and_by_items_equal_the_closed_form(users: int, items: int) -> None:
+    world = random_world(users, items)
+    for gram in (Gram.of(by_users(sparse_counts(world), 5.0)), by_items(sparse_counts(world), 5.0)):
+        np.testing.assert_allclose(whole(gram), primal(dense_counts(world), 5.0), atol=2e-5)
+        np.testing.assert_allclose(np.diag(gram.rows(np.arange(items)).numpy()), gram.gain, atol=1e-6)
+
+
+def test_the_smaller_side_is_taken_and_beyond_the_bounds_factors() -> None:
+    few_users, few_items = random_world(12, 30).history, random_world(40, 10).history
+    asked = {"users": few_users, "items": few_items}
+    effort = Effort(1, 5)
+    forms = {name: gram_of(history, 1, effort)[1] for name, history in asked.items()}
+    assert forms["items"].gain == pytest.approx(by_items(sparse_counts(random_world(40, 10)), linear.LAMBDA).gain, abs=1e-7)
+    assert forms["users"].gain == pytest.approx(by_items(sparse_counts(random_world(12, 30)), linear.LAMBDA).gain, abs=1e-6)
+    small = replace(effort, most_work=12 * 30 * 42 - 1, most_dense=9)
+    for name, history in asked.items():
+        rows, gram = gram_of(history, 1, small)
+        assert len(rows) == len(gram.gain)
+        factors = by_factors(sparse_counts(random_world(12, 30) if name == "users" else random_world(40, 10)))
+        assert gram.gain == pytest.approx(np.square(factors).sum(axis=0))
+
+
+def test_beyond_the_bounds_items_few_had_have_no_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "MOST_ITEMS", 7)
+    world = random_world(40, 20)
+    rows, gram = gram_of(world.history, 1, Effort(1, 5, most_dense=0))
+    had = np.bincount(world.history.row, minlength=20)
+    assert len(rows) == len(gram.gain) == 7
+    assert had[rows].min() >= np.delete(had, rows).max()
+
+
+def test_factors_find_the_items_of_ones_colour() -> None:
+    world = cut(checkerboard(20), catalogue([f"{i:02d}" for i in range(20)]))
+    matrix = whole(Gram.of(by_factors(sparse_counts(world))))
+    same = (np.arange(20)[:, None] - np.arange(20)) % 2 == 0
+    np.fill_diagonal(same, False)
+    assert matrix[same].min() > matrix[~same].max()
+
+
+def test_kept_neighbours_are_the_greatest_in_size_of_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_BLOCK", 7)
+    gram = gram_of(random_world().history, 1, Effort(1, 5))[1]
+    matrix = whole(gram)
+    positions, values = neighbours_of(gram, 5)
     expected = -np.sort(-np.abs(matrix), axis=1)[:, :5]
     np.testing.assert_allclose(np.abs(values), expected, rtol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(matrix, positions.astype(int), axis=1), values, rtol=1e-4)
@@ -65,7 +109,7 @@ def fitted(tmp_path: Path):
 def test_scores_are_history_times_the_matrix(fitted) -> None:
     world = random_world()
     source, counts = fitted(world), dense_counts(world)
-    rows = factor(world.history, 1)[0]
+    rows = gram_of(world.history, 1, EVERYTHING)[0]
     matrix = np.zeros((30, 30))
     matrix[np.ix_(rows, rows)] = primal(counts[:, rows], linear.LAMBDA)
     for user in range(12):
