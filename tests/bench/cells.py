@@ -2,8 +2,8 @@
 
 python -m tests.bench.cells --items 10000000      # some 6 GB of memory; prints one JSON object
 
-Vectors lie in clusters as those of `tests.bench.synthetic`, a user's is the mean of what they had, half popular, half of favourite clusters. The
-users that recall is measured with are not those the cells' probes were chosen with. Shapes: I items, D dimensions, Q users.
+Vectors lie in clusters as those of `tests.bench.synthetic`; a user's is the mean of what they had, half popular, half of clusters liked.
+Recall is measured with other users than the cells' probes were chosen with. Shapes: I items, D dimensions, Q users.
 """
 
 import argparse
