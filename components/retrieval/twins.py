@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.cut import Cut
-from components.retrieval import buy_again, category_promotion, followed, linear, sessions, trending, two_tower
+from components.retrieval import arrivals, buy_again, category_promotion, followed, linear, sessions, trending, two_tower
 from components.start import Start
 from serving.retrieval.sources import source_class
 from serving.system import SourceSpec
@@ -40,6 +40,7 @@ class Learner(Protocol):
 
 
 FITS: Mapping[str, Fit] = {
+    "arrivals": arrivals.fit,
     "buy_again": buy_again.fit,
     "linear": linear.fit,
     "category_promotion": category_promotion.fit,

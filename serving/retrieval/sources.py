@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.bundle.catalogue import Catalogue
+from serving.retrieval.arrivals import Arrivals
 from serving.retrieval.buy_again import BuyAgain
 from serving.retrieval.category_promotion import CategoryPromotion
 from serving.retrieval.followed import Followed
@@ -20,6 +21,7 @@ from serving.retrieval.two_tower import TwoTower
 from serving.system import SourceSpec, named
 
 SOURCES: Mapping[str, type[Source]] = {
+    "arrivals": Arrivals,
     "buy_again": BuyAgain,
     "linear": Linear,
     "two_tower": TwoTower,
