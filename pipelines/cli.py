@@ -267,6 +267,34 @@ def vectors(
 
 
 @app.command()
+def frontier(
+    system: System,
+    out: Annotated[
+        Path | None, typer.Option(help="the .png to write, and the .json beside it", show_default="HOME/frontier/SYSTEM.png")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="HEAD=NUMBER,… to try besides; may be given again", show_default=False)] = None,
+    home: Home = HOME,
+    bundle: Bundle = None,
+    registry: Registry = "",
+) -> None:
+    """Print and plot what other weights of the heads would bring, in a world whose truth is known."""
+    from rich.console import Console
+
+    from components.release.releases import released
+    from pipelines import frontier as work
+    from serving.system import load_system
+
+    consult(system, home, bundle, registry)
+    told = load_system(system)
+    asked = work.weightings(told.objectives) | {text: work.read_weights(text, told.objectives) for text in weights or ()}
+    found = work.frontier(told, work.world_of(told), released(system, home, bundle), asked)
+    Console().print(work.table(found))
+    place = out or home / "frontier" / f"{told.name}.png"
+    work.save(found, place)
+    Console().print(f"{place} and {place.with_suffix('.json')}", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def serve(
     system: System,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",

@@ -68,6 +68,7 @@ def _learn(
         "features": last,
         "retrieval": sources.outputs["last"],
         "ranking": rankers.output,
+        "export": graphs.output,
         "bundle": bundle.output,
         "metrics": judged.outputs["out"],
         "gate": verdict.outputs["out"],

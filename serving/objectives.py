@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 Loss = Literal["log-loss", "weighted"]
 Asked = Literal["", "first", "again"]
+GROUPS = ("department", "category", "type", "brand")  # levels 0, 1, 2 of the category path, and the brand
 POSITIVE = "positive"  # in a label: any event that the system's table calls so, at its worth
 _EVENT = re.compile(r"(?P<kind>\S+?)(?:\s*>=\s*(?P<least>\S+))?")
 
@@ -76,6 +77,20 @@ class Objective:
             raise BadObjective(f"objective {self.label!r}: {found['least']!r} is no value: write EVENT >= 4") from None
         _check(self.label, "value", least or 0.0, abs(least or 0.0) < float("inf"), "a finite number")
         return LabelEvent(found["kind"], least)
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How much the rankers' loss minds that what they put first is alike (`components/ranking/diversity.py`)."""
+
+    weight: float  # beside the heads' `loss_weight`
+    per: str = "category"  # of which items are alike: department, category, type or brand
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise BadObjective(f"diversity has the weight {self.weight:g}, expected a number of at least 0: correct it in the system file")
+        if self.per not in GROUPS:
+            raise BadObjective(f"diversity is asked per {self.per!r}, expected one of {', '.join(GROUPS)}: correct it in the system file")
 
 
 def _check(label: str, name: str, value: float, right: bool, expected: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from feature_repo.names import CROSS_FEATURES
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
-from serving.objectives import Objective, check_objectives
+from serving.networks import COMPRESSION, HEAVY, LIGHT, Compression, Network
+from serving.objectives import Diversity, Objective, check_objectives
 from serving.remote import local
 
 Value = float | int | str | bool
@@ -80,6 +81,10 @@ class Learning:
     session_tau_days: float = 0.5  # decay of those weights
     events: Mapping[str, Meaning] = field(default_factory=dict)  # the system's own table, from which the two above then derive
     cross: tuple[str, ...] = ()  # "module:function" of each cross feature of its own (`serving/ranking/features.py`)
+    light: Network = LIGHT  # the rankers' widths; --fast learns smaller ones
+    heavy: Network = HEAVY
+    compression: Compression = COMPRESSION
+    diversity: Diversity | None = None  # a term of the rankers' loss
 
     def __post_init__(self) -> None:
         if self.events:

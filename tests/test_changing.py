@@ -49,6 +49,15 @@ from serving.system import load_system
 assert (own.name, own.key, own.columns, own.timestamp) == ("loyalty", "user_id", {"loyalty_points": "loyalty_points"}, "event_timestamp")
 assert own.path.name == "loyalty.parquet" and own.path.parent.name == "shop"
 """,
+    "A ranker's widths, and which smaller forms may be served": """
+from components.ranking.model import Ranker, Sizes
+from serving.system import load_system
+learning = load_system("shop").learning
+heavy = learning.heavy
+model = Ranker(Sizes(3, 4, 6, (5,) * 4, heavy.hidden, ("a",), towers=heavy.towers, dropout=heavy.dropout))
+assert model.item_side[0].out_features == 256 and model.top[0].out_features == 128
+assert learning.compression.student == (64, 32)
+""",
     "A rule": TINY
     + """
 import numpy as np

@@ -38,6 +38,7 @@ __all__ = [
     "events_table",
     "items_table",
     "moment",
+    "truth",
     "users_table",
     "write",
     "write_tables",
@@ -54,6 +55,13 @@ def write(out: Path, size: Size = SMALL, seed: int = 0, jump_day: float = np.inf
 def ingest(out: Path) -> None:
     """The ingest of the system `video`: the small world's history."""
     write(out)
+
+
+def truth() -> World:
+    """The world of `ingest` as its history ends: what any list would bring from then on."""
+    world = World(SMALL, 0)
+    world.live_until(SMALL.days, Usual(world))
+    return world
 
 
 def fingerprint() -> str:

@@ -28,8 +28,7 @@ class UserSideGraph(nn.Module):
 
     def __init__(self, light: Ranker, heavy: Ranker, towers: Towers | None) -> None:
         super().__init__()
-        if any(not torch.equal(a, b) for a, b in zip(light.request_norm.buffers(), heavy.request_norm.buffers(), strict=True)):
-            raise ValueError("the rankers standardise request features differently: train them together, on the same requests")
+        check_alike(light, heavy)
         self.standard = light.request_norm.out
         self.widths = (light.sizes.hidden[0], heavy.sizes.hidden[0])
         sides = (light.user_side, heavy.user_side)
@@ -51,6 +50,35 @@ class UserSideGraph(nn.Module):
         if self.tower is None:
             return halves
         return (*halves, self.tower.bag(bag) + self.tower.features(inputs[:, self.standard :]))
+
+
+class DeepUserSideGraph(nn.Module):
+    """The same of rankers of which one has a deep tower: each side a network of its own."""
+
+    def __init__(self, light: Ranker, heavy: Ranker, towers: Towers | None) -> None:
+        super().__init__()
+        check_alike(light, heavy)
+        self.standard = light.request_norm.out
+        self.rankers = nn.ModuleList((light, heavy))
+        self.tower = None if towers is None else towers.user
+
+    def forward(self, inputs: Tensor, bag: Tensor | None = None) -> tuple[Tensor, ...]:
+        request = inputs[:, : self.standard]
+        halves = tuple(ranker.user_side(request) + ranker.cross_side.bias for ranker in self.rankers)
+        if self.tower is None:
+            return halves
+        return (*halves, self.tower.bag(bag) + self.tower.features(inputs[:, self.standard :]))
+
+
+def check_alike(light: Ranker, heavy: Ranker) -> None:
+    """Raise `ValueError` for rankers that standardise a request differently."""
+    if any(not torch.equal(a, b) for a, b in zip(light.request_norm.buffers(), heavy.request_norm.buffers(), strict=True)):
+        raise ValueError("the rankers standardise request features differently: train them together, on the same requests")
+
+
+def is_flat(ranker: Ranker) -> bool:
+    """Whether user and item are two layers, so that both rankers' run as one and there is a compiled loop for them."""
+    return not ranker.sizes.towers
 
 
 class ItemSideGraph(nn.Module):
@@ -81,8 +109,22 @@ class Candidate(nn.Module):
 
     def forward(self, halves: Tensor, cross: Tensor) -> Tensor:
         ranker = self.ranker
-        hidden = torch.addmm(halves, ranker.cross_norm(cross), ranker.cross_side.weight.T)
+        hidden = torch.addmm(halves, ranker.context(ranker.cross_norm(cross)), ranker.cross_side.weight.T)
         return ranker.top(torch.relu(hidden))
+
+
+class Whole(nn.Module):
+    """Nothing made before: user (1, .) and items (C, .) as standardised, cross features (C, Fx) -> logits (C, heads).
+
+    The network as it is drawn, run for every candidate: what all that is precomputed and compressed is measured against.
+    """
+
+    def __init__(self, ranker: Ranker) -> None:
+        super().__init__()
+        self.ranker = ranker
+
+    def forward(self, user: Tensor, items: Tensor, cross: Tensor) -> Tensor:
+        return self.ranker.score(self.ranker.user_side(user), self.ranker.item_side(items), cross)
 
 
 def user_half(ranker: Ranker, request: Tensor) -> Tensor:
@@ -97,8 +139,17 @@ def candidate_graph(ranker: Ranker) -> bytes:
     return to_onnx(Candidate(ranker), inputs, ["logits"], ["halves", "cross", "logits"])
 
 
-def layers_of(ranker: Ranker) -> Layers:
-    """The candidate graph as arrays."""
+def whole_graph(ranker: Ranker) -> bytes:
+    """The network as drawn; it is measured and never served."""
+    items = ranker.item_norm.out + ranker.sizes.embedding * len(ranker.sizes.codes)
+    inputs = {"user": torch.zeros(1, ranker.request_norm.out), "items": torch.zeros(3, items), "cross": torch.zeros(3, ranker.sizes.cross)}
+    return to_onnx(Whole(ranker), inputs, ["logits"], ["items", "cross", "logits"])
+
+
+def layers_of(ranker: Ranker) -> Layers | None:
+    """The candidate graph as arrays; None for a network of which there are none: one with layers before the sides meet."""
+    if len(ranker.context):
+        return None
     linear = [ranker.cross_side, *(module for module in ranker.top if isinstance(module, nn.Linear))]
     first, *more = [layer.weight.detach().numpy().T for layer in linear]
     parts = [first.ravel()]
@@ -118,17 +169,19 @@ def request_graph(light: Ranker, heavy: Ranker, towers: Towers | None) -> bytes:
     """request.onnx."""
     own = 0 if towers is None else towers.config.user_features
     inputs = {"inputs": torch.zeros(1, light.request_norm.out + own)}
+    side = (UserSideGraph if is_flat(light) and is_flat(heavy) else DeepUserSideGraph)(light, heavy, towers)
     if towers is None:
-        return to_onnx(UserSideGraph(light, heavy, None), inputs, ["light", "heavy"], [])
+        return to_onnx(side, inputs, ["light", "heavy"], [])
     inputs["bag"] = torch.zeros(1, towers.config.dimensions)
-    return to_onnx(UserSideGraph(light, heavy, towers), inputs, ["light", "heavy", "vector"], [])
+    return to_onnx(side, inputs, ["light", "heavy", "vector"], [])
 
 
 def write_request(light: Ranker, heavy: Ranker, towers: Towers | None, out: Path) -> None:
-    """request.onnx, request/ and layers/request/."""
+    """request.onnx, request/ and, where both rankers are flat, layers/request/."""
     (out / "request.onnx").write_bytes(request_graph(light, heavy, towers))
     standard_of(light, towers).save(out / "request")
-    user_layers_of(light, heavy, towers).save(out / "layers" / "request")
+    if is_flat(light) and is_flat(heavy):
+        user_layers_of(light, heavy, towers).save(out / "layers" / "request")
 
 
 def standard_of(light: Ranker, towers: Towers | None) -> Standard:

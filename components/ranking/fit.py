@@ -27,6 +27,7 @@ from components.ranking.warm import taken_over
 from components.start import Start
 from feature_repo.names import cross_names, request_names
 from serving.bundle.catalogue import Catalogue
+from serving.networks import Network
 from serving.ranking.heads import Heads
 from serving.state.user_state import StateTable
 from serving.system import System
@@ -40,15 +41,16 @@ class Plan:
 
     cuts: int  # newest training cuts
     sampling: Sampling
-    light: tuple[int, ...]  # widths of the hidden layers, first that of the halves
-    heavy: tuple[int, ...]
     fitting: Fitting
+    light: Network | None = None  # None: as the system says
+    heavy: Network | None = None
 
 
 DAILY_CUTS = 1  # the last target's days
 GOING_ON = Fitting(epochs=1, least_steps=60, rate=5e-4)  # from weights that are good already
-FULL = Plan(6, Sampling(), (64,), (128, 64), Fitting(epochs=3))
-FAST = Plan(3, Sampling(top=40, rest=40), (32,), (128, 32), Fitting(epochs=3))  # with 400 users new N@10 fell below popularity
+FULL = Plan(6, Sampling(), Fitting(epochs=3))
+FAST_SAMPLING = Sampling(top=40, rest=40)  # with 400 users new N@10 fell below popularity
+FAST = Plan(3, FAST_SAMPLING, Fitting(epochs=3), Network((32,)), Network((128, 32)))
 
 
 def fit(
@@ -70,12 +72,13 @@ def fit(
         record: dict[str, Any] = {"cuts": cuts, "examples": len(examples.item), "queries": len(examples.size), "seed": seed}
         record["features"] = names_of(system, features, cuts[-1])
         given = (system, features, Path(work), cuts)
-        fitting = replace(plan.fitting, seed=seed)
+        fitting = replace(plan.fitting, seed=seed, diversity=system.learning.diversity)
         if start:
             jobs = [(*given, name, fitting, start) for name in ("heavy", "light")]
             heavy, light = in_processes(go_on, jobs)
         else:
-            trials = [(*given, hidden, fitting, final) for final in (False, True) for hidden in (plan.heavy, plan.light)]
+            networks = (plan.heavy or system.learning.heavy, plan.light or system.learning.light)
+            trials = [(*given, network, fitting, final) for final in (False, True) for network in networks]
             heavy_trial, light_trial, heavy, light = in_processes(learn, trials)
             pairs = ((heavy, heavy_trial), (light, light_trial))
             heavy, light = ((fold(model, told["scaling"]), told | learnt) for (model, learnt), (_, told) in pairs)
@@ -112,10 +115,10 @@ def examples_of(system: System, features: Path, retrieval: Path, name: str, samp
 
 
 def learn(
-    system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...], fitting: Fitting, final: bool
+    system: System, features: Path, examples: Path, cuts: list[str], network: Network, fitting: Fitting, final: bool
 ) -> tuple[Ranker, dict[str, Any]]:
     """One ranker, in a process of its own: from all cuts if `final`; else from all but the newest, calibrated and judged on that one."""
-    material, sizes, _ = _given(system, features, examples, cuts, hidden)
+    material, sizes, _ = _given(system, features, examples, cuts, network)
     objectives = tuple(system.objectives.values())
     older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
     if final:
@@ -134,7 +137,8 @@ def go_on(
     It is calibrated, and goes on being so: log-loss moves it to the newest days' rates.
     """
     former = load(start / f"{name}.pt")
-    material, sizes, newest = _given(system, features, examples, cuts, former.sizes.hidden)
+    had = former.sizes
+    material, sizes, newest = _given(system, features, examples, cuts, Network(had.hidden, had.towers, had.context, had.dropout))
     begun = taken_over(former, sizes, Start.load(start), newest)
     queries = material.of_cuts(0, len(cuts))
     _, before = calibrated(system, begun, material, queries)
@@ -143,14 +147,15 @@ def go_on(
     return fit_ranker(sizes, material, queries, fitting, objectives, losses.append, begun), {"held_out": before, "losses": losses}
 
 
-def _given(system: System, features: Path, examples: Path, cuts: list[str], hidden: tuple[int, ...]) -> tuple[Material, Sizes, Catalogue]:
+def _given(system: System, features: Path, examples: Path, cuts: list[str], network: Network) -> tuple[Material, Sizes, Catalogue]:
     """What a ranker learns from, its sizes, and the newest catalogue."""
     newest = Catalogue.load(cut_folders(features)[-1] / "item_table")
     catalogues = [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts]
     material = Material.of(Examples.load(examples), catalogues, newest, system.objectives)
     request, item, cross = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
     heads = tuple(f"{name}: {one.label}" for name, one in system.objectives.items())
-    return material, Sizes(request, item, cross, code_sizes(newest), hidden, heads), newest
+    shape = {"hidden": network.hidden, "towers": network.towers, "context": network.context, "dropout": network.dropout}
+    return material, Sizes(request, item, cross, code_sizes(newest), heads=heads, **shape), newest
 
 
 def calibrated(system: System, model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Scaling, dict[str, float]]:

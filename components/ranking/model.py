@@ -3,12 +3,15 @@
     z = U(request) + V(item) + W(cross)        user half once a request, item half once a release, only W(cross) per candidate
     logits = MLP(relu(z))                      a head for each of the system's objectives (`serving/objectives.py`)
 
-U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (measured).
+U and V may be deep (they cost nothing while ranking); splitting the first layer is worth 6x (measured). They are a straight path and a bent
+one, or the system's towers (batch norm, ReLU, dropout); what tells of the pair may go through layers of its own before it meets them.
 Shapes: C candidates, Fr request features, Fi item features, Fx cross features, H hidden, L code columns.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,9 @@ class Sizes:
     heads: tuple[str, ...]  # the logits' columns, each as "name: label"
     side: int = 64  # width inside U and V
     embedding: int = 4  # numbers a code
+    towers: tuple[int, ...] = ()  # layers inside U and V in the place of `side`
+    context: tuple[int, ...] = ()  # layers of the cross features before W
+    dropout: float = 0.0  # in the towers, while learning
 
 
 class Standardise(nn.Module):
@@ -92,14 +98,12 @@ class Ranker(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(size, sizes.embedding) for size in sizes.codes)
         for table in self.embeddings:
             nn.init.normal_(table.weight, std=0.05)
-        self.user_side = _side(self.request_norm.out, sizes.side, width)
-        self.item_side = _side(self.item_norm.out + sizes.embedding * len(sizes.codes), sizes.side, width)
-        self.cross_side = nn.Linear(self.cross_norm.out, width)
-        layers: list[nn.Module] = []
-        for inner, outer in zip(sizes.hidden, sizes.hidden[1:], strict=False):
-            layers += [nn.Linear(inner, outer), nn.ReLU()]
+        self.user_side = _side(self.request_norm.out, sizes)
+        self.item_side = _side(self.item_norm.out + sizes.embedding * len(sizes.codes), sizes)
+        self.context = nn.Sequential(*_bent(self.cross_norm.out, sizes.context))
+        self.cross_side = nn.Linear((self.cross_norm.out, *sizes.context)[-1], width)
         self.slots = nn.Parameter(torch.zeros(SLOTS, len(sizes.heads)))  # log-odds that being shown at a slot adds: while learning only
-        self.top = nn.Sequential(*layers, nn.Linear(sizes.hidden[-1], len(sizes.heads)))
+        self.top = nn.Sequential(*_bent(width, sizes.hidden[1:]), nn.Linear(sizes.hidden[-1], len(sizes.heads)))
 
     def user(self, request: Tensor) -> Tensor:
         """(B, Fr) -> (B, H)."""
@@ -107,12 +111,16 @@ class Ranker(nn.Module):
 
     def item(self, features: Tensor, codes: Tensor) -> Tensor:
         """(B, Fi), (B, L) -> (B, H)."""
+        return self.item_side(self.item_inputs(features, codes))
+
+    def item_inputs(self, features: Tensor, codes: Tensor) -> Tensor:
+        """What V reads: features (B, Fi) as standardised, each code's numbers."""
         embedded = [table(_known(codes[:, column], table.num_embeddings)) for column, table in enumerate(self.embeddings)]
-        return self.item_side(torch.cat((self.item_norm(features), *embedded), dim=-1))
+        return torch.cat((self.item_norm(features), *embedded), dim=-1)
 
     def score(self, user: Tensor, item: Tensor, cross: Tensor) -> Tensor:
         """User half (1 or C, H), item halves (C, H), cross features (C, Fx) -> logits (C, heads)."""
-        return self.top(torch.relu(self.cross_side(self.cross_norm(cross)) + item + user))
+        return self.top(torch.relu(self.cross_side(self.context(self.cross_norm(cross))) + item + user))
 
     def forward(self, request: Tensor, features: Tensor, codes: Tensor, cross: Tensor) -> Tensor:
         return self.score(self.user(request), self.item(features, codes), cross)
@@ -123,9 +131,23 @@ def _known(codes: Tensor, size: int) -> Tensor:
     return torch.where(codes < size, codes, torch.zeros_like(codes))
 
 
-def _side(inputs: int, inner: int, outer: int) -> nn.Module:
-    """A linear path and a bent one beside it: (B, inputs) -> (B, outer)."""
-    return Beside(nn.Linear(inputs, outer), nn.Sequential(nn.Linear(inputs, inner), nn.ReLU(), nn.Linear(inner, outer)))
+def _bent(inputs: int, widths: Sequence[int]) -> list[nn.Module]:
+    """Layers with a ReLU after each."""
+    layers: list[nn.Module] = []
+    for inner, outer in pairwise((inputs, *widths)):
+        layers += [nn.Linear(inner, outer), nn.ReLU()]
+    return layers
+
+
+def _side(inputs: int, sizes: Sizes) -> nn.Module:
+    """(B, inputs) -> (B, H): a tower, or a linear path and a bent one beside it."""
+    outer = sizes.hidden[0]
+    if sizes.towers:
+        layers: list[nn.Module] = []
+        for before, width in pairwise((inputs, *sizes.towers)):
+            layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(sizes.dropout)]
+        return nn.Sequential(*layers, nn.Linear(sizes.towers[-1], outer))
+    return Beside(nn.Linear(inputs, outer), nn.Sequential(nn.Linear(inputs, sizes.side), nn.ReLU(), nn.Linear(sizes.side, outer)))
 
 
 class Beside(nn.Module):

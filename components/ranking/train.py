@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components.ranking.diversity import mean_logit, sameness
 from components.ranking.examples import Examples
 from components.ranking.fitted import SLOTS, item_codes
 from components.ranking.model import Ranker, Sizes
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
-from serving.objectives import Objective
+from serving.objectives import GROUPS, Diversity, Objective
 from serving.ranking.heads import Heads
 
 AHEAD = 20.0  # times as fast as the rest learns what a slot adds
@@ -82,6 +83,7 @@ class Fitting:
     rate: float = 2e-3
     decay: float = 1e-4  # of weights
     seed: int = 0
+    diversity: Diversity | None = None
 
 
 def deterministic(seed: int) -> None:
@@ -116,7 +118,7 @@ def fit(
     for _ in range(epochs):
         losses = []
         for batch in np.array_split(rng.permutation(queries), batches):
-            loss = batch_loss(model, material, np.sort(batch), objectives)
+            loss = batch_loss(model, material, np.sort(batch), objectives, fitting.diversity)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -195,8 +197,10 @@ def logits_of(
     return logits, at, group
 
 
-def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective]) -> Tensor:
-    """Mean weighted loss a query of every head over the items it judges, plus the list-wise parts."""
+def batch_loss(
+    model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective], diversity: Diversity | None = None
+) -> Tensor:
+    """Mean weighted loss a query of every head over the items it judges, plus the list-wise parts, and what lists have of one kind."""
     logits, at, group = logits_of(model, material, queries, as_shown=True)
     weight, outcome = torch.from_numpy(material.examples.weight[at]), torch.from_numpy(material.examples.outcome[at])
     judging = torch.from_numpy(material.judging[at])  # (N, H)
@@ -207,6 +211,11 @@ def batch_loss(model: Ranker, material: Material, queries: NDArray[np.intp], obj
             own = torch.nonzero(judging[:, h])[:, 0]
             lists = list_loss(logits[own, h], outcome[own, h], weight[own], torch.from_numpy(group)[own], len(queries))
             loss = loss + one.loss_weight * one.listwise * lists
+    if diversity and diversity.weight:
+        weights = torch.tensor([one.weight for one in objectives])
+        kinds = torch.from_numpy(material.codes[material.item[at], GROUPS.index(diversity.per)].astype(np.int64))
+        said = mean_logit(logits, judging, weights)
+        loss = loss + diversity.weight * sameness(said, weight, kinds, torch.from_numpy(group), len(queries))
     return loss
 
 

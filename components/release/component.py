@@ -37,6 +37,7 @@ def register(
     features: Input[Dataset],
     retrieval: Input[Model],
     ranking: Input[Model],
+    export: Input[Model],
     bundle: Input[Model],
     metrics: Input[Dataset],
     gate: Input[Artifact],
@@ -48,7 +49,13 @@ def register(
     from components.step import bundle_in, run_step, users_of
 
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
-    inputs |= {"tables": tables.path, "features": features.path, "retrieval": retrieval.path, "ranking": ranking.path}
+    inputs |= {
+        "tables": tables.path,
+        "features": features.path,
+        "retrieval": retrieval.path,
+        "ranking": ranking.path,
+        "export": export.path,
+    }
     config = {"system": system, "home": home, "tracking": tracking}
     out.metadata.update(run_step("register", work, inputs, out.path, config, home=None))
     note_cause(cause, out.path, home, tracking)
@@ -64,6 +71,7 @@ def record(
     features: Input[Dataset],
     retrieval: Input[Model],
     ranking: Input[Model],
+    export: Input[Model],
     bundle: Input[Model],
     metrics: Input[Dataset],
     gate: Input[Artifact],
@@ -75,7 +83,13 @@ def record(
     from components.step import bundle_in, run_step, users_of
 
     inputs = {"bundle": bundle_in(bundle.path), "users": users_of(features.path), "metrics": metrics.path, "gate": gate.path}
-    inputs |= {"tables": tables.path, "features": features.path, "retrieval": retrieval.path, "ranking": ranking.path}
+    inputs |= {
+        "tables": tables.path,
+        "features": features.path,
+        "retrieval": retrieval.path,
+        "ranking": ranking.path,
+        "export": export.path,
+    }
     config = {"system": system, "home": home, "tracking": tracking}
     out.metadata.update(run_step("record", work, inputs, out.path, config, home=None))
     note_cause(cause, out.path, home, tracking)

@@ -6,6 +6,7 @@ Everything else that was measured is in the run's `evaluation/metrics.json`.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.release import forms
 from components.release.making import Making
 
 READ = ("ndcg@10", "recall@100", "recall@1000", "mrr")
@@ -15,7 +16,7 @@ Named = Iterator[tuple[str, float]]
 
 def figures(making: Making) -> dict[str, float]:
     """Name to value, each error beside its number."""
-    found = (*_judged(making), *_answer(making), *_parts(making), *_cost(making), *_learning(making))
+    found = (*_judged(making), *_answer(making), *_parts(making), *_cost(making), *_learning(making), *forms.numbers(making))
     return {allowed(name): value for name, value in found}
 
 

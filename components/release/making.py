@@ -26,6 +26,8 @@ class Making:
     features: Json = field(default_factory=dict)
     retrieval: Json = field(default_factory=dict)
     ranking: Json = field(default_factory=dict)
+    forms: Json = field(default_factory=dict)  # parity.json of the export
+    timing: Json = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)  # of the accepted tables and of the features
 
     @classmethod
@@ -38,6 +40,7 @@ class Making:
         features: Path | None = None,
         retrieval: Path | None = None,
         ranking: Path | None = None,
+        export: Path | None = None,
     ) -> "Making":
         """From the folders of the steps."""
         return cls(
@@ -49,6 +52,8 @@ class Making:
             read(features, "features.json"),
             read(retrieval, "retrieval.json"),
             read(ranking, "ranking.json"),
+            read(export, "parity.json"),
+            read(export, "timing.json"),
             {name: digest_of(folder) for name, folder in (("data", tables), ("features", features)) if folder},
         )
 

@@ -1,9 +1,12 @@
 """What a person reads of a run: the version's description in the registry's page, and one HTML file that needs no network."""
 
+import io
+from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from components.release import forms
 from components.release.figures import READ, figures
 from components.release.making import Making
 from serving.system import System
@@ -53,12 +56,23 @@ def report(system: System, making: Making, run: str) -> str:
         f"<p>Run {escape(run)}. Compared with {escape(making.against)}.</p>",
         "<h2>Judged</h2>", _grid(("", "ours", *_rivals(making)), _judged_rows(making), numbers=True),
         "<h2>Checks of the gate</h2>", _grid(("check", "", "what was seen"), _check_rows(making)),
+        *_forms(making),
         "<h2>What made it</h2>", _grid(("setting", "value"), [(name, value) for name, value in making.settings().items()]),
         "<h2>Data</h2>", _grid(("table", "rows in", "accepted", "set aside"), _data_rows(making), numbers=True),
         "<h2>Numbers</h2>", _grid(("", "value"), [(name, f"{value:.6g}") for name, value in sorted(figures(making).items())], numbers=True),
     ]  # fmt: skip
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{"".join(parts)}</body></html>\n'
+
+
+def _forms(making: Making) -> list[str]:
+    """The forms of the rankers, the plot in the page itself; nothing where the export was not given."""
+    if not making.timing:
+        return []
+    image = io.BytesIO()
+    forms.figure(making).savefig(image, format="png", dpi=90)
+    plot = f'<img alt="loss against time" src="data:image/png;base64,{b64encode(image.getvalue()).decode()}">'
+    return ["<h2>Forms of the rankers</h2>", _grid(forms.HEAD, forms.rows(making), numbers=True), plot]
 
 
 def _rivals(making: Making) -> list[str]:

@@ -49,13 +49,14 @@ def register(
     features: Path | None = None,
     retrieval: Path | None = None,
     ranking: Path | None = None,
+    export: Path | None = None,
 ) -> dict[str, Any]:
     """Record the bundle, write `out/version.json` and return it: name, version, aliases, digest, run, whether the gate passed.
 
-    `tracking` is MLflow's address; empty: a SQLite file under `home`. `users` is the state table that belongs to the bundle; the last four
+    `tracking` is MLflow's address; empty: a SQLite file under `home`. `users` is the state table that belongs to the bundle; the last five
     are the folders of the steps that led to it. Raises `components.release.registry.RegistryUnavailable`.
     """
-    making = Making.of(bundle, metrics, gate, tables, features, retrieval, ranking)
+    making = Making.of(bundle, metrics, gate, tables, features, retrieval, ranking, export)
     where = Path(home) if home else None
     weights = None
     if making.passed and features and retrieval and ranking:

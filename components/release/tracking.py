@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.release import forms
 from components.release.figures import READ, curves, figures
 from components.release.making import Making
 from components.release.page import description, report
@@ -47,6 +48,8 @@ def _fill(client: "MlflowClient", system: System, making: Making, metrics: Path,
     client.log_figure(run, judged_figure(making.metrics), "plots/judged.png")
     if curves(making):
         client.log_figure(run, loss_figure(curves(making)), "plots/losses.png")
+    if making.timing:
+        client.log_figure(run, forms.figure(making), "plots/forms.png")
     client.log_text(run, report(system, making, run), "report.html")
     client.log_artifacts(run, str(metrics), "evaluation")
     client.log_dict(run, dict(making.verdict), "gate.json")

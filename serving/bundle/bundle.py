@@ -40,6 +40,7 @@ FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
 _NOT_ANSWERED_BY = ("promote",)  # of a system's settings: who releases a bundle says nothing of what it answers
 _UNLESS_SAID: Mapping[str, Any] = {"events": {}, "fusion": "as written"}  # left out where they are so, as in the first bundles
+_UNLESS_SAID_OF_LEARNING = ("every_days", "cross", "light", "heavy", "compression", "diversity")
 SIGNATURE = "bundle.sig"  # who packed it (serving/bundle/signature.py): the one file that no digest covers
 
 
@@ -57,10 +58,9 @@ def settings_of(system: System) -> dict[str, Any]:
     values = asdict(system) | {"rules": [{"kind": rule.kind, "settings": asdict(rule)} for rule in system.rules]}
     values["objectives"] = as_settings(system.objectives)
     del values["learning"]["events"]  # made of the rest of `learning`, or of the system's own
-    if system.learning.every_days == Learning.every_days:
-        del values["learning"]["every_days"]
-    if not system.learning.cross:
-        del values["learning"]["cross"]
+    for name in _UNLESS_SAID_OF_LEARNING:
+        if getattr(system.learning, name) == getattr(Learning, name):
+            del values["learning"][name]
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
     if Path(system.feature_repo).is_absolute():  # where it lies on this machine says nothing of what is answered
         values["feature_repo"] = Path(system.feature_repo).name

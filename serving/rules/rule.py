@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from serving.bundle.arrays import Floats, Mask, Rows
 from serving.bundle.catalogue import Catalogue
+from serving.objectives import GROUPS
 from serving.query import Request
 from serving.rules.slate import Ranked
 from serving.system import Rule
-
-GROUPS = ("department", "category", "type", "brand")  # levels 0, 1, 2 of the category path, and the brand
 
 
 class BadRule(ValueError):

@@ -1,7 +1,8 @@
 """The video home page: twenty videos the user has not watched, learnt from how long others were watched, on a made platform."""
 
 from serving.event_meanings import Follow, Ignored, Positive, Signal
-from serving.objectives import Objective
+from serving.networks import Compression, Network
+from serving.objectives import Diversity, Objective
 from serving.retrieval.category_promotion import category_promotion
 from serving.retrieval.followed import followed
 from serving.retrieval.linear import linear
@@ -23,10 +24,9 @@ VIDEO = System(
         followed(days=14, share=0.1, weight=0.2),  # uploads of the channels subscribed to
     ),
     objectives={
-        "watch": Objective("watch", 0.5, loss="weighted", usual=240, listwise=0.3),
-        "click": Objective("click", 0.2),
-        "satisfaction": Objective("like or survey >= 4", 0.2),
-        "share": Objective("share", 0.1),
+        "watch": Objective("watch", 0.5, loss="weighted", usual=240, listwise=0.3, loss_weight=0.5),
+        "click": Objective("click", 0.2, loss_weight=0.2),
+        "satisfaction": Objective("like or share or survey >= 4", 0.2, loss_weight=0.2),
     },
     rules=(
         not_seen(),
@@ -39,7 +39,19 @@ VIDEO = System(
     ),
     budget=Budget(total_ms=200, features_ms=10, retrieval_ms=60, models_ms=100, rules_ms=20),
     learning=Learning(
-        horizon_days=2, every_days=2, cuts=6, cross=("serving.ranking.lately:hours_old", "serving.ranking.lately:from_followed")
+        horizon_days=2,
+        every_days=2,
+        cuts=6,
+        cross=("serving.ranking.lately:hours_old", "serving.ranking.lately:from_followed"),
+        heavy=Network((512, 256), towers=(512, 256), context=(128, 64), dropout=0.3),
+        diversity=Diversity(0.1, per="category"),
+        compression=Compression(
+            ("int8", "pruned", "pruned+int8", "student", "student+int8", "student+pruned", "student+pruned+int8"),
+            judged=600,
+            taught=1000,
+            lost=0.02,
+            overlap=0.0,
+        ),
     ),
     events={
         "watch": Positive(value="seconds", at_least=30, usual=240),

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from components.export.graphs import candidate_graph, item_graph, layers_of, write_request
 from components.export.onnx import to_onnx
-from components.ranking.fit import FULL
 from components.ranking.model import Ranker
 from components.ranking.model import Sizes as RankerSizes
 from components.retrieval.tower_model import TowerConfig, Towers
@@ -41,7 +40,7 @@ def write_models(system: System, catalogue: Catalogue, dimensions: int, out: Pat
     widths = (len(request_names(USER_FEATURES)), len(ITEM_FEATURES), len(cross_names(system.kinds)))
     codes = (*(len(catalogue.category_names),) * catalogue.category.shape[1], len(catalogue.brand_names))
     heads = tuple(system.objectives)
-    rankers = {name: _random(RankerSizes(*widths, codes, hidden, heads)) for name, hidden in (("light", FULL.light), ("heavy", FULL.heavy))}
+    rankers = {name: _random(RankerSizes(*widths, codes, hidden, heads)) for name, hidden in (("light", (64,)), ("heavy", (128, 64)))}
     towers = Towers(TowerConfig(dimensions, len(USER_FEATURES), 1)).eval()
     out.mkdir(parents=True, exist_ok=True)
     whole.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What Kustomize makes of the manifests: every overlay, and every option laid over it."""
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,17 @@ def with_option(option: str) -> tuple[Object, ...]:
     with tempfile.TemporaryDirectory() as folder:
         base, chosen = (os.path.relpath(MANIFESTS / part, folder) for part in ("base", f"components/{option}"))
         Path(folder, "kustomization.yaml").write_text(yaml.safe_dump({"resources": [base], "components": [chosen]}))
+        return _built(Path(folder))
+
+
+@cache
+def with_menu_line(overlay: str, option: str) -> tuple[Object, ...]:
+    """The overlay with a line of its menu taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = (MANIFESTS / "overlays" / overlay / "kustomization.yaml").read_text()
+        taken = re.sub(rf"# (- \.\./\.\./components/{option})\b.*", r"\1", text)  # without the word beside it
+        assert taken != text, f"{overlay} does not list {option}"
+        Path(folder, "kustomization.yaml").write_text(taken.replace("- ../../", f"- {os.path.relpath(MANIFESTS, folder)}/"))
         return _built(Path(folder))
 
 
