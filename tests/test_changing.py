@@ -49,15 +49,6 @@ from serving.system import load_system
 assert (own.name, own.key, own.columns, own.timestamp) == ("loyalty", "user_id", {"loyalty_points": "loyalty_points"}, "event_timestamp")
 assert own.path.name == "loyalty.parquet" and own.path.parent.name == "shop"
 """,
-    "A ranker's widths, and which smaller forms may be served": """
-from components.ranking.model import Ranker, Sizes
-from serving.system import load_system
-learning = load_system("shop").learning
-heavy = learning.heavy
-model = Ranker(Sizes(3, 4, 6, (5,) * 4, heavy.hidden, ("a",), towers=heavy.towers, dropout=heavy.dropout))
-assert model.item_side[0].out_features == 256 and model.top[0].out_features == 128
-assert learning.compression.student == (64, 32)
-""",
     "A rule": TINY
     + """
 import numpy as np
@@ -98,6 +89,15 @@ corner = load_system("corner")
 assert (corner.name, corner.answer_size) == ("corner", 5)
 assert settings_of(corner)["rules"][-1] == {"kind": "at_least", "settings": {"count": 2, "newer_than_days": 28}}
 assert load_system("shop").answer_size == 10
+""",
+    "A ranker's widths, and which smaller forms may be served": """
+from components.ranking.model import Ranker, Sizes
+from serving.system import load_system
+learning = load_system("shop").learning
+heavy = learning.heavy
+model = Ranker(Sizes(3, 4, 6, (5,) * 4, heavy.hidden, ("a",), towers=heavy.towers, dropout=heavy.dropout))
+assert model.item_side[0].out_features == 256 and model.top[0].out_features == 128
+assert learning.compression.student == (64, 32)
 """,
     "A threshold": "from components.evaluation import gate\nassert gate.SLICE_USERS == 50\n",
     "A metric": """
