@@ -80,7 +80,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Diversity:
+class DiversityTerm:
     """How much the rankers' loss minds that what they put first is alike (`components/ranking/diversity.py`)."""
 
     weight: float  # beside the heads' `loss_weight`

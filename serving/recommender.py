@@ -107,13 +107,20 @@ class Recommender:
 
     def retrieve(self, query: Query, side: UserSide | None = None) -> Candidates:
         """About `system.pool_size` candidates that no hard rule bars, best fused rank first; of a hybrid system, the user's batch list."""
-        batch = self.bundle.fallback.user(query.request.user_id) if self.system.hybrid and not query.request.erased else None
-        if batch is not None and len(batch):
+        batch = self.batch_list(query)
+        if batch is not None:
             return self._batched(query, batch)
         vector = (side or self.user_side(query)).vector
         size = max(self.system.pool_size, query.request.k)
         pool = retrieve(query, self.sources, size, vector if len(vector) else None, (self.rules.flags, self.rules.hard_bits))
         return self._with_few(query, pool, size) if len(query.refused) else pool
+
+    def batch_list(self, query: Query) -> Rows | None:
+        """What the last `shortlist batch` found for the user of a hybrid system; None where it knew nobody of that name."""
+        if not self.system.hybrid or query.request.erased:
+            return None
+        rows = self.bundle.fallback.user(query.request.user_id)
+        return rows if rows is not None and len(rows) else None
 
     def _with_few(self, query: Query, pool: Candidates, size: int) -> Candidates:
         """The pool, and where no more than a pool's worth of items is asked for, behind it those that no source returned."""

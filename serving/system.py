@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from feature_repo.names import CROSS_FEATURES
 from serving.event_meanings import Meaning, Positive, Signal, check_codes, positives_of, signals_of, type_code, types_of, with_usual
 from serving.networks import COMPRESSION, HEAVY, LIGHT, Compression, Network
-from serving.objectives import Diversity, Objective, check_objectives
+from serving.objectives import DiversityTerm, Objective, check_objectives
 from serving.remote import local
 
 Value = float | int | str | bool
@@ -84,7 +84,7 @@ class Learning:
     light: Network = LIGHT  # the rankers' widths; --fast learns smaller ones
     heavy: Network = HEAVY
     compression: Compression = COMPRESSION
-    diversity: Diversity | None = None  # a term of the rankers' loss
+    diversity: DiversityTerm | None = None  # a term of the rankers' loss
 
     def __post_init__(self) -> None:
         if self.events:

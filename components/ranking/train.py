@@ -18,7 +18,7 @@ from components.ranking.fitted import SLOTS, item_codes
 from components.ranking.model import Ranker, Sizes
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
-from serving.objectives import GROUPS, Diversity, Objective
+from serving.objectives import GROUPS, DiversityTerm, Objective
 from serving.ranking.heads import Heads
 
 AHEAD = 20.0  # times as fast as the rest learns what a slot adds
@@ -83,7 +83,7 @@ class Fitting:
     rate: float = 2e-3
     decay: float = 1e-4  # of weights
     seed: int = 0
-    diversity: Diversity | None = None
+    diversity: DiversityTerm | None = None
 
 
 def deterministic(seed: int) -> None:
@@ -198,7 +198,7 @@ def logits_of(
 
 
 def batch_loss(
-    model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective], diversity: Diversity | None = None
+    model: Ranker, material: Material, queries: NDArray[np.intp], objectives: Sequence[Objective], diversity: DiversityTerm | None = None
 ) -> Tensor:
     """Mean weighted loss a query of every head over the items it judges, plus the list-wise parts, and what lists have of one kind."""
     logits, at, group = logits_of(model, material, queries, as_shown=True)

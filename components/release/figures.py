@@ -70,13 +70,20 @@ def _cost(making: Making) -> Named:
 
 
 def _learning(making: Making) -> Named:
-    recall = making.retrieval.get("recall", {}).get("all", {})
-    for kind, found in recall.items():
-        if isinstance(found, Mapping):
-            yield from _plain(f"sources/{kind} recall@1000", found.get("own", found).get("recall@1000"))
+    for kind, own, marginal, asked in sources(making):
+        yield from _plain(f"sources/{kind} recall@1000{asked}", own)
+        yield from _plain(f"sources/{kind} marginal recall@1000{asked}", marginal)
     for name in ("light", "heavy"):
         for metric, value in making.ranking.get(name, {}).get("held_out", {}).items():
             yield from _plain(f"held out/{name} {metric}", value)
+
+
+def sources(making: Making) -> Iterator[tuple[str, Any, Any, str]]:
+    """Each source and the pool: what it finds alone, what the pool loses without it, of all items and of new ones (" new")."""
+    for protocol, asked in (("all", ""), ("new", " new")):
+        for kind, found in (making.retrieval.get("recall", {}).get(protocol) or {}).items():
+            if isinstance(found, Mapping):
+                yield kind, found.get("own", found).get("recall@1000"), found.get("marginal", {}).get("recall@1000"), asked
 
 
 def _pair(name: str, found: Any, error: bool = True) -> Named:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from components.release import forms
-from components.release.figures import READ, figures
+from components.release.figures import READ, figures, sources
 from components.release.making import Making
 from serving.system import System
 
@@ -56,6 +56,7 @@ def report(system: System, making: Making, run: str) -> str:
         f"<p>Run {escape(run)}. Compared with {escape(making.against)}.</p>",
         "<h2>Judged</h2>", _grid(("", "ours", *_rivals(making)), _judged_rows(making), numbers=True),
         "<h2>Checks of the gate</h2>", _grid(("check", "", "what was seen"), _check_rows(making)),
+        "<h2>Candidate sources</h2>", _grid(("recall@1000", "alone", "the pool loses without it"), _source_rows(making), numbers=True),
         *_forms(making),
         "<h2>What made it</h2>", _grid(("setting", "value"), [(name, value) for name, value in making.settings().items()]),
         "<h2>Data</h2>", _grid(("table", "rows in", "accepted", "set aside"), _data_rows(making), numbers=True),
@@ -63,6 +64,10 @@ def report(system: System, making: Making, run: str) -> str:
     ]  # fmt: skip
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{"".join(parts)}</body></html>\n'
+
+
+def _source_rows(making: Making) -> list[tuple[str, ...]]:
+    return [(f"{kind}{asked}", _short(own), _short(marginal, "+")) for kind, own, marginal, asked in sources(making)]
 
 
 def _forms(making: Making) -> list[str]:

@@ -80,11 +80,16 @@ class Caches:
     ) -> None:
         self.digest = digest
         self.pools: TtlCache[Pooled] = TtlCache(users, clock, ttl_seconds)  # about 60 KB each
+        self.batch = {"hits": 0, "misses": 0}  # of a hybrid system: users with and without a list from the last batch
         self.lists: TtlCache[Rows] = TtlCache(lists, clock, 24 * ttl_seconds)  # 0.8 KB each; the rung below the rankers
 
     def pool(self, query: Query) -> Pooled | None:
         """The user's pool, where it was made for the same question from the same state."""
         return self.pools.get(query.request.user_id, self._version(query), lambda kept: kept.state.same_as(query.state))
+
+    def batch_asked(self, found: bool) -> None:
+        """A hybrid system looked for the user's batch list: the hit rate of its pools."""
+        self.batch["hits" if found else "misses"] += 1
 
     def keep_pool(self, query: Query, pool: Candidates, side: UserSide) -> None:
         self.pools.put(query.request.user_id, Pooled(pool, side, query.state, query.request.at_day), self._version(query))
@@ -94,12 +99,13 @@ class Caches:
         self.pools.drop(user_id)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """{"pools": {"hits", "misses", "evictions", "entries"}, "lists": …}."""
+        """{"pools": {"hits", "misses", "evictions", "entries"}, "lists": …, "batch": {"hits", "misses"}}."""
         named: dict[str, TtlCache[Any]] = {"pools": self.pools, "lists": self.lists}
-        return {
+        kept = {
             name: {"hits": cache.hits, "misses": cache.misses, "evictions": cache.evictions, "entries": len(cache)}
             for name, cache in named.items()
         }
+        return {**kept, "batch": dict(self.batch)}
 
     def _version(self, query: Query) -> Hashable:
         request = query.request

@@ -248,6 +248,8 @@ class Ladder:
             run.pool = self.stages.run(run.time, "retrieve", run.recommender.retrieve, run.query, side)
         if caches is not None:
             self.plain.run("cache", caches.keep_pool, run.query, run.pool, side, otherwise=lambda: None)
+            if self.system.hybrid:
+                caches.batch_asked(run.recommender.batch_list(run.query) is not None)
         return side
 
     def _cached(self, run: _Run) -> Ranked | None:

@@ -2,7 +2,7 @@
 
 from serving.event_meanings import Follow, Ignored, Positive, Signal
 from serving.networks import Compression, Network
-from serving.objectives import Diversity, Objective
+from serving.objectives import DiversityTerm, Objective
 from serving.retrieval.category_promotion import category_promotion
 from serving.retrieval.followed import followed
 from serving.retrieval.linear import linear
@@ -44,7 +44,7 @@ VIDEO = System(
         cuts=6,
         cross=("serving.ranking.lately:hours_old", "serving.ranking.lately:from_followed"),
         heavy=Network((512, 256), towers=(512, 256), context=(128, 64), dropout=0.3),
-        diversity=Diversity(0.1, per="category"),
+        diversity=DiversityTerm(0.1, per="category"),
         compression=Compression(
             ("int8", "pruned", "pruned+int8", "student", "student+int8", "student+pruned", "student+pruned+int8"),
             judged=600,

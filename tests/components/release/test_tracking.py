@@ -97,7 +97,7 @@ def test_what_made_a_model_is_taken_from_its_steps(tmp_path: Path) -> None:
         "features": ("features.json", {"until": "2017-11-27T00:00:00+00:00"}),
         "retrieval": (
             "retrieval.json",
-            {"fast": True, "seed": 3, "recall": {"all": {"linear": {"own": {"recall@1000": 0.5}}}}},
+            {"fast": True, "seed": 3, "recall": {"all": {"linear": {"own": {"recall@1000": 0.5}, "marginal": {"recall@1000": 0.04}}}}},
         ),
         "ranking": ("ranking.json", {"seed": 3, "cuts": ["2017-11-20"]}),
     }
@@ -114,5 +114,8 @@ def test_what_made_a_model_is_taken_from_its_steps(tmp_path: Path) -> None:
     )
     assert len(settings["data"]) == len(settings["features"]) == 64
     assert figures(making)["sources/linear recall at 1000"] == 0.5
+    assert figures(making)["sources/linear marginal recall at 1000"] == 0.04
+    assert "0.5000" in report(TINY, making, "r1")
+    assert "+0.0400" in report(TINY, making, "r1")
     assert "<td>events</td>" in report(TINY, making, "r1")
     assert "seed 3, fast True" in description(TINY, making)

@@ -153,6 +153,19 @@ def test_spoilt_lists_in_a_bundle_cost_a_server_that_rung_only(tmp_path: Path, w
     assert other.degraded["rung"] == "cached"  # whose list is whole
 
 
+def test_a_hybrid_system_counts_whom_the_batch_knew(recommender: Recommender) -> None:
+    """Three users with a list and a stranger: three of four found; a pool used again is not asked for, and a plain system asks for none."""
+    caches = Caches("digest", lambda: 0.0)
+    hybrid = Ladder(Recommender(recommender.bundle, replace(system(), hybrid=True)), caches=caches)
+    for user, state in ((f"u{n:02}", USERS[n]) for n in (3, 4, 5, 3)):
+        hybrid.answer(Request(user, 10, DAY), state)
+    hybrid.answer(Request("nobody", 10, DAY), UserState("nobody"))
+    assert caches.counters()["batch"] == {"hits": 3, "misses": 1}
+    plain = Caches("digest", lambda: 0.0)
+    Ladder(recommender, caches=plain).answer(Request("u03", 10, DAY), USERS[3])
+    assert plain.counters()["batch"] == {"hits": 0, "misses": 0}
+
+
 def test_an_unknown_user_is_no_failure(recommender: Recommender) -> None:
     answer = ladder_of(recommender).answer(Request("nobody", 10, DAY), UserState("nobody"))
     assert answer.degraded is None
