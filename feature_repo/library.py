@@ -7,7 +7,10 @@ and joins them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from math import pi
+from typing import Any, Literal
+
+from feature_repo.schema import SECONDS_A_DAY
 
 Table = Any  # ibis types its tables and values loosely
 
@@ -101,6 +104,16 @@ def share_of_events(name: str, column: str, value: str, days: float | None = Non
     return Feature(
         name, (told, Sum(EVENTS, lambda rows: rows.count(where=_within(rows, days)))), lambda some, every: some / every.nullif(0)
     )
+
+
+def time_of_day(name: str, wave: Literal["sin", "cos"]) -> Feature:
+    """Mean sine or cosine of the time of day (UTC) of the events: both together the usual hour, their length how firm a habit it is."""
+
+    def turned(rows: Table) -> Table:
+        angle = (rows.timestamp.epoch_seconds() % SECONDS_A_DAY).cast("float64") * (2 * pi / SECONDS_A_DAY)
+        return (angle.sin() if wave == "sin" else angle.cos()).mean()
+
+    return Feature(name, (Sum(OWN, turned),), _itself)
 
 
 def attribute(name: str, key: str) -> Feature:

@@ -21,6 +21,7 @@ from feature_repo.library import (
     share_having,
     share_in,
     share_of_events,
+    time_of_day,
     trend,
     value_rate,
 )
@@ -48,11 +49,14 @@ user_stats = computed(
         count("user_channels", "brand"),
         days_since_first("user_tenure_days"),
         happened("user_searches", "video_view"),
+        happened("user_searches_1", "video_view", days=1),
         happened("user_likes", "like"),
         happened("user_subscriptions", "subscribe"),
         rate("user_click_rate", "click", "impression", usual=0.1),
         value_rate("user_seconds_a_watch", "watch", "watch", usual=200, weight=5),
         mean_attribute("user_length", "duration_seconds"),
+        time_of_day("user_hour_sin", "sin"),  # beside the hour of the question: is it when the user usually watches?
+        time_of_day("user_hour_cos", "cos"),
         share_of_events("user_on_tv", "device_type", "tv"),
         share_of_events("user_on_mobile", "device_type", "mobile"),
         *(share_having(f"user_in_{language}", "language", language) for language in LANGUAGES),

@@ -17,6 +17,7 @@ from feature_repo.library import (
     rate,
     share_having,
     share_of_events,
+    time_of_day,
     value_rate,
 )
 from feature_repo.schema import Worth
@@ -36,7 +37,7 @@ EVENTS = [
     *(happens(n, "impression", "ann", "a", 1) for n in range(4)),
     happens(4, "click", "ann", "a", 1),
     happens(5, "watch", "ann", "a", 1, 100.0),
-    happens(6, "watch", "bob", "a", 3, 40.0, device="mobile"),
+    happens(6, "watch", "bob", "a", 3.25, 40.0, device="mobile"),
     happens(7, "impression", "bob", "b", 2, device="mobile"),
     happens(8, "watch", "bob", "b", -1, 900.0),  # after the cut
 ]
@@ -94,3 +95,10 @@ def test_a_user_is_what_they_had_and_did() -> None:
     assert found["ann"]["german"] == found["ann"]["on_tv"] == 1
     assert found["bob"]["on_tv"] == 0
     assert found["bob"]["click_rate"] == pytest.approx((0 + 2) / (1 + 20))
+
+
+def test_the_usual_hour_is_the_mean_of_the_days_circle() -> None:
+    """Ann watched at midnight; bob at 18:00, three quarters around."""
+    found = computed("user_id", time_of_day("sine", "sin"), time_of_day("cosine", "cos"))
+    assert (found["ann"]["sine"], found["ann"]["cosine"]) == pytest.approx((0, 1))
+    assert (found["bob"]["sine"], found["bob"]["cosine"]) == pytest.approx((-1, 0))
