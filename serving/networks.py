@@ -4,8 +4,9 @@ Learning(heavy=Network((512, 256), towers=(512, 256), context=(128, 64), dropout
          compression=Compression(("int8", "pruned", "student"), lost=0.02))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+JUDGED = 60
 STEPS = ("student", "pruned", "int8")  # what a form may be made by, one after another: joined by "+", as "student+int8"
 FULL = "fp32"  # the network as it was learnt
 
@@ -39,13 +40,18 @@ class Compression:
     forms: tuple[str, ...] = ("int8",)
     student: tuple[int, ...] = (128, 64)  # of the heavy ranker: `hidden` of the network that learns from it
     pruned: float = 0.3  # share of hidden units that a pruned form is without
-    judged: int = 60  # requests that every form is asked
+    judged: int = JUDGED  # requests that every form is asked
     taught: int = 0  # requests, of other users, that students and pruned forms learn from
     steps: int = 1000  # of a student's learning; a pruned form, which knows most already, takes three tenths
     lost: float = 0.003  # most of NDCG at the depth that is kept, as a share of fp32's
     overlap: float = 0.99  # least of the kept candidates that fp32 keeps too; 0: any that are as good
     error_grown: float = 0.05  # most by which a weighted head's mean error may grow, as a share of fp32's
     faster: float = 1.5  # least times as fast as fp32: below it the choice would hang on the noise of a measurement
+
+    @property
+    def untaught(self) -> "Compression":
+        """The same bounds for what `--fast` learns, which is small already: only forms that need no lessons, few requests to judge by."""
+        return replace(self, forms=tuple(form for form in self.forms if form == "int8"), judged=min(self.judged, JUDGED), taught=0)
 
     def __post_init__(self) -> None:
         for form in self.forms:

@@ -49,16 +49,16 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
     learning = system.learning
     models = {name: load(ranking / f"{name}.pt") for name in ("light", "heavy")}
     catalogue = Catalogue.load(cut_folders(features)[-1] / "item_table")
-    lessons, requests = asked_of(system, features, retrieval, catalogue)
+    networks = {"light": learning.light, "heavy": learning.heavy}
+    drawn = any(models[name].sizes.hidden == network.hidden for name, network in networks.items())
+    bounds = learning.compression if drawn else learning.compression.untaught
+    lessons, requests = asked_of(system, features, retrieval, catalogue, bounds)
     record: dict[str, Any] = {"requests": len(requests), "candidates": sum(len(asked.seen) for asked in requests), "taught": len(lessons)}
     timing: dict[str, Any] = {}
     types = {}
-    for name, network, kept, count in (
-        ("light", learning.light, system.light_size, system.pool_size),
-        ("heavy", learning.heavy, system.answer_size, system.light_size),
-    ):
-        forms = made(models[name], network, learning.compression, lessons)
-        form, types[name], record[name], timing[name] = chosen(forms, requests, kept, count, len(catalogue), system)
+    for name, kept, count in (("light", system.light_size, system.pool_size), ("heavy", system.answer_size, system.light_size)):
+        forms = made(models[name], networks[name], bounds, lessons)
+        form, types[name], record[name], timing[name] = chosen(forms, requests, kept, count, len(catalogue), system, bounds)
         models[name] = form.model
         (out / f"{name}.onnx").write_bytes(form.graph)
         if (layers := layers_of(form.model)) is not None:
@@ -75,13 +75,13 @@ def export(system: System, features: Path, retrieval: Path, ranking: Path, out: 
 
 
 def chosen(
-    forms: dict[str, Form], requests: list[ParityCase], kept: int, count: int, items: int, system: System
+    forms: dict[str, Form], requests: list[ParityCase], kept: int, count: int, items: int, system: System, bounds: Compression
 ) -> tuple[Form, type, dict[str, Any], dict[str, Any]]:
     """The form to serve, the type of its item halves, what was measured, and what each form costs.
 
     `kept`: candidates that count; `count`: those a request has, by which the fastest is the fastest.
     """
-    bounds, objectives = system.learning.compression, system.objectives
+    objectives = system.objectives
     half = qualities({FULL: forms[FULL]}, requests, kept, objectives, np.float16)[FULL]
     dtype: type = np.float32 if half.refused(Compression()) else np.float16
     found = qualities(forms, requests, kept, objectives, dtype)
@@ -106,28 +106,30 @@ def chosen(
     return forms[served], dtype, record, timing
 
 
-def asked_of(system: System, features: Path, retrieval: Path, names: Catalogue) -> tuple[list[ParityCase], list[ParityCase]]:
+def asked_of(
+    system: System, features: Path, retrieval: Path, names: Catalogue, bounds: Compression
+) -> tuple[list[ParityCase], list[ParityCase]]:
     """The requests that pupils learn from, and those of other users that all forms are judged by; newest cuts first.
 
-    Judged are users of even place among those with labels where pupils learn from the others; else all.
+    Which of the two a user is for hangs on the name alone, so it is the same at every cut.
     """
-    bounds = system.learning.compression
     lessons: list[ParityCase] = []
     judged: list[ParityCase] = []
     for name in reversed(training_cuts(features, CUTS if bounds.taught else 1)):
         cut = load_cut(system, features, retrieval, name)
+        codes = item_codes(cut.catalogue, names)
         users = chosen_users(cut, (bounds.judged + bounds.taught) // 2, seed=0)
         for user in users:
             taught = bool(bounds.taught) and zlib.crc32(cut.users[user].user_id.encode()) % (bounds.judged + bounds.taught) >= bounds.judged
             group, most = (lessons, bounds.taught) if taught else (judged, bounds.judged)
             if len(group) < most:
-                group += ask(system, cut, names, user)
+                group += ask(system, cut, codes, user)
         if len(judged) >= bounds.judged and len(lessons) >= bounds.taught:
             break
     return lessons, judged
 
 
-def ask(system: System, cut: FittedCut, names: Catalogue, user: int) -> list[ParityCase]:
+def ask(system: System, cut: FittedCut, codes: NDArray[np.int32], user: int) -> list[ParityCase]:
     """A user's requests at a cut, as the server would rank them; both kinds of question."""
     requests = []
     for query in queries_of(system, cut, user):
@@ -138,7 +140,7 @@ def ask(system: System, cut: FittedCut, names: Catalogue, user: int) -> list[Par
             ParityCase(
                 request=padded(request_features(query), cut),
                 features=np.asarray(cut.catalogue.features)[found.rows],
-                codes=item_codes(cut.catalogue, names)[found.rows],
+                codes=codes[found.rows],
                 cross=cross_features(query, found),
                 seen=found.seen,
                 label=np.isin(found.rows, cut.wanted(query.state.user_id)),

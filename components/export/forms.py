@@ -161,7 +161,7 @@ def _overlap(before: list[Floats], after: list[Floats], requests: list[ParityCas
     for old, new, asked in zip(before, after, requests, strict=True):
         most = min(kept, len(old))
         tops = [_order(logits, asked, heads)[:most] for logits in (old, new)]
-        shares.append(len(np.intersect1d(*tops)) / max(most, 1))
+        shares.append(len(np.intersect1d(tops[0], tops[1])) / max(most, 1))
     return float(np.mean(shares))
 
 
@@ -189,7 +189,8 @@ def costs(forms: Mapping[str, Form], requests: list[ParityCase], dtype: type) ->
         calls[DRAWN, count] = _drawn(model, whole)
         for name, form in forms.items():
             user, items = halves(form.model, whole)
-            table, rows = items.astype(dtype), np.arange(count, dtype=np.int32)
+            table: NDArray[Any] = items.astype(dtype)
+            rows = np.arange(count, dtype=np.int32)
             calls[name, count] = partial(form.call, table, rows, user, whole.cross)
     taken: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for turn in range(ROUNDS + 1):

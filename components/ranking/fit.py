@@ -154,8 +154,9 @@ def _given(system: System, features: Path, examples: Path, cuts: list[str], netw
     material = Material.of(Examples.load(examples), catalogues, newest, system.objectives)
     request, item, cross = (part.shape[1] for part in (material.examples.request, material.items, material.examples.cross))
     heads = tuple(f"{name}: {one.label}" for name, one in system.objectives.items())
-    shape = {"hidden": network.hidden, "towers": network.towers, "context": network.context, "dropout": network.dropout}
-    return material, Sizes(request, item, cross, code_sizes(newest), heads=heads, **shape), newest
+    inputs = (request, item, cross, code_sizes(newest))
+    sizes = Sizes(*inputs, network.hidden, heads, towers=network.towers, context=network.context, dropout=network.dropout)
+    return material, sizes, newest
 
 
 def calibrated(system: System, model: Ranker, material: Material, queries: NDArray[np.intp]) -> tuple[Scaling, dict[str, float]]:

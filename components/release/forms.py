@@ -40,7 +40,7 @@ def speedup(making: Making, ranker: str, form: str, count: str) -> float:
 
 def rows(making: Making) -> list[tuple[str, ...]]:
     """Those of `HEAD`: every form at each number of candidates, and why it is served or not."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for ranker, told in _told(making):
         for form, timed in making.timing[ranker].items():
             one = told["forms"].get(form)

@@ -34,9 +34,10 @@ from numpy.typing import NDArray
 from feature_repo.schema import POLICY_FLAGS
 from serving.bundle.arrays import Mask
 from serving.bundle.catalogue import Catalogue
+from serving.objectives import GROUPS
 from serving.query import Request
 from serving.rules.order import Boosting, Diversity
-from serving.rules.rule import GROUPS, BadRule, Bar, Cap, Filter, Floor, Order, Pin, groups_of
+from serving.rules.rule import BadRule, Bar, Cap, Filter, Floor, Order, Pin, groups_of
 from serving.rules.slate import Ranked
 from serving.system import Rule, named
 

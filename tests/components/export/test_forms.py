@@ -131,6 +131,11 @@ def test_what_fast_learns_and_what_is_small_already_is_not_made_smaller() -> Non
     assert set(made(ranker(Network((24,))), Network((24,)), replace(BOUNDS, student=(24, 16)), lessons)) == without
 
 
+def test_what_fast_learns_is_judged_by_few_and_taught_nothing() -> None:
+    fast = Compression(FORMS, judged=600, taught=1000, lost=0.02).untaught
+    assert (fast.forms, fast.judged, fast.taught, fast.lost) == (("int8",), 60, 0, 0.02)
+
+
 def test_loss_and_error_are_those_of_a_hand_made_case() -> None:
     """Two candidates, the second wanted, one kept: FP32 has it first, the other form second, so that all is lost.
 
