@@ -5,11 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,10 +25,10 @@ from tests.world.later import later_events
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM = str(ROOT / "tests" / "pipelines" / "small_system.py")
 USERS, WEEKS = 100, 12  # of the tables, in the world's own time
+ASKED = [user_name(number) for number in range(USERS)]
 PACE = 3  # times as fast as that everything happens here: half a week then shows new tastes
 END = START + timedelta(weeks=WEEKS)  # of the tables, in the world's own time,
 LAST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=7)  # and here: a week ago
-Answer = tuple[int, str]  # status, digest of the bundle that answered
 
 
 @dataclass
@@ -159,27 +157,3 @@ def worth(server: Running, events: Sequence[Mapping[str, Any]], k: int = 10) -> 
         assert status == 200, told
         shares.append(len(items & {item["item_id"] for item in told["items"]}) / min(k, len(items)))
     return sum(shares) / len(shares)
-
-
-@contextmanager
-def traffic(server: Running, a_second: float) -> Iterator[list["Future[Answer]"]]:
-    """Requests at a fixed rate, whatever becomes of them, until the block ends."""
-    stop, sent = threading.Event(), list["Future[Answer]"]()
-
-    def one(number: int) -> Answer:
-        status, body = server.ask("POST", "/v1/recommendations", {"user_id": user_name(number % USERS)})
-        return status, body.get("bundle", "") if isinstance(body, dict) else ""
-
-    def go() -> None:
-        began = time.monotonic()
-        while not stop.wait(max(0.0, began + len(sent) / a_second - time.monotonic())):
-            sent.append(pool.submit(one, len(sent)))
-
-    with ThreadPoolExecutor(32) as pool:
-        sender = threading.Thread(target=go)
-        sender.start()
-        try:
-            yield sent
-        finally:
-            stop.set()
-            sender.join()

@@ -14,8 +14,9 @@ import pytest
 
 from components.release.registry import open_registry
 from tests.components.release.mlflow_server import MlflowServer
-from tests.pipelines.chain import Chain, judged_week, send, traffic, week_after, worth
+from tests.pipelines.chain import ASKED, Chain, judged_week, send, week_after, worth
 from tests.serving.servers import until
+from tests.serving.traffic import traffic
 
 A_SECOND = 10
 
@@ -35,7 +36,7 @@ def test_tastes_jump_and_the_watch_learns_judges_and_promotes_while_the_server_a
     with chain.serving() as server:
         send(server, judged_week(chain.data) + jumped)
         stale, first = worth(server, next_week), chain.champion
-        with traffic(server, A_SECOND) as sent:
+        with traffic(server, A_SECOND, ASKED) as sent:
             watched = chain.run(*chain.watch_words())
             assert watched.returncode == 0, watched.stdout + watched.stderr
             until(lambda: any(one.done() and one.result()[1] == chain.champion for one in list(sent)), 60)
@@ -49,8 +50,8 @@ def test_tastes_jump_and_the_watch_learns_judges_and_promotes_while_the_server_a
     assert told == ["verdict", "begun", "trained", "settled"]  # drift in the first window, one retraining
     assert chain.journal[-1]["promoted"]
     assert chain.champion != first
-    assert {status for status, _ in answers} == {200}  # none lost
-    assert {digest for _, digest in answers} == {first, chain.champion}
+    assert {status for status, *_ in answers} == {200}  # none lost
+    assert {digest for _, digest, _ in answers} == {first, chain.champion}
     verdict = json.loads((chain.home / "watch" / "world" / "latest" / "verdict.json").read_text())
     assert verdict["skew"]["answers"] > 0
     assert verdict["skew"]["columns"] == {}  # what the server knew is what learning makes of the same events

@@ -2,10 +2,9 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,35 +12,12 @@ from components.release.registry import open_registry
 from components.release.releases import release_file
 from serving.worker.options import Options
 from tests.components.release.made import Made
-from tests.serving.servers import NOON, Running, running, until
+from tests.serving.servers import NOON, running, until
 from tests.serving.tiny_bundle import SYSTEM_FILE
+from tests.serving.traffic import Answer, traffic
 
 A_SECOND = 50
-Answer = tuple[int, str, float]  # status, the bundle's digest, when on the monotonic clock
-
-
-@contextmanager
-def traffic(server: Running) -> Iterator[list["Future[Answer]"]]:
-    """Requests at a fixed rate, whatever becomes of them, until the block ends."""
-    stop, sent = threading.Event(), list["Future[Answer]"]()
-
-    def one(number: int) -> Answer:
-        status, body = server.ask("POST", "/v1/recommendations", {"user_id": f"u{number % 12:02}"})
-        return status, body.get("bundle", "") if isinstance(body, dict) else "", time.monotonic()
-
-    def send() -> None:
-        began = time.monotonic()
-        while not stop.wait(max(0.0, began + len(sent) / A_SECOND - time.monotonic())):
-            sent.append(pool.submit(one, len(sent)))
-
-    with ThreadPoolExecutor(32) as pool:
-        sender = threading.Thread(target=send)
-        sender.start()
-        try:
-            yield sent
-        finally:
-            stop.set()
-            sender.join()
+USERS = [f"u{number:02}" for number in range(12)]
 
 
 @contextmanager
@@ -73,7 +49,7 @@ def test_the_served_digest_follows_the_alias_and_back_and_no_request_fails(
         system=str(SYSTEM_FILE), follow=release_file("tiny", home), events=f"dir:{tmp_path / 'events'}", clock=NOON, log_level="error"
     )
     took: list[float] = []
-    with running(options) as server, watching(home), traffic(server) as sent, open_registry(home, "") as client:
+    with running(options) as server, watching(home), traffic(server, A_SECOND, USERS) as sent, open_registry(home, "") as client:
         for version, made in (("2", two[1]), ("1", two[0])):
             moved = time.monotonic()
             client.set_registered_model_alias("shortlist-tiny", "champion", version)
