@@ -9,8 +9,9 @@ The file is JSON:
      "user_rate": "20/second"}
 
 `storage`, where it is told, is the Redis in which many machines count together: "storage": "redis://HOST:PORT/DB". The workers of one
-machine count together in any case. A list costs 1, and 1 more for every further `LIST_ITEMS` items asked for; a batch of events or items
-1 for each `BATCH_ENTRIES` it has; safety messages nothing. A call that costs more than its rate allows at a time is always refused.
+machine count together in any case. A list costs 1 (with `leave_out` 2, with `only` 5), and 1 more for every further `LIST_ITEMS` items
+asked for; a batch of events or items 1 for each `BATCH_ENTRIES` it has; safety messages nothing. A call that costs more than its rate
+allows at a time is always refused.
 
 A key comes as `X-API-Key: <key>`, a token as `Authorization: Bearer <jwt>` whose `scope` claim lists scopes separated by spaces.
 """
@@ -26,9 +27,10 @@ from limits.errors import ConfigurationError
 from msgspec import Meta, Struct, field
 
 from serving.http.counters import Counters, RedisCounters
-from serving.messages import WireProblem
+from serving.messages import Asking, WireProblem
 
 LIST_ITEMS, BATCH_ENTRIES = 200, 50  # that cost as much as one short list
+LISTS_OF_ONLY, LISTS_WITHOUT = 5, 2  # lists that cost as much as one of a category, and as one without some items: 19, 6.5 of 3.4 ms
 UNLIMITED = "safety"  # the scope whose calls are counted against no rate: a recall must not wait
 _SECRET_BYTES = 32  # of a secret that tokens are signed with: a shorter one can be guessed
 
@@ -181,9 +183,10 @@ def _bearer(token: bytes, how: Tokens) -> Client:
     return Client(str(claims["sub"])[:128], frozenset(scope.split()), how.rate)
 
 
-def list_cost(k: int | None) -> int:
-    """What a list of `k` items counts."""
-    return -(-(k or 1) // LIST_ITEMS)
+def list_cost(asked: Asking) -> int:
+    """What a list counts: more of a long one, and by its CPU one that leaves out some items, or most."""
+    narrowed = LISTS_OF_ONLY if asked.only is not None else LISTS_WITHOUT if asked.leave_out else 1
+    return -(-(asked.k or 1) // LIST_ITEMS) + narrowed - 1
 
 
 def batch_cost(entries: int) -> int:

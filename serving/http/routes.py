@@ -109,7 +109,7 @@ class Api(App):
         return await self._list(scope, messages.decode(messages.popular, body), "popular")
 
     async def _list(self, scope: Scope, asked: Asking, name: str) -> Reply:
-        await self.guard.charge(scope, list_cost(asked.k))
+        await self.guard.charge(scope, list_cost(asked))
         arrived = scope.get("arrived") or perf_counter()
         if self.traces.on:
             with self.traces.span(name, scope["headers"]):
@@ -122,7 +122,7 @@ class Api(App):
     async def predict(self, asked: Sequence[RecommendationRequest], scope: Scope) -> list[RecommendationResponse]:
         """Answer each request in turn. Of `scope` are read: headers, arrived, and who asks."""
         arrived = scope.get("arrived") or perf_counter()
-        await self.guard.charge(scope, sum(list_cost(one.k) for one in asked))
+        await self.guard.charge(scope, sum(list_cost(one) for one in asked))
         answers = [response(await self._answer(one, arrived, scope)) for one in asked]
         scope.get("metrics", self.metrics).latency.observe(perf_counter() - arrived)
         return answers
@@ -130,7 +130,7 @@ class Api(App):
     async def _answer(self, asked: Asking, arrived: float, scope: Scope) -> Answer:
         who = asked.who
         if who:
-            await self.guard.admit_user(who, list_cost(asked.k))
+            await self.guard.admit_user(who, list_cost(asked))
         side = self._side(who, scope)
         answer = await self.turn.run(arrived, side.service.recommend, asked)
         side.metrics.answered(answer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ _SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # read when prometheus_clien
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 _DAYS = (1 / 24, 3 / 24, 6 / 24, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _SCORES = tuple(step / 10 for step in range(-10, 11))
+_ROOM_BYTES = 8 << 20  # a worker's shared numbers: one file of 1 MB a kind
 _FLUSH_SECONDS = 1.0  # what one worker gathers is kept this long, and then known to the others
 
 
@@ -71,6 +73,13 @@ class BufferedHistogram:
                 bucket.inc(number)
         self._child._sum.inc(sum(self._values))
         self._values.clear()
+
+
+def check_room() -> None:
+    """Raises `OSError` where the folder of the numbers that workers share has no room for this one's: to make them there would end it."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "") if _SHARED else ""
+    if folder and shutil.disk_usage(folder).free < _ROOM_BYTES:
+        raise OSError(f"no room for this worker's metrics in {folder}: free {_ROOM_BYTES >> 20} MB, or set TMPDIR")
 
 
 def keep_room() -> None:

@@ -7,16 +7,17 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.http.app import App
 from serving.http.routes import Api
 from serving.http.server import Server, Stop, bind, reserve, run
 from serving.native import kernel
 from serving.telemetry.logs import configure_logs
-from serving.telemetry.metrics import keep_room, kernel_name
+from serving.telemetry.metrics import check_room, keep_room, kernel_name
 from serving.worker.assemble import Parts, assemble
 from serving.worker.control import Channel, Word
 from serving.worker.memory import keep_freed_memory, use_large_pages
@@ -27,6 +28,7 @@ from serving.worker.supervise import Supervisor, command, first_release
 if TYPE_CHECKING:
     from serving.http.open_inference import GrpcServer
 
+_END_SECONDS = 10.0  # for logs to be written and threads to end, once all requests are answered
 _SWITCH_SECONDS = 0.001  # the loop waits no longer than this for the interpreter while the event writer's thread has it
 
 
@@ -85,6 +87,7 @@ async def _supervise(options: Options) -> int:
 
 async def _worker(options: Options) -> int:
     log = configure_logs(options.log_level)
+    check_room()
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH_SECONDS)
     if options.kernel != "auto":
@@ -115,6 +118,7 @@ async def _worker(options: Options) -> int:
         if rpc is not None:
             await rpc.stop()
     finally:
+        _end_within(_END_SECONDS, log)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
@@ -153,6 +157,18 @@ async def _obey(channel: Channel, app: App, stop: Stop) -> None:
 
     await channel.heard(heard)
     stop.now()
+
+
+def _end_within(seconds: float, log: Any) -> None:
+    """End the process after that time, whoever hangs: Python waits for threads, and one that asks a resolver may take minutes."""
+
+    def end() -> None:
+        log.error("ended without waiting for what hangs: a resolver, a disk or another server", seconds=seconds)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _close(parts: Parts) -> None:

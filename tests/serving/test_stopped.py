@@ -233,3 +233,16 @@ def test_a_log_that_was_removed_takes_no_events_until_it_is_back_and_lists_go_on
     assert {len(answer["items"]) for _, answer in watch.lists} == {10}
     assert_prompt(watch, usual)
     assert stand.click()[0] == 200
+
+
+def test_a_resolver_that_never_answers_holds_no_servers_end(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stand = Stand(tmp_path, stack, states="redis")
+        stand.names.touch()
+        subprocess.run(["redis-cli", "-p", str(stand.port), "client", "kill", "type", "normal"], capture_output=True, check=True)
+        waits = threading.Thread(target=stand.post, args=("posted",))  # asks for the name
+        waits.start()
+        until(Path(f"{stand.names} asked").exists, 20)
+        stand.server.process.terminate()
+        assert stand.server.process.wait(60) == 0
+        waits.join()

@@ -11,7 +11,7 @@ import pytest
 
 from serving.http.auth import BadKeys, Guard, Keys, batch_cost, list_cost, load_keys
 from serving.http.counters import Counters
-from serving.messages import WireProblem
+from serving.messages import Asking, Only, WireProblem
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -128,9 +128,11 @@ async def test_a_call_counts_what_it_costs(tmp_path: Path) -> None:
     asked = scope(x_api_key="web-key")
     await guard.admit(asked, "recommend")
     await guard.charge(asked, 64)  # lists in one call
-    assert [list_cost(k) for k in (None, 1, 10, 200, 201, 1000)] == [1, 1, 1, 1, 2, 5]
+    assert [list_cost(Asking(k=k)) for k in (None, 1, 10, 200, 201, 1000)] == [1, 1, 1, 1, 2, 5]
+    assert [list_cost(Asking(k=k, only=Only(category=("a",)), leave_out=("i",))) for k in (None, 1000)] == [5, 9]
+    assert [list_cost(Asking(k=k, leave_out=("i",))) for k in (None, 1000)] == [2, 6]
     assert [batch_cost(number) for number in (0, 1, 50, 51, 1000)] == [1, 1, 1, 2, 20]
-    await guard.charge(asked, list_cost(1000) + 1)
+    await guard.charge(asked, list_cost(Asking(k=1000)) + 1)
     await guard.admit(scope(x_api_key="web-key"), "recommend")
     assert await refusal(guard, scope(x_api_key="web-key")) == 429
     with pytest.raises(WireProblem, match="ask for less in one"):

@@ -1,6 +1,8 @@
 """A disk that fills up ends no worker: what workers share by maps of files has its room from the start."""
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,6 +52,19 @@ def test_workers_answer_and_count_on_while_the_disk_of_their_shared_numbers_is_f
             assert server.ask("POST", "/v1/events", b"{")[0] == 400
         assert b"shortlist_requests_total{" in server.ask("GET", "/metrics")[1]
         assert children(server) == workers
+
+
+def test_a_worker_that_finds_the_disk_full_says_so_and_the_others_answer_on(
+    tmp_path: Path, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running(tiny_options(tmp_path, workers=2), environment={"TMPDIR": str(disk)}) as server:
+        until(lambda: len(children(server)) == 2 and all(has_room(disk, pid) for pid in children(server)), 60)
+        fill(disk)
+        os.kill(min(children(server)), signal.SIGKILL)
+        said: list[str] = []
+        until(lambda: said.append("".join(capfd.readouterr())) or "no room for this worker's metrics" in "".join(said), 60)
+        assert "or set TMPDIR" in "".join(said)
+        assert server.ask("POST", "/v1/recommendations", {"user_id": "u01"})[0] == 200
 
 
 def test_rates_and_the_bell_of_safety_messages_lie_on_the_disk_whole(disk: Path) -> None:
