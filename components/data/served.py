@@ -33,7 +33,7 @@ KAFKA_SECONDS = 20.0  # without a message for so long, a broker is taken for gon
 _EVENT_TYPES = {"string": "VARCHAR", "float": "DOUBLE", "timestamp": "TIMESTAMPTZ"}
 _SHOWN = {
     "request_id": "VARCHAR", "user_key": "UBIGINT", "item_id": "VARCHAR", "position": "DOUBLE", "propensity": "DOUBLE",
-    "bundle": "VARCHAR", "timestamp": "TIMESTAMPTZ", "place": "VARCHAR",
+    "bundle": "VARCHAR", "timestamp": "TIMESTAMPTZ", "place": "VARCHAR", "about": "VARCHAR",
 }  # fmt: skip
 _STATES = {"request_id": "VARCHAR", "user_id": "VARCHAR", "bundle": "VARCHAR", "day": "DOUBLE", "state": "BLOB"}
 Row = tuple[Any, ...]
@@ -135,15 +135,15 @@ def event_row(event: Event) -> Row:
 
 
 def shown_rows(exposure: Exposure) -> Iterator[Row]:
-    """A row an item of one answer."""
+    """A row an item of one answer; `about` is empty for the user's own list."""
     from datetime import UTC, datetime
 
     from feature_repo.schema import SECONDS_A_DAY
 
     when = datetime.fromtimestamp(exposure.day * SECONDS_A_DAY, UTC)
+    whole = exposure.bundle, when, exposure.place or None, exposure.about
     for item in exposure.items:
-        place = exposure.place or None
-        yield exposure.request_id, exposure.user_key, item.item_id, item.position, item.propensity, exposure.bundle, when, place
+        yield exposure.request_id, exposure.user_key, item.item_id, item.position, item.propensity, *whole
 
 
 def state_row(record: Record) -> Row:

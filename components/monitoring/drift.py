@@ -94,7 +94,7 @@ def _drawn(rows: "pd.DataFrame", path: Path) -> Window:
 
 
 def ctr(served: Path) -> dict[str, dict[str, float]]:
-    """Answers that something came of, a bundle: share, its error, how many were shown."""
+    """Users' own lists that something came of, a bundle: share, its error, how many were shown. Other questions are left out."""
     from components.data.duck import connect
     from components.monitoring.verdict import clicked_by_bundle
 
@@ -105,7 +105,7 @@ def ctr(served: Path) -> dict[str, dict[str, float]]:
         answers = connection.execute(
             f"""SELECT bundle, request_id, max((context_request_id IS NOT NULL)::INT) AS clicked FROM {shown} AS shown
             LEFT JOIN (SELECT DISTINCT context_request_id, item_id FROM {events}) AS event
-            ON event.context_request_id = shown.request_id AND event.item_id = shown.item_id GROUP BY ALL"""
+            ON event.context_request_id = shown.request_id AND event.item_id = shown.item_id WHERE about = '' GROUP BY ALL"""
         ).df()
     finally:
         connection.close()

@@ -86,7 +86,7 @@ def _histogram(series: list[tuple[dict[str, str], float]], bundle: str) -> Histo
 
 @dataclass
 class Clicks:
-    """Lists and clicked lists of each user and bundle since the new bundle's first list, read on from where the last reading ended."""
+    """Own lists and clicked ones of each user and bundle since the new bundle's first list, read on from where the last reading ended."""
 
     serving: Path  # folder of the event log, and of the exposures in it
     new: str  # digest
@@ -111,7 +111,8 @@ class Clicks:
             shown, bundle = exposure.seq, exposure.bundle.removeprefix("sha256:")
             self._began = self._began or bundle == self.new
             if self._began and exposure.user_key not in _NOBODY:
-                counts = self._lists[bundle].setdefault(exposure.user_key, [0, 0])
+                own = {} if exposure.about else self._lists[bundle]  # an item page's list is another question
+                counts = own.setdefault(exposure.user_key, [0, 0])
                 counts[0] += 1
                 self._open[exposure.request_id] = counts
                 if exposure.request_id in self._early:

@@ -33,7 +33,7 @@ def moved(
     """
     shown = rows[:WEIGHED]
     cross = scores.cross if scores.cross is not None else cross_features(query, pool)
-    lift = scores.lift if scores.lift is not None else session_lift(cross)
+    lift = scores.lift if scores.lift is not None else session_lift(cross, pool.fused if scores.by_fusion else None)
     if not (item or scores.by_fusion):  # what the session does not touch is told by the history and the fused rank
         touched = np.flatnonzero(lift)
         at = touched[(pool.rows[touched] == shown[:, None]).any(axis=0)]

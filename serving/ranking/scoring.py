@@ -13,15 +13,20 @@ from serving.retrieval.fusion import RANK_OFFSET
 from serving.retrieval.top_k import descending
 from serving.rules.slate import Ranked
 
+_LEAST_FUSED = np.float32(1e-9)  # of an item that no source named
 SESSION_LIFT = np.array([5.0, 1.2, 0.3], np.float32)  # a unit of each of SESSION_FEATURES; a fresh click is log1p(.6) = .47
 
 
-def session_lift(cross: Floats) -> Floats:
+def session_lift(cross: Floats, fused: Floats | None = None) -> Floats:
     """(C,) log-odds that the present session adds to each candidate: a fresh click makes the item's odds tenfold, its type's 1.8.
 
-    A stated belief: rankers learnt from cuts see no session, its features never vary there, so they ignore them.
+    A stated belief: rankers learnt from cuts see no session, its features never vary there, so they ignore them. `fused` (C,): where the
+    fused rank scores. There sources name what goes with the item that was looked at, and not the item: it counts like the best they name.
     """
     lift: Floats = cross[:, SESSION] @ SESSION_LIFT
+    if fused is not None and len(fused):
+        looked_at = cross[:, SESSION.start] > 0
+        lift = lift + np.where(looked_at, np.log(fused.max() / np.maximum(fused, _LEAST_FUSED)), np.float32(0))
     return lift
 
 
@@ -63,10 +68,10 @@ class Scoring:
     def light(self, query: Query, side: UserSide, pool: Candidates) -> Scores:
         """Score all, keep the best of them; ties by fused rank."""
         cross, few_visits = cross_features(query, pool), query.few_visits
-        lift = session_lift(cross) if len(query.session[0]) else None
+        lift = session_lift(cross, pool.fused if few_visits else None) if len(query.session[0]) else None
         prior = None
         if few_visits or query.request.discover:
-            fused = pool.fused if lift is None else pool.fused * np.exp(lift)
+            fused = pool.fused if lift is None else np.maximum(pool.fused, _LEAST_FUSED) * np.exp(lift)
             prior = None if few_visits else rank_share(fused)
         light = fused if few_visits else self.heads.scores(self.rankers.light(side, pool.rows, cross), pool.seen, lift)
         if prior is not None:

@@ -75,9 +75,9 @@ class States:
 
     def __init__(
         self, store: StateStore, table: StateTable | None, learning: Learning, online: Online | None = None,
-        deleted: Callable[[str], float | None] = lambda _: None,
+        deleted: Callable[[str], float | None] = lambda _: None, delete: Callable[[str, float], None] = lambda *_: None,
     ) -> None:  # fmt: skip
-        self._online, self.deleted = online, deleted  # the day a user was deleted; None: never
+        self._online, self.deleted, self._delete = online, deleted, delete  # the day a user was deleted (None: never); who is told of one
         self.store, self._table, self._learning = store, table, learning
         self.cut_day = table.cut_day if table is not None else 0.0
         self._cut = np.asarray(self.cut_day, _CUT).tobytes()
@@ -156,8 +156,15 @@ class States:
             self.store.change(sorted(by_user), self._fold(by_user))
 
     def commit(self, expected: bytes | None, reached: bytes, events: Iterable[StateEvent]) -> bool:
-        """`apply`, and the position in the log moved with it; False, and nothing done, when it stands elsewhere by now."""
+        """`apply`, and the position in the log moved with it; False, and nothing done, when it stands elsewhere by now.
+
+        Deletions are told first: whoever took one may have been killed before the book of deleted users knew.
+        """
         by_user = self._by_user(events)
+        for user_id, mine in by_user.items():
+            last = max((event.day for event in mine if event.kind == ERASE), default=None)
+            if last is not None and (self.deleted(user_id) or -np.inf) < last:
+                self._delete(user_id, last)
         return self.store.commit(expected, reached, sorted(by_user), self._fold(by_user))
 
     def with_events(self, state: UserState, events: Iterable[StateEvent]) -> UserState:

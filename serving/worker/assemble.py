@@ -180,7 +180,7 @@ def _states(
     online: Online | None = None,
 ) -> States:  # fmt: skip
     store = open_store(options.state_url, system.budget.features_ms, log_name(options.events_url), rows)
-    return States(store, table, system.learning, online, deleted.day)
+    return States(store, table, system.learning, online, deleted.day, deleted.add)
 
 
 def _online(options: Options, bundle: Bundle, clock: Clock, metrics: Metrics) -> tuple[HashRows | None, Online | None]:

@@ -8,13 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from serving.bundle.bundle import show
+from serving.http.routes import Api
 from serving.telemetry.logs import configure_logs
 from serving.worker.assemble import Parts, assemble
 from serving.worker.options import Options
@@ -37,6 +40,17 @@ def in_process(options: Options) -> Parts:
     parts = assemble(options, configure_logs("error"))
     parts.app.ready = True
     return parts
+
+
+@asynccontextmanager
+async def door(options: Options) -> AsyncIterator[tuple[Api, httpx.AsyncClient]]:
+    """A ready worker without a socket, and a client of it."""
+    parts = in_process(options)
+    assert isinstance(parts.app, Api)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(parts.app), base_url="http://door") as client:
+        yield parts.app, client
+    for close in parts.closers:
+        close()
 
 
 def free_port() -> int:

@@ -1,14 +1,10 @@
 """One definition of an id and of a text at every door: what one refuses none takes, and the reason names the field."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from feature_repo.schema import LONGEST_ID, LONGEST_TEXT
-from tests.serving.servers import in_process, tiny_options
 
 WRONG = {
     "zero byte": "a\0b",
@@ -21,20 +17,6 @@ WRONG = {
 EVENT = {"event_id": "e", "event_type": "click", "user_id": "u01", "item_id": "i001", "timestamp": "2024-10-04T12:00:00Z"}
 ASK = {"user_id": "u01"}
 MODEL = "shortlist-tiny"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lengths")
-
-
-@pytest.fixture
-async def client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    parts = in_process(tiny_options(folder))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(parts.app), base_url="http://door") as made:
-        yield made
-    for close in parts.closers:
-        close()
 
 
 def put(body: dict[str, Any], path: str, value: str) -> dict[str, Any]:

@@ -1,36 +1,21 @@
 """Through the door: what was clicked moves up and says so, and every sentence names what `/why` says moved its item most."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.serving.servers import in_process, tiny_options
 from tests.serving.tiny_bundle import BRANDS, CATEGORIES, USERS
 
 PLACES = (1, 4, 9)  # in the list, of the item that is clicked
 KNOWN = [(f"u{number:02}", PLACES[number % len(PLACES)]) for number in range(USERS - 1)]  # the last one's consent is minimal
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reasons")
-
-
-@pytest.fixture
-async def client(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    parts = in_process(tiny_options(folder))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(parts.app), base_url="http://door") as made:
-        yield made
-    for close in parts.closers:
-        close()
-
-
 async def listed(client: httpx.AsyncClient, user: str) -> list[dict[str, Any]]:
     """A list, each item with its `parts`: what moved it, as `/why` has it."""
-    answer = (await client.post("/v1/recommendations", json={"user_id": user})).json()
+    for _ in range(20):  # a busy machine answers from a lower rung now and then
+        answer = (await client.post("/v1/recommendations", json={"user_id": user})).json()
+        if answer["degraded"] is None:
+            break
     assert answer["degraded"] is None
     told = (await client.get(f"/v1/why/{answer['request_id']}")).json()
     assert [one["item_id"] for one in told["items"]] == [one["item_id"] for one in answer["items"]]
@@ -59,8 +44,8 @@ async def test_what_was_clicked_stands_before_its_like_and_every_sentence_is_of_
 async def test_a_newcomer_s_click_is_named_and_speaks_for_what_goes_with_it(client: httpx.AsyncClient) -> None:
     for place in PLACES:
         user = f"stranger {place}"
-        item, _, after = await clicked(client, user, place)
-        assert item in [one["item_id"] for one in after]
+        item, before, after = await clicked(client, user, place)
+        assert [one["item_id"] for one in after].index(item) <= before.index(item)
         for shown in after:
             said_truly(shown, user, item)
 

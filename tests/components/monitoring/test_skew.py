@@ -85,7 +85,10 @@ def test_events_lost_by_three_of_twelve_users_are_seen_in_a_quarter_of_the_answe
 
 
 def test_clicks_of_shown_items_are_counted_for_the_bundle_that_showed_them(tmp_path: Path) -> None:
-    """Ten answers of each of two bundles; something came of three of the old one's and of six of the new one's."""
+    """Ten answers of each of two bundles; something came of three of the old one's and of six of the new one's.
+
+    As many lists of an item's page, of all of which something came, are none of them.
+    """
     folder = tmp_path / "log"
     (folder / "exposures").mkdir(parents=True)
     table = SegmentTable(folder / "exposures" / SHOWN, 1 << 20, 1e9)
@@ -98,6 +101,11 @@ def test_clicks_of_shown_items_are_counted_for_the_bundle_that_showed_them(tmp_p
             item = "i002" if number < clicked else "i009"  # what was not shown is nobody's click
             event = Event(f"{bundle} {number}", "click", "u00", item, when, context=EventContext(request_id=shown.request_id))
             log.append([event])
+            beside = ShownList(
+                f"page {bundle}{number}", user_key("u00"), DAY, "full", ("i003",), about=("similar to i001", "popular")[number % 2]
+            )
+            table.add([(beside.request_id, AnsweredBy(f"sha256:{bundle}", ()), msgspec.msgpack.encode(beside))])
+            log.append([Event(f"page {bundle} {number}", "click", "u00", "i003", when, context=EventContext(request_id=beside.request_id))])
     table.close()
     log.close()
     found = ctr(collect(f"dir:{folder}", tmp_path / "served"))

@@ -24,13 +24,13 @@ from serving.messages import Event, EventContext
 OLD, NEW = "a" * 64, "b" * 64
 
 
-def shown(folder: Path, *lists: tuple[str, str, str]) -> None:
+def shown(folder: Path, *lists: tuple[str, str, str], about: str = "") -> None:
     """Lists of (request, user, digest) as a server keeps them."""
     (folder / "exposures").mkdir(exist_ok=True)
     table = SegmentTable(folder / "exposures" / SHOWN, 1 << 20, 90.0)
     body = [(request, user_key(user), digest) for request, user, digest in lists]
     rows = [
-        (name, AnsweredBy(f"sha256:{digest}", ()), msgspec.msgpack.encode(ShownList(name, key, 1.0, "full", ("i1",))))
+        (name, AnsweredBy(f"sha256:{digest}", ()), msgspec.msgpack.encode(ShownList(name, key, 1.0, "full", ("i1",), about=about)))
         for name, key, digest in body
     ]
     table.add(rows)
@@ -56,6 +56,9 @@ def test_a_list_is_clicked_once_by_its_user_from_the_new_bundles_first_list_on(t
     old, new = clicks.rates(OLD)
     assert (old.lists, old.clicked, new.lists, new.clicked) == (3, 2, 1, 1)
     assert old.users == pytest.approx(9 / 5)  # two lists of one, one of the other
+    shown(tmp_path, ("r6", "u1", OLD), ("r7", "u3", NEW), about="similar to i1")  # beside an item, which is another question
+    clicked(tmp_path, ("click", "r6"), ("click", "r7"))
+    assert clicks.rates(OLD) == (old, new)
 
 
 def test_logs_that_cannot_be_read_are_no_figures(tmp_path: Path) -> None:

@@ -2,28 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from serving.http.routes import Api
 from serving.worker.options import Options
 from tests.serving.servers import in_process, tiny_options
 
 AT = "2024-10-04T12:00:00Z"
-
-
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    parts = in_process(tiny_options(tmp_path))
-    assert isinstance(parts.app, Api)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(parts.app), base_url="http://door") as made:
-        yield made
-    for close in parts.closers:
-        close()
 
 
 async def ask(client: httpx.AsyncClient, route: str, **asked: Any) -> dict[str, Any]:

@@ -48,6 +48,21 @@ def test_a_click_of_a_newcomer_counts_too(recommender):
     assert found.rows.tolist().index(item) < 5
 
 
+@pytest.mark.parametrize("visits", [0, 1])
+@pytest.mark.parametrize("hours", [0, 6, 24])
+def test_what_a_newcomer_looked_at_does_not_fall_behind_what_the_look_brings_in(recommender, visits, hours):
+    _, before = ranked(recommender, after(visits))
+    for place in (0, 1, 4, 9, 40):
+        item = int(before.rows[place])
+        looked = after(visits).with_session_event(int(tiny_bundle.catalogue().keys[item]), "click", tiny_bundle.DAY - hours / 24)
+        pool, found = ranked(recommender, looked)
+        assert found.rows.tolist().index(item) <= place
+        brought = recommender.query(Request("new", 10, tiny_bundle.DAY), looked).session[1][0] if hours < 24 else 0
+        assert not brought or found.rows[0] == item
+        assert np.isfinite(found.scores).all()
+        assert len(pool) == len(found.rows)
+
+
 def test_from_the_second_visit_on_the_rankers_decide(recommender):
     pool, found = ranked(recommender, after(2))
     assert found.rows.tolist() != pool.rows[np.lexsort((pool.rows, -pool.fused))].tolist()
