@@ -313,6 +313,15 @@ class Deployment:
         return found
 
 
+def waited_ms(pid: int) -> float:
+    """Milliseconds so far that threads of a process were ready to run and were not let; 0 of one that has ended."""
+    waited = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError):
+            waited += int(task.read_text().split()[1])
+    return waited / 1e6
+
+
 def stolen_ms() -> float:
     """Milliseconds so far in which the machine's cores were given to other guests of its host."""
     return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) * 1e3 / os.sysconf("SC_CLK_TCK")
