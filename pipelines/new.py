@@ -1,5 +1,6 @@
 """`shortlist new NAME --data DIR`: write a system file and a feature repo that fit the tables of a folder, and train without an edit."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ def main_type(facts: Facts) -> str:
 def positive(name: str, facts: Facts) -> str:
     """How the file says that the type is learnt from."""
     if name in facts.grades:
-        return f'Positive(value="stars", at_least={facts.grades[name]:g})'
+        again = facts.again.get(name, 0) >= REPEATS
+        return f'Positive(value="stars", at_least={facts.grades[name]:g}{"" if again else ", below=Never()"})'  # had, if not liked
     usual = facts.usual.get(name, 0)
     return f'Positive(value="seconds", usual={usual:g})' if nearest(name) == "watch" and usual else "Positive()"
 
@@ -112,7 +114,7 @@ def system_file(name: str, chosen: Choices) -> str:
     repeat = round(min(max(chosen.repeats, 0.1), 0.7), 1)
     kinds = sorted(source.partition("(")[0] for source in sources)
     used = sorted({rule.partition("(")[0] for rule in rules})
-    meanings = sorted({meaning.partition("(")[0] for meaning in chosen.events.values()})
+    meanings = sorted({made for meaning in chosen.events.values() for made in re.findall(r"(\w+)\(", meaning)})
     lines = [
         f'"""{name}: written by `shortlist new` to fit its data; every line may be changed."""',
         "",

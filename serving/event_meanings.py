@@ -1,7 +1,8 @@
 """What an event means to a system: liking an item, a hint of it, that it was shown, that it is not wanted, or nothing.
 
 events={"purchase": Positive(), "add_to_cart": Signal(0.5), "view_item": Signal(0.2), "rating": Positive(value="stars", at_least=4),
-        "watch": Positive(value="seconds", usual=300), "impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative(),
+        "grade": Positive(value="stars", at_least=4, below=Never()), "watch": Positive(value="seconds", usual=300),
+        "impression": Shown(), "hide": Never(), "unhide": Again(), "dislike": Negative(),
         "subscribe": Follow(), "remove_from_cart": Ignored()}
 """
 
@@ -20,14 +21,21 @@ class Positive:
     value: str = ""  # what the events' `value` counts, as people call it: stars, seconds, pieces; named, it weighs the event
     at_least: float | None = None  # of the value; an event with less, or without a value, is no positive
     usual: float | None = None  # the value of which an event weighs `weight`; not said: `at_least`, or 1 without one
+    below: "Never | Negative | None" = None  # what an event with less than `at_least` says; one without a value says nothing
     kind: str = field(default="positive", init=False)
 
     def __post_init__(self) -> None:
         _check_weight("a positive", self.weight)
+        if self.below is not None and self.at_least is None:
+            raise ValueError(f"a positive with below={self.below} needs at_least=: say what an event must reach to be liked")
         if self.usual is not None and not (self.value and self.usual > 0):
             raise ValueError(
                 f"a positive whose usual value is {self.usual:g} needs value= and usual= above 0: say what it counts, as value='seconds'"
             )
+
+    def disappoints(self, value: float) -> bool:
+        """Whether an event of that value says what `below` is."""
+        return self.below is not None and self.at_least is not None and value < self.at_least
 
     @property
     def worth(self) -> Worth:

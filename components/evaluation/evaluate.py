@@ -46,7 +46,7 @@ def evaluate(
     lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in (ALL, NEW)}
     known = Known.of(truth.states, truth.catalogue)
     lists[ALL][POPULARITY] = popular(known, LIST, [rows[:0] for rows in truth.had], barred)
-    lists[NEW][POPULARITY] = popular(known, LIST, truth.had, barred)
+    lists[NEW][POPULARITY] = popular(known, LIST, truth.out, barred)
     if champion:
         for protocol, answer in zip((ALL, NEW), ask(system, champion, truth.folder / "users", questions[:2], done), strict=True):
             lists[protocol][CHAMPION] = without_barred(_translated(answer.rows, champion, truth.catalogue), barred)
@@ -139,7 +139,7 @@ def _later_week(system: System, bundle: Path, champion: Path | None, truth: Trut
     theirs = ask(system, champion, truth.folder / "users", asked) if champion else []
     found = {}
     for place, protocol in enumerate(protocols(system)):
-        out = truth.had if protocol == NEW else [rows[:0] for rows in truth.had]
+        out = truth.out if protocol == NEW else [rows[:0] for rows in truth.had]
         lists = {CANDIDATE: ours[place].rows, POPULARITY: popular(known, LIST, out, barred)}
         if champion:
             lists[CHAMPION] = without_barred(_translated(theirs[place].rows, champion, truth.catalogue), barred)

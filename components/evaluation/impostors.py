@@ -23,7 +23,7 @@ K = 10  # the deciding metric looks no further
 def impostors(truth: Truth, known: Known, barred: NDArray[np.bool_], *, new_only: bool) -> dict[str, Lists]:
     """The lists (U, K) of each impostor; `new_only`: what a user has had is taken out of all of them."""
     nothing = [rows[:0] for rows in truth.had]
-    out = truth.had if new_only else nothing
+    out = truth.out if new_only else nothing
     found = {POPULARITY: popular(known, K, out, barred), LESS_HAD: popular(known, K, truth.had, barred)}
     for level, name in enumerate(IN_CATEGORY):
         found[name] = popular_in_category(truth, known, barred, out, level)

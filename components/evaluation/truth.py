@@ -5,6 +5,7 @@ Shapes: U users with a target, N target pairs, I items of the catalogue.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ class Truth:
     users: NDArray[np.int64]  # (U,) state indices of users with a target
     target: Target  # over those users
     had: list[NDArray[np.int32]]  # (U) item rows each had before the cut
+
+    @cached_property
+    def out(self) -> list[NDArray[np.int32]]:
+        """(U) item rows that no list of discoveries holds: what each had, and what they never want again."""
+        hidden = (self.catalogue.rows_of_keys(self.states[index].hidden) for index in self.users.tolist())
+        return [np.concatenate(pair) for pair in zip(self.had, hidden, strict=True)]
 
 
 def read_truth(features: Path) -> Truth:

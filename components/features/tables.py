@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.data.duck import quoted, settings
 from feature_repo.schema import SECONDS_A_DAY, TABLES
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import Shown, worths_of
+from serving.event_meanings import Positive, Shown, worths_of
 from serving.state.fold import SAID
 from serving.system import System
 
@@ -91,6 +91,12 @@ def open_tables(folder: Path, system: System, until_day: float, days: int) -> It
 
 def _said(system: System) -> str:
     """What an event says the user wants of the item, as a state has it; null where it says nothing."""
-    told = [(name, SAID[type(meaning)]) for name, meaning in system.learning.meanings.items() if type(meaning) in SAID]
-    cases = " ".join(f"WHEN event_type = {quoted(name)} THEN {code}" for name, code in told)
+    meanings = system.learning.meanings.items()
+    told = [(f"event_type = {quoted(name)}", SAID[type(meaning)]) for name, meaning in meanings if type(meaning) in SAID]
+    told += [
+        (f"event_type = {quoted(name)} AND value < {meaning.at_least!r}", SAID[type(meaning.below)])
+        for name, meaning in meanings
+        if isinstance(meaning, Positive) and meaning.below is not None
+    ]
+    cases = " ".join(f"WHEN {which} THEN {code}" for which, code in told)
     return f"CASE {cases} END" if told else "NULL"

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.cut import Cut
-from components.retrieval.report import questions
+from components.retrieval.report import JudgedQuery, questions
 from serving.retrieval.fusion import RANK_OFFSET, weight
+from serving.retrieval.source import Source
 from serving.retrieval.sources import LEARNT, load_sources
 from serving.system import SourceSpec, System
 
@@ -88,5 +89,10 @@ def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[Ranke
     sources = load_sources(system.sources, fitted / "sources", cut.catalogue)
     found = list(questions(system, cut, discover, vectors))
     chosen = np.linspace(0, len(found) - 1, min(USERS, len(found))).astype(int)
-    lists = ((found[at], [source.retrieve(found[at].query, DEPTH, found[at].vector).rows for source in sources]) for at in chosen)
-    return [RankedLists(rows, system.sources, one.truth) for one, rows in lists]
+    return [RankedLists(_shown(found[at], sources), system.sources, found[at].truth) for at in chosen]
+
+
+def _shown(one: JudgedQuery, sources: Sequence[Source]) -> list[NDArray[np.int32]]:
+    """Each source's list without what the user never wants again."""
+    lists = (source.retrieve(one.query, DEPTH, one.vector).rows for source in sources)
+    return [rows[np.isin(rows, one.query.hidden, invert=True)] for rows in lists]

@@ -61,6 +61,9 @@ def settings_of(system: System) -> dict[str, Any]:
     for name in _UNLESS_SAID_OF_LEARNING:
         if getattr(system.learning, name) == getattr(Learning, name):
             del values["learning"][name]
+    for meaning in values["events"].values():
+        if meaning.get("below", meaning) is None:
+            del meaning["below"]
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
     if Path(system.feature_repo).is_absolute():  # where it lies on this machine says nothing of what is answered
         values["feature_repo"] = Path(system.feature_repo).name

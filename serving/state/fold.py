@@ -36,6 +36,8 @@ class Fold:
                 weight = meaning.worth.of(value)
                 if weight:
                     by_kind.setdefault(Positive, []).append((key, day, weight))
+                elif meaning.disappoints(value):
+                    by_kind.setdefault(Never, []).append((key, day, SAID[type(meaning.below)]))
             elif isinstance(meaning, Signal):
                 by_kind.setdefault(Signal, []).append((key, day, code))
             elif meaning is not None:

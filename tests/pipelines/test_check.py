@@ -11,6 +11,7 @@ from components.data.ingest import ingest
 from pipelines.check import _about_columns, _about_events, _about_rules, _about_sources, findings
 from pipelines.cli import app
 from pipelines.new import choose, system_file
+from serving.event_meanings import Never
 from serving.system import SourceSpec, load_system
 from tests.world.plain import END, plain, write
 
@@ -177,3 +178,16 @@ def test_new_writes_a_file_once_and_says_what_is_next(tmp_path):
     assert "is there already" in again.output
     odd = CliRunner().invoke(app, ["new", "my shop", "--data", str(folder), "--out", str(tmp_path)])
     assert "for example my_shop" in odd.output
+
+
+def test_a_grade_below_the_middle_says_that_the_item_was_had_where_nothing_is_had_twice(tmp_path):
+    rows = plain()
+    items = [row["item_id"] for row in rows["items"]]
+    pairs = [(f"u{user}", item) for user in range(60) for item in items][: len(rows["events"])]
+    users = [rows["users"][0] | {"user_id": f"u{user}"} for user in range(60)]
+    events = [
+        row | {"event_type": "rating", "value": float(1 + at % 5), "user_id": user, "item_id": item}
+        for at, (row, (user, item)) in enumerate(zip(rows["events"], pairs, strict=False))
+    ]
+    system = load_system(str(written(rows | {"events": events, "users": users}, tmp_path)))
+    assert system.events["rating"].below == Never()

@@ -15,6 +15,8 @@ from serving.event_meanings import Again, Negative, Never, Positive, Shown, Sign
 from serving.query import Query, Request
 from serving.ranking.dislikes import lowered
 from serving.rules.slate import Ranked
+from serving.state.fold import Fold
+from serving.state.store import StateEvent
 from serving.state.user_state import LESS, UserState
 from serving.system import Learning
 from tests.serving import tiny_bundle
@@ -123,12 +125,34 @@ def test_the_value_of_a_positive_weighs_it_within_bounds() -> None:
     assert Positive().worth.of(7) == 1
 
 
+def test_what_was_graded_low_is_gone_or_lowered_as_the_table_says_and_what_has_no_grade_says_nothing() -> None:
+    graded = [StateEvent(str(stars), "u", f"i{stars}", "rating", 1.0, value) for stars, value in enumerate((2.0, 3.9, 4.0, float("nan")))]
+    of = {
+        name: Fold(Learning(events={"rating": Positive(value="stars", at_least=4, below=below)})).of(UserState("u"), graded)
+        for name, below in (("never", Never()), ("less", Negative()), ("nothing", None))
+    }
+    low = sorted(map(item_key, ("i0", "i1")))
+    assert {name: (state.hidden.tolist(), state.disliked.tolist()) for name, state in of.items()} == {
+        "never": (low, []),
+        "less": ([], low),
+        "nothing": ([], []),
+    }
+    assert all(state.keys.tolist() == [item_key("i2")] for state in of.values())
+
+
 @pytest.mark.parametrize(
     "made",
-    [lambda: Positive(0), lambda: Positive(11), lambda: Signal(-1), lambda: Positive(usual=3), lambda: Positive(value="s", usual=-1)],
+    [
+        lambda: Positive(value="stars", below=Never()),
+        lambda: Positive(0),
+        lambda: Positive(11),
+        lambda: Signal(-1),
+        lambda: Positive(usual=3),
+        lambda: Positive(value="s", usual=-1),
+    ],
 )
 def test_meanings_that_say_nothing_are_refused(made: Any) -> None:
-    with pytest.raises(ValueError, match=r"weighs|usual"):
+    with pytest.raises(ValueError, match=r"weighs|usual|at_least"):
         made()
 
 

@@ -1,12 +1,15 @@
 """The judged days are read from labels by name, and what a user had before is told from what is new."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components.evaluation.truth import new_target, read_truth
+from serving.state.user_state import NEVER
 from tests.serving import tiny_bundle
 
 
@@ -32,6 +35,15 @@ def test_targets_are_rows_of_the_item_table_and_old_items_are_no_discovery(tmp_p
     assert sorted(truth.had[0].tolist()) == [2, 14, 26]
     fresh = new_target(truth)
     assert list(zip(fresh.users.tolist(), fresh.items.tolist(), strict=True)) == [pairs[0], *pairs[2:]]
+
+
+def test_rivals_lists_of_discoveries_hold_neither_what_was_had_nor_what_was_hidden(tmp_path):
+    truth = read_truth(features(tmp_path, [("u05", "i002"), ("u02", "i014")]))
+    assert [rows.tolist() for rows in truth.out] == [rows.tolist() for rows in truth.had]  # nobody hid anything
+    ends = (np.arange(len(truth.states)) >= 2).astype(np.int64)  # u02 hid i100
+    told = {"said_keys": truth.catalogue.keys[[100]], "said_days": np.ones(1), "said": np.array([NEVER], np.uint8)}
+    hiding = replace(truth, states=replace(truth.states, said_ends=ends, **told))
+    assert [rows.tolist() for rows in hiding.out] == [[*truth.had[0].tolist(), 100], truth.had[1].tolist()]
 
 
 def test_a_week_without_events_cannot_be_judged_and_says_so(tmp_path):

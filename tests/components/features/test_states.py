@@ -15,7 +15,7 @@ from components.features.states import build_states
 from components.features.tables import open_tables
 from feature_repo.schema import TABLES
 from serving.bundle.catalogue import item_key
-from serving.event_meanings import Follow, Positive, Signal
+from serving.event_meanings import Follow, Never, Positive, Signal
 from serving.state.fold import Fold
 from serving.state.store import StateEvent
 from serving.state.user_state import UserState
@@ -100,7 +100,12 @@ def test_a_user_who_came_at_the_cut_or_later_has_no_region_and_no_first_day_yet(
 
 
 KINDS = ("purchase", "rating", "hide", "unhide", "dislike", "subscribe", "click")
-TOLD = {"purchase": Positive(value="pieces"), "rating": Positive(value="stars", at_least=4), "subscribe": Follow(), "click": Signal(0.5)}
+TOLD = {
+    "purchase": Positive(value="pieces"),
+    "rating": Positive(value="stars", at_least=4, below=Never()),
+    "subscribe": Follow(),
+    "click": Signal(0.5),
+}
 anything = st.lists(
     st.tuples(st.sampled_from(USERS), st.sampled_from(ITEMS), st.integers(0, 75 * 86_400), st.sampled_from(KINDS), st.integers(0, 5)),
     max_size=40, unique_by=lambda event: event[2],
