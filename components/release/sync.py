@@ -16,7 +16,6 @@ from components.release.registry import CHAMPION, address, digest_in, exists, ho
 from components.release.succession import note
 from serving.system import System
 
-EVERY_SECONDS = 2.0
 LONGEST_SECONDS = 300.0  # between two tries to fetch the same version
 
 
