@@ -126,6 +126,10 @@ def test_clicks_are_judged_once_a_fall_by_a_fifth_would_have_been_found(clicked:
     assert stated(pair).startswith(f"clicks {clicked / 20_000:.2%} of 20000 lists against {clicked / 20_000:.2%} of 20000; ")
 
 
+def test_before_the_first_answer_nothing_was_counted() -> None:
+    assert Answers() == Answers(0, 0, 0, 0, 0, Histogram((), ()), Histogram((), ()))
+
+
 def test_where_nobody_clicks_it_takes_two_hundred_lists_to_know() -> None:
     assert judged(Compared(CALM, CALM, (Rate(200.0, 200, 0, 0.0), rate(9))))
     assert not judged(Compared(CALM, CALM, (Rate(199.0, 199, 0, 0.0), rate(9))))

@@ -264,6 +264,7 @@ def test_the_marginal_order_does_not_hang_on_where_scores_lie(shift: float) -> N
     scores = np.array([1.0, 0.9, 0.5, 0.0]) + shift
     codes = np.array([[1, 1, 2, 0]], np.int32)
     assert marginal_order(scores, codes, 0.5, 4).tolist() == [0, 2, 3, 1]
+    assert marginal_order(10 * scores, codes, 0.5, 4).tolist() == [0, 2, 3, 1]
     assert marginal_order(scores, codes, 0.5, 2).tolist() == [0, 2, 1, 3]
     assert marginal_order(scores, codes, 0.0, 4).tolist() == [0, 1, 2, 3]
     assert marginal_order(np.full(3, shift), np.array([[1, 1, 2]], np.int32), 0.5, 3).tolist() == [0, 2, 1]
@@ -317,6 +318,8 @@ def test_what_is_new_is_looked_up_again_when_a_birthday_is_passed() -> None:
     assert [of(day) for day in (14.0, 14.9, 15.0, 24.0, 25.0, 14.0)] == [
         [True, True, False], [True, True, False], [False, True, False], [False, True, False], [False, False, False], [True, True, False],
     ]  # fmt: skip
+    assert of(26.0) == [False, False, False]
+    assert of(20.0) == [False, True, False]  # a moment before: the second birthday is ahead again
     assert newer.items(50, Request("", 1, 25.0)).tolist() == [True, True, False]
     assert newer.of(np.array([1, 0]), 5, Request("", 1, 15.0)).tolist() == [True, False]
 

@@ -114,6 +114,7 @@ def test_what_was_never_sent_is_the_cuts_and_of_nobody_nothing(store: StateStore
     states = States(store, TABLE, LEARNING)
     assert (states.cut_day, states.floor_day) == (DAY, DAY - 28)
     assert states.known("u01").keys.tolist() == keys("i001", "i013", "i025")
+    assert states.known("u00").keys.tolist() == keys("i000", "i012", "i024")  # the table's first
     assert states.known("nobody").is_unknown
     assert [states.consent(user) for user in ("u01", "u11", "nobody")] == ["full", "minimal", "full"]
     bare = States(store, None, LEARNING)
@@ -202,6 +203,15 @@ def test_a_deletion_leaves_what_comes_after_it_and_is_of_a_later_day(store: Stat
     assert recent(store)["type"].tolist() == [type_code(ERASE)] * 2
     much_later = States(store, replace(TABLE, cut_day=DAY + 100), LEARNING)
     assert much_later.read("u01").is_unknown  # however long ago: the table may have learnt from before
+
+
+def test_what_comes_late_is_not_kept_beside_a_deletion_that_was_the_first_word(store: StateStore) -> None:
+    states = States(store, TABLE, LEARNING)
+    states.apply([erased(2)])
+    states.apply([event(3, day=DAY + 0.01)])
+    assert recent(store)["type"].tolist() == [type_code(ERASE)]
+    states.apply([event(4)])
+    assert recent(store)["type"].tolist() == [type_code(ERASE), type_code("click")]
 
 
 def test_a_deletion_alone_is_known_whatever_its_day(store: StateStore) -> None:
