@@ -159,7 +159,7 @@ class Controller:
         challenger = named.challenger.digest if named.challenger else ""
         if not abort and rollout.phase in REVOCABLE and rollout.asked_by != "person" and new not in (champion, challenger):
             abort = f"the alias {rollout.asked_by} no longer names version {rollout.new.version}"
-        back = rollout.old is None or champion == rollout.old.digest
+        back = rollout.old is None or champion in (rollout.old.digest, "")  # "": its version was deleted meanwhile
         undone = bool(rollout.reason) and rollout.old is not None and challenger == rollout.old.digest  # and still a challenger
         return Seen(abort=abort, crowned=champion == new and not undone, restored=back and challenger != new)
 

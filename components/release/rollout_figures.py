@@ -19,7 +19,7 @@ from components.release.sequential import Rate
 from serving.events.log import LogUnavailable
 from serving.events.sqlite import read_log
 from serving.exposures.shown import user_key
-from serving.exposures.tables import read_shown
+from serving.exposures.tables import SHOWN, read_shown, written_before
 
 _ROUTE = "/v1/recommendations"
 _LETTERS = 12  # of a digest, in a label
@@ -54,7 +54,7 @@ class Prometheus:
                 _sum([one for one in asked if one[0]["status"].startswith("5")], label),
                 _sum(rungs, label),
                 _sum(empty, label),
-                _sum([one for one in rungs if one[0]["rung"] not in ("full", "light")], label),
+                _sum([one for one in rungs if one[0]["rung"] != "full"], label),
                 _histogram(seconds, label),
                 _histogram(scores, label),
             )
@@ -86,11 +86,12 @@ def _histogram(series: list[tuple[dict[str, str], float]], bundle: str) -> Histo
 
 @dataclass
 class Clicks:
-    """Own lists and clicked ones of each user and bundle since the new bundle's first list, read on from where the last reading ended."""
+    """Own lists and clicked ones of each user and bundle since the new one's first of this rollout; a reading goes on from the last."""
 
     serving: Path  # folder of the event log, and of the exposures in it
     new: str  # digest
     chosen: frozenset[str]  # types of events that say that a list was of use
+    since: float = 0.0  # when the rollout began: the bundle may have answered long before, as one that comes back
     _began: bool = False
     _after: tuple[int, int] = (0, 0)
     _lists: dict[str, dict[int, list[int]]] = field(default_factory=lambda: defaultdict(dict))  # bundle -> user -> lists, clicked
@@ -107,6 +108,7 @@ class Clicks:
 
     def _read_on(self) -> None:
         shown, acted = self._after
+        shown = shown or written_before(self.serving / "exposures", SHOWN, self.since)
         for exposure in read_shown(self.serving / "exposures", after=shown):
             shown, bundle = exposure.seq, exposure.bundle.removeprefix("sha256:")
             self._began = self._began or bundle == self.new
@@ -153,5 +155,5 @@ class Measured:
         if self.serving is None:
             return Compared(answers[old], answers[new])
         if self._clicks is None or self._of != since:
-            self._clicks, self._of = Clicks(self.serving, new, self.chosen), since
+            self._clicks, self._of = Clicks(self.serving, new, self.chosen, since), since
         return Compared(answers[old], answers[new], self._clicks.rates(old))

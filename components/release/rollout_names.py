@@ -16,7 +16,6 @@ from components.release.registry import (
     holder,
     model_name,
     open_registry,
-    version_of,
 )
 from components.release.rollout import Named, Unreachable
 from components.release.rollout_state import BundleRef
@@ -58,25 +57,30 @@ class Registry:
         with self._open() as client:
             found = holder(client, self.name, CHAMPION)
             if found is None or digest_in(found) != new.digest:
-                crown(client, self.version(client, new))
+                version = self.version(client, new)
+                if version is None:
+                    raise UnknownBundle(f"{self.name} has no version of bundle {new.digest[:12]}: register it again")
+                crown(client, version)
 
     def restore(self, old: BundleRef | None, new: BundleRef, why: str) -> None:
+        """Whose version was deleted meanwhile can be neither champion nor told why."""
         with self._open() as client:
             champion, challenger = self._ref(client, CHAMPION), self._ref(client, CHALLENGER)
-            if old is not None and (champion is None or champion.digest != old.digest):
-                crown(client, self.version(client, old))
+            before, version = self.version(client, old) if old is not None else None, self.version(client, new)
+            if before is not None and (champion is None or champion.digest != before.tags["bundle"]):
+                crown(client, before)
+            elif before is None and champion is not None and champion.digest == new.digest:
+                client.delete_registered_model_alias(self.name, CHAMPION)
             if challenger is not None and challenger.digest == new.digest:
                 client.delete_registered_model_alias(self.name, CHALLENGER)
-            version = self.version(client, new)
-            if version.tags.get(WHY) != why:
+            if version is not None and version.tags.get(WHY) != why:
                 client.set_model_version_tag(self.name, version.version, WHY, why)
 
-    def version(self, client: "MlflowClient", ref: BundleRef) -> "ModelVersion":
-        """Raises `UnknownBundle`."""
-        found = client.get_model_version(self.name, ref.version) if ref.version else version_of(client, self.name, ref.digest)
-        if found is None or digest_in(found) != ref.digest:
-            raise UnknownBundle(f"{self.name} has no version of bundle {ref.digest[:12]}: register it again")
-        return found
+    def version(self, client: "MlflowClient", ref: BundleRef) -> "ModelVersion | None":
+        """The one the rollout began with, else the oldest of the same bundle; None where all were deleted."""
+        found = client.search_model_versions(f"name = '{self.name}' and tags.bundle = '{ref.digest}'")
+        named = next((version for version in found if str(version.version) == ref.version), None)
+        return named or min(found, key=lambda version: int(version.version), default=None)
 
     @contextmanager
     def _open(self) -> Iterator["MlflowClient"]:

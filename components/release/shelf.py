@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from components.release.fetch import NotFetched, bundle_fault, fetch, users_fault
-from components.release.registry import RegistryUnavailable, UnknownBundle, address, open_registry
+from components.release.registry import RegistryUnavailable, address, open_registry
 from components.release.releases import ReleasedBundle, move_in, place_of
 from components.release.rollout import Refused, Unreachable
 from components.release.rollout_names import Registry
@@ -118,10 +118,12 @@ class Stager:
         try:
             with open_registry(None if registry.tracking else registry.home, registry.tracking) as client:
                 version = registry.version(client, ref)
+                if version is None:
+                    raise Refused(f"{registry.name} has no version of bundle {ref.digest[:12]}: register it again")
                 found = fetch(registry.system, version, registry.home, address(registry.home, registry.tracking))
         except NotFetched as problem:
             raise (Refused if problem.refused else Unreachable)(str(problem)) from problem
-        except (RegistryUnavailable, UnknownBundle) as problem:
+        except RegistryUnavailable as problem:
             raise Unreachable(str(problem)) from problem
         self.shelf.put(found, ref.digest, str(version.tags.get("users", "")))
         self.staged = ref.digest

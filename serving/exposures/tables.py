@@ -7,11 +7,11 @@ bytes and in days; the oldest rows go first and their pages are used again, so a
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -120,6 +120,11 @@ def read_shown(folder: Path, since_day: float = float("-inf"), after: int = 0) -
             yield exposure(seq, shown, release.bundle, release.kinds)
 
 
+def written_before(folder: Path, file: str, at: float) -> int:
+    """The last `seq` of those written before `at`, in seconds since 1970; 0 where there is none. Raises `sqlite3.Error`."""
+    return sum(last or 0 for (last,) in _asked(folder / file, "SELECT MAX(seq) FROM rows WHERE at < ?", int(at)))
+
+
 def read_rows(folder: Path, file: str, after: int = 0) -> Iterator[tuple[int, bytes, AnsweredBy]]:
     """Every row (seq, body, release) of one of the two files, in the order written. Raises `sqlite3.Error`."""
     query = "SELECT seq, body, bundle, kinds FROM rows JOIN releases ON releases.id = rows.release WHERE seq > ? ORDER BY seq LIMIT 2000"
@@ -140,7 +145,7 @@ def found_shown(folder: Path, request_id: str) -> Exposure | None:
     return None
 
 
-def _asked(path: Path, query: str, *values: int) -> Iterable[tuple[int, bytes, str, str]]:
+def _asked(path: Path, query: str, *values: int) -> list[Any]:
     """Rows of one question, by a connection of its own: asked from any thread, and rarely."""
     if not path.is_file():
         return []

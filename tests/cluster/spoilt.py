@@ -76,4 +76,4 @@ def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> None:  # 
     graph.initializer.append(numpy_helper.from_array(value, name))
 
 
-WAYS: dict[str, Callable[[onnx.GraphProto], None]] = {"unloadable": _unloadable, "slow": _slow, "erring": _erring, "reversed": _reversed}
+WAYS: dict[str, Callable[[onnx.GraphProto], None]] = {"slow": _slow, "erring": _erring, "reversed": _reversed, "unloadable": _unloadable}

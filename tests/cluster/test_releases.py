@@ -13,6 +13,7 @@ from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -23,6 +24,7 @@ from components.release.rollout_state import ENDED
 from components.step import digest_of
 from pipelines.cluster import address
 from serving.bundle.bundle import show
+from serving.state.user_state import StateTable
 from tests.cluster.conftest import SPACE, kubectl, objects
 from tests.cluster.spoilt import WAYS, spoilt
 from tests.cluster.traffic import Traffic
@@ -55,6 +57,14 @@ def _told(command: list[str]) -> None:
 @pytest.fixture(scope="module")
 def mlflow() -> MlflowClient:
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+
+@pytest.fixture(scope="module")
+def users(mlflow: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Those the champion knows: what newcomers are answered asks no ranker."""
+    version = mlflow.get_model_version_by_alias(MODEL, CHAMPION)
+    table = StateTable.load(Path(mlflow.download_artifacts(version.run_id, "users", str(tmp_path_factory.mktemp("users")))))
+    return [name.decode() for name in np.asarray(table.user_ids).tolist()]
 
 
 def versions(mlflow: MlflowClient) -> tuple[str, str]:
@@ -102,10 +112,12 @@ def weights() -> list[dict[str, int]]:
     ]
 
 
-def test_the_alias_moves_and_the_users_follow_step_by_step_without_losing_a_request(kube: KubeCluster, mlflow: MlflowClient) -> None:
+def test_the_alias_moves_and_the_users_follow_step_by_step_without_losing_a_request(
+    kube: KubeCluster, mlflow: MlflowClient, users: list[str]
+) -> None:
     old, new = versions(mlflow)
     now, then = digest(mlflow, old), digest(mlflow, new)
-    with Traffic(address(30080), RATE) as traffic:
+    with Traffic(address(30080), RATE, users) as traffic:
         mlflow.set_registered_model_alias(MODEL, CHALLENGER, new)
         for percent in (5, 25, 50):
             until(kube, of(then, percent=percent), 400)
@@ -126,11 +138,11 @@ def test_the_alias_moves_and_the_users_follow_step_by_step_without_losing_a_requ
     assert {one.bundle for one in traffic.answers} == {now, then}
 
 
-def test_whoever_is_killed_on_the_way_it_ends_as_it_should(kube: KubeCluster, mlflow: MlflowClient) -> None:
+def test_whoever_is_killed_on_the_way_it_ends_as_it_should(kube: KubeCluster, mlflow: MlflowClient, users: list[str]) -> None:
     """Back to the bundle before: the controller at 5 %, a pod of the new bundle at 25 %, Redis at 50 %, all at once and by force."""
     old, new = versions(mlflow)
     now, then = digest(mlflow, old), digest(mlflow, new)
-    with Traffic(address(30080), RATE / 2) as traffic:
+    with Traffic(address(30080), RATE / 2, users) as traffic:
         mlflow.set_registered_model_alias(MODEL, CHALLENGER, new)
         until(kube, of(then, percent=5), 400)
         _kill(SPACE, "rollout-")
@@ -186,7 +198,7 @@ def registered(mlflow: MlflowClient, champion: Release, folder: Path, digest: st
     return str(made.version)
 
 
-def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient, champion: Release) -> None:
+def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient, users: list[str], champion: Release) -> None:
     """One byte of a model is another under the old digest: refused before a pod fetches it, with the reason at its version."""
     before = champion.digest
     other = sha256(str(time.time()).encode()).hexdigest()  # of its own: the record may tell of an earlier one
@@ -194,7 +206,7 @@ def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient,
     manifest.write_text(manifest.read_text().replace(before, other))
     version = registered(mlflow, champion, champion.bundle, other)
     try:
-        with Traffic(address(30080), RATE / 2) as traffic:
+        with Traffic(address(30080), RATE / 2, users) as traffic:
             mlflow.set_registered_model_alias(MODEL, CHALLENGER, version)
             ended = until(kube, of(other, *ENDED), 300)
         _refused(ended, mlflow, before)
@@ -206,18 +218,20 @@ def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient,
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_a_bundle_that_answers_badly_is_withdrawn_alone(kube: KubeCluster, mlflow: MlflowClient, champion: Release, how: str) -> None:
+def test_a_bundle_that_answers_badly_is_withdrawn_alone(
+    kube: KubeCluster, mlflow: MlflowClient, users: list[str], champion: Release, how: str
+) -> None:
     """Its content is what its digest says. Users click what the champion shows them; no answer fails, none is of it after."""
     before = champion.digest
-    with Traffic(address(30080), RATE / 2) as traffic:
+    with Traffic(address(30080), RATE / 2, users) as traffic:
         liked = _shown(traffic)
     spoiled = spoilt(champion.bundle, how, champion.bundle.parent / "out")
     version = registered(mlflow, champion, spoiled, spoiled.name)
     cut = f"{show(champion.bundle)['span']['cut']}T12:00:00+00:00"
     try:
-        with Traffic(address(30080), RATE / 2, liked, cut) as traffic:
+        with Traffic(address(30080), RATE / 2, users, liked, cut) as traffic:
             mlflow.set_registered_model_alias(MODEL, CHALLENGER, version)
-            until(kube, of(spoiled.name, "withdraw", *ENDED), 900)
+            until(kube, of(spoiled.name, "withdraw", *ENDED), 1200)  # one that does not load is waited for, a quarter of an hour
             begin = time.time() + TAKEN_UP
             ended = until(kube, of(spoiled.name, *ENDED), 300)
             until(kube, lambda _: time.time() > begin + 5.0, 60)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from types import TracebackType
@@ -23,13 +24,14 @@ class Told:
 
 @dataclass
 class Traffic:
-    """`rate` questions a second, each of another user, for as long as the block lasts.
+    """`rate` questions a second for as long as the block lasts, each of the next user in turn.
 
     `liked`: a user clicks the first of these items that is shown, every second user. `clicked_at`: the time their clicks name.
     """
 
     url: str
     rate: float
+    users: Sequence[str]
     liked: frozenset[str] = frozenset()
     clicked_at: str = ""
     answers: list[Told] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Traffic:
         connector = aiohttp.TCPConnector(limit=64)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session:
             while not self._stop.is_set():
-                task = asyncio.create_task(self._ask(session, f"visitor-{sent}"))
+                task = asyncio.create_task(self._ask(session, self.users[sent % len(self.users)]))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 sent += 1

@@ -1,7 +1,10 @@
 """What is known of two bundles: counts as Prometheus tells them, clicks as the logs of a server hold them."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from json import dumps
@@ -61,6 +64,16 @@ def test_a_list_is_clicked_once_by_its_user_from_the_new_bundles_first_list_on(t
     assert clicks.rates(OLD) == (old, new)
 
 
+def test_a_bundle_that_comes_back_is_judged_by_this_rollout_alone(tmp_path: Path) -> None:
+    shown(tmp_path, *((f"early{at}", "u1", NEW) for at in range(9)))
+    with closing(sqlite3.connect(tmp_path / "exposures" / SHOWN)) as log, log:
+        log.execute("UPDATE rows SET at = at - 3600")
+    shown(tmp_path, ("r1", "u1", OLD), ("r2", "u2", NEW), ("r3", "u3", OLD))
+    clicked(tmp_path, ("click", "r2"), ("click", "r3"), ("click", "early1"))
+    old, new = Clicks(tmp_path, NEW, frozenset({"click"}), time.time() - 600).rates(OLD)
+    assert (old.lists, old.clicked, new.lists, new.clicked) == (1, 1, 1, 1)
+
+
 def test_logs_that_cannot_be_read_are_no_figures(tmp_path: Path) -> None:
     (tmp_path / "exposures").mkdir()
     (tmp_path / "exposures" / SHOWN).write_bytes(b"no database" * 100)
@@ -71,7 +84,7 @@ def test_logs_that_cannot_be_read_are_no_figures(tmp_path: Path) -> None:
 SERIES = {
     "shortlist_bundle_info": [({}, 1)],
     "shortlist_requests_total": [({"bundle": "a" * 12, "status": "200"}, 990.2), ({"bundle": "a" * 12, "status": "500"}, 9.9)],
-    "shortlist_rung_total": [({"bundle": "a" * 12, "rung": "full"}, 900), ({"bundle": "a" * 12, "rung": "popular"}, 90)],
+    "shortlist_rung_total": [({"bundle": "a" * 12, "rung": rung}, n) for rung, n in (("full", 900), ("light", 60), ("popular", 30))],
     "shortlist_empty_lists_total": [({"bundle": "a" * 12}, 3)],
     "shortlist_request_seconds_bucket": [({"bundle": "a" * 12, "le": le}, n) for le, n in (("0.1", 800), ("+Inf", 990), ("0.05", 500))],
     "shortlist_score_bucket": [],
