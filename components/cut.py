@@ -22,6 +22,8 @@ from serving.state.user_state import StateTable
 LABELS = "labels.parquet"
 OUTCOMES = "outcomes.parquet"  # what came of an item, for each head
 SHOWN = "shown.parquet"  # what was shown in the days after the cut
+USERS = "users"  # what was known of everybody at the cut
+ASKED = "asked"  # whoever came after it, told up to the moment they are asked; not there where those known at the cut are
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,31 @@ class Cut:
     name: str
     folder: Path
     catalogue: Catalogue
-    users: StateTable
+    users: StateTable  # who sources learn from
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(folder.name, folder, Catalogue.load(folder / "item_table"), StateTable.load(folder / "users"))
+        return cls(folder.name, folder, Catalogue.load(folder / "item_table"), StateTable.load(folder / USERS))
+
+    @cached_property
+    def asked(self) -> StateTable:
+        """For whom lists are asked, and whose labels stand beside them."""
+        return StateTable.load(self.folder / ASKED) if (self.folder / ASKED).is_dir() else self.users
 
     @cached_property
     def history(self) -> "HistoryMatrix":
         return HistoryMatrix.of(self.users, self.catalogue)
 
     @cached_property
+    def asked_history(self) -> "HistoryMatrix":
+        """Of those who are asked."""
+        return self.history if self.asked is self.users else HistoryMatrix.of(self.asked, self.catalogue)
+
+    @cached_property
     def labels(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """User indices and item rows of the days after the cut, one pair each: (L,), (L,). Empty when the log ends at the cut."""
+        """Indices into `asked` and item rows of the days after the cut, one pair each: (L,), (L,). Empty when the log ends at the cut."""
         names, items = read_labels(self.folder)
-        users = {bytes(user).decode(): index for index, user in enumerate(self.users.user_ids)}
+        users = {bytes(user).decode(): index for index, user in enumerate(self.asked.user_ids)}
         user = np.array([users.get(name, -1) for name in names], np.int64)
         row = rows_of_ids(self.catalogue, items)
         known = (user >= 0) & (row >= 0)
@@ -61,7 +73,7 @@ class HistoryMatrix:
     first_day: NDArray[np.float64]
     last_day: NDArray[np.float64]
     counts: NDArray[np.float32]
-    decayed: NDArray[np.float32]  # (N, T) at the cut
+    decayed: NDArray[np.float32]  # (N, T) at the cut, or when each is asked
     shape: tuple[int, int]  # (U, I)
 
     @classmethod
@@ -69,7 +81,8 @@ class HistoryMatrix:
         sizes = np.diff(users.ends, prepend=0)
         user = np.repeat(np.arange(len(users)), sizes)
         row = catalogue.rows_of_keys(users.keys)
-        age = np.maximum(users.cut_day - users.last_day, 0.0)[:, None]
+        day = users.asked_days[user] if len(users.asked_days) else users.cut_day
+        age = np.maximum(day - users.last_day, 0.0)[:, None]
         decayed = (users.decayed * np.exp(-age / np.asarray(TAUS_DAYS))).astype(np.float32)
         known = row >= 0
         return cls(
@@ -85,6 +98,11 @@ class HistoryMatrix:
         """(I,) distinct users whose last event with each item is at or after `day`."""
         recent = self.row[self.last_day >= day]
         return np.bincount(recent, minlength=self.shape[1]).astype(np.float32)
+
+
+def asked_folder(cut: Path) -> Path:
+    """The states of those who are asked at a cut."""
+    return cut / ASKED if (cut / ASKED).is_dir() else cut / USERS
 
 
 def rows_of_ids(catalogue: Catalogue, item_ids: list[str]) -> NDArray[np.int32]:

@@ -12,10 +12,11 @@ from components.data.event_types import meaning_of, nearest
 from components.data.facts import FEW_EVENTS, Facts, facts_of
 from components.data.ingest import ingest
 from pipelines.new_features import write_repo
-from serving.system import load_system
+from serving.system import Learning, load_system
 
 LIKED_FIRST = ("purchase", "like", "watch", "add_to_cart", "click", "video_view", "product_view")  # what says most of liking, first
 VERBS = {"purchase": "bought", "like": "liked", "watch": "watched", "click": "clicked", "add_to_cart": "put into the cart"}
+_LOOKED = ("Positive()", *(f"Signal({weight})" for weight in (0.3, 0.6, 1.0)))  # what `meaning_of` says of types that say liking
 REPEATS = 0.05  # share of events on an item the user had before, from which things are had again
 
 
@@ -33,6 +34,8 @@ class Choices:
     promotions: bool
     cap: str  # group of `at_most`, or empty
     dated: bool  # items say when they entered
+    sessions: bool  # users are sessions: nobody comes back
+    horizon_days: int
 
 
 def new(name: str, data: Path, folder: Path) -> Path:
@@ -73,19 +76,25 @@ def choose(facts: Facts) -> Choices:
         promotions=bool(facts.rows["context"]) and bool(facts.levels[0]),
         cap="category" if facts.levels[1] > 2 else "department" if facts.levels[0] > 2 else "",
         dated="created_at" not in facts.empty["items"],
+        sessions=facts.sessions,
+        horizon_days=7 if facts.days > 21 else max(facts.days // 7, 1),  # a week, or as many as leave some to learn from
     )
 
 
 def main_type(facts: Facts) -> str:
     """The type that says most of liking among those there is enough of; ratings are learnt from before anything but purchases."""
+    if facts.sessions:  # what comes next in a session is asked: of the types that say liking the one there is most of
+        return next((name for name in facts.types if meaning_of(name) in _LOOKED or name in facts.grades), next(iter(facts.types)))
     total = sum(facts.types.values())
     enough = [name for name, number in facts.types.items() if number >= min(FEW_EVENTS, 0.05 * total) and meaning_of(name) != "Ignored()"]
 
-    def place(name: str) -> int:
-        found = "like" if name in facts.grades else nearest(name)
-        return LIKED_FIRST.index(found) if found in LIKED_FIRST else len(LIKED_FIRST)
+    return min(enough or list(facts.types), key=lambda name: LIKED_FIRST.index("like") if name in facts.grades else _said(name))
 
-    return min(enough or list(facts.types), key=place)
+
+def _said(name: str) -> int:
+    """How much a type says of liking: 0 the most."""
+    found = nearest(name)
+    return LIKED_FIRST.index(found) if found in LIKED_FIRST else len(LIKED_FIRST)
 
 
 def positive(name: str, facts: Facts) -> str:
@@ -99,7 +108,8 @@ def positive(name: str, facts: Facts) -> str:
 
 def _beside(name: str, main: str, facts: Facts) -> str:
     """The meaning of a type that is not the main one: as good as it if it says as much of liking, else a hint, or nothing."""
-    if name in facts.grades or meaning_of(name) == "Positive()":
+    liked = facts.sessions and _said(name) < _said(main)  # a session goes on to what it puts into its cart as to what it looks at
+    if name in facts.grades or meaning_of(name) == "Positive()" or (liked and meaning_of(name) in _LOOKED):
         return positive(name, facts)
     return meaning_of(name)
 
@@ -143,7 +153,7 @@ def system_file(name: str, chosen: Choices) -> str:
         "    },",
         f"    rules=({', '.join(rules)}{',' if len(rules) == 1 else ''}),",
         "    budget=Budget(),",
-        "    learning=Learning(horizon_days=7, cuts=6),",
+        f"    learning=Learning({_learning(chosen)}),",
         f'    feature_repo=str(Path(__file__).with_name("{name}_features")),  # what is known of users and items: written with this file',
         '    fusion="learnt",  # how much each source says: from the weeks after the cuts',
         '    ingest="components.data.ingest:none_of_its_own",  # its tables come with --data DIR',
@@ -154,8 +164,17 @@ def system_file(name: str, chosen: Choices) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _learning(chosen: Choices) -> str:
+    """How it is learnt: who is asked, and after how long it is judged."""
+    often = f", every_days={chosen.horizon_days}" if chosen.horizon_days < Learning.every_days else ""
+    return f"horizon_days={chosen.horizon_days}{often}, cuts=6" + (', asked="sessions"' if chosen.sessions else "")
+
+
 def _sources(chosen: Choices) -> Iterator[str]:
     """The sources with something to work on; what the others would have had goes to the three that always have."""
+    if chosen.sessions:
+        yield from ("sessions(share=0.5)", "linear(share=0.3)", "trending(days=28, share=0.2)")
+        return
     again, promoted = chosen.repeats >= REPEATS, chosen.promotions
     if again:
         yield "buy_again(tau_days=90, share=0.25)"

@@ -19,6 +19,7 @@ from serving.remote import local
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]
+Asked = Literal["users", "sessions"]
 Fusion = Literal["as written", "learnt"]
 
 
@@ -85,8 +86,11 @@ class Learning:
     heavy: Network = HEAVY
     compression: Compression = COMPRESSION
     diversity: DiversityTerm | None = None  # a term of the rankers' loss
+    asked: Asked = "users"  # for whom lists are learnt and judged after a cut: those known by then, or whoever comes, amid their session
 
     def __post_init__(self) -> None:
+        if self.asked not in get_args(Asked):
+            raise ValueError(f"asked is {self.asked!r}, expected one of {', '.join(map(repr, get_args(Asked)))}")
         if self.events:
             object.__setattr__(self, "positives", positives_of(self.events))
             object.__setattr__(self, "session_weights", signals_of(self.events))

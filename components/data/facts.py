@@ -26,6 +26,8 @@ class Facts:
     usual: Mapping[str, float]  # by type: the middle one of the values above 0, where there are any
     levels: tuple[int, ...]  # different category paths that reach each level
     brands: int
+    days: int  # from the first event's to the last's, both counted
+    sessions: bool  # each user is one session
 
 
 def facts_of(tables: Path) -> Facts:
@@ -50,6 +52,8 @@ def facts_of(tables: Path) -> Facts:
             usual=dict(connection.execute(_USUAL.format(events=files["events"])).fetchall()),
             levels=_levels(connection, files["items"]),
             brands=_number(connection, f"SELECT count(DISTINCT brand) FROM {files['items']}"),
+            days=_number(connection, f"SELECT coalesce(date_diff('day', min(timestamp), max(timestamp)) + 1, 0) FROM {files['events']}"),
+            sessions=not _number(connection, f"SELECT count(*) FROM {files['events']} WHERE user_id IS DISTINCT FROM session_id"),
         )
     finally:
         connection.close()

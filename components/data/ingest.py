@@ -1,21 +1,25 @@
 """Into the four tables: from the system's own data, or from a user's folder.
 
 What cannot be read as the schema says is refused here, in one paragraph; what is merely wrong in a row is left to `validate`.
-`context` may be absent: nothing was planned. So may `users`: they are those of the events then, and consent to everything.
+`context` may be absent: nothing was planned. So may `users`: they are those of the events then, and consent to everything. Where no event
+says whose it is, but in which session (a shop before login, news), each session is a user.
 """
 
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.data.duck import connect, quoted
-from components.data.read import BadData, arrow_schema, check_columns, parts_of, read_part
-from feature_repo.schema import CONTEXT, TABLES, USERS, Table
+from components.data.read import ROWS_A_GROUP, BadData, arrow_schema, check_columns, parts_of, read_part
+from feature_repo.schema import CONTEXT, EVENTS, TABLES, USERS, Table
 from serving.system import System
 
 MAY_BE_ABSENT = (USERS.name, CONTEXT.name)
+_PERHAPS = tuple(replace(column, required=False) if column.name == "user_id" else column for column in EVENTS.columns)
+OF_SESSIONS = {**TABLES, EVENTS.name: replace(EVENTS, columns=_PERHAPS)}  # the tables, whose events may be of sessions alone
 
 
 def ingest(system: System, out: Path, data: Path | None = None) -> None:
@@ -29,7 +33,10 @@ def ingest(system: System, out: Path, data: Path | None = None) -> None:
     else:
         if not data.is_dir():
             raise BadData(f"there is no folder {data}: give a folder that holds {', '.join(f'{name}.parquet' for name in TABLES)}")
-        report = {"from": "data", "tables": {name: _normalised(table, data, out) for name, table in TABLES.items()}}
+        report = {"from": "data", "tables": {name: _normalised(table, data, out) for name, table in OF_SESSIONS.items()}}
+        if _nobody_is_named(out / "events.parquet"):
+            report["users"] = "no event names one: each session is a user"
+            _take_sessions_for_users(out)
     (out / "ingest.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
 
 
@@ -121,6 +128,33 @@ def _users_of_events(events: Path) -> Iterator[str]:
         yield from (user for (user,) in connection.execute(query).fetchall())
     finally:
         connection.close()
+
+
+def _nobody_is_named(events: Path) -> bool:
+    """Whether no event says whose it is, but some in which session it was. Raises `BadData` where they say neither."""
+    connection = connect()
+    try:
+        ((users, sessions),) = connection.execute(
+            f"SELECT count(*) FILTER (user_id <> ''), count(*) FILTER (session_id <> '') FROM read_parquet({quoted(str(events))})"
+        ).fetchall()
+    finally:
+        connection.close()
+    if not users and not sessions:
+        raise BadData(f"no event of {events} says whose it is: give the column 'user_id', or 'session_id' where users are not known")
+    return not users
+
+
+def _take_sessions_for_users(out: Path) -> None:
+    """Events get their session's id as their user's; the users are those."""
+    events, named = out / "events.parquet", out / "events-named.parquet"
+    connection = connect()
+    try:
+        rows = f"SELECT * REPLACE (session_id AS user_id) FROM read_parquet({quoted(str(events))})"
+        connection.execute(f"COPY ({rows}) TO {quoted(str(named))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_A_GROUP})")
+    finally:
+        connection.close()
+    named.replace(events)
+    _made(USERS, out)
 
 
 def none_of_its_own(out: Path) -> None:

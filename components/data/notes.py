@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from components.data.rows import AGAIN, AHEAD, NO_CONSENT
+from components.data.rows import AGAIN, AHEAD, NO_CONSENT, NOBODY
 
 _NEXT = {
     AGAIN: "are the same row again (delivered twice): counted once",
     AHEAD: "lie ahead of now: set aside, the cut does not follow them; correct the clock that wrote them",
+    NOBODY: "name a session but no user, as others do: not learnt from",
     NO_CONSENT: "are of users who consent to minimal use: not learnt from, kept nowhere",
     "item_id: not in items": "are of items that the table items does not hold (withdrawn?): learnt without them;"
     " to learn from them too, keep the items in the table with policy_flags 'blocked'",

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 AGAIN = "the same row again"
 AHEAD = "timestamp: ahead of now"
+NOBODY = "user_id: missing, of a session alone"
 NO_CONSENT = "user_id: consents to minimal use"  # kept nowhere: not even the row set aside says whose it was
 NOT_FOUND = {f"{column}: not in {other}" for table in TABLES.values() for column, other in table.references.items()}
-LEFT_OUT = frozenset({AGAIN, NO_CONSENT, *NOT_FOUND})  # delivered twice, not consented to, withdrawn since
+LEFT_OUT = frozenset({AGAIN, NO_CONSENT, NOBODY, *NOT_FOUND})  # delivered twice, not consented to, of nobody known, withdrawn since
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ _TYPES = {"string": "VARCHAR", "float": "DOUBLE", "timestamp": "TIMESTAMPTZ"}
 
 def _judged(table: Table, now: datetime) -> str:
     """A query of every row's number and reason; null where nothing is wrong."""
-    checks = [("user_id IN (SELECT user_id FROM unwilling)", NO_CONSENT)] if table.name == EVENTS.name else []
+    checks = []
+    if table.name == EVENTS.name:
+        checks = [("user_id IN (SELECT user_id FROM unwilling)", NO_CONSENT), ("coalesce(user_id, '') = '' AND session_id <> ''", NOBODY)]
     checks += [check for column in table.columns for check in column_checks(column, refers=column.name in table.references)]
     if table.name == EVENTS.name:
         checks.append((f'"timestamp" > TIMESTAMPTZ {quoted(now.isoformat())}', AHEAD))

@@ -172,7 +172,9 @@ def append(system: System, tables: Path, out: Path, served: Path | None = None) 
         for name in TABLES:
             connection.execute(f"CREATE VIEW base_{name} AS SELECT * FROM read_parquet({_text(tables / f'{name}.parquet')})")
         for name in ("events", "shown"):
-            connection.execute(f"CREATE VIEW served_{name} AS SELECT * FROM read_parquet({_text(served / f'{name}.parquet')})")
+            connection.execute(
+                f"CREATE VIEW served_{name} AS SELECT *{_whose(name, system)} FROM read_parquet({_text(served / f'{name}.parquet')})"
+            )
         report = _appended(connection, system, out)
     finally:
         connection.close()
@@ -181,7 +183,7 @@ def append(system: System, tables: Path, out: Path, served: Path | None = None) 
 
 def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path) -> dict[str, Any]:
     """Write the tables that grow; what was taken, left out and why."""
-    _name_users(connection)
+    _name_users(connection, system)
     fresh = "SELECT * FROM served_events ANTI JOIN base_events USING (event_id)"
     if not isinstance(system.learning.meanings.get("impression"), Ignored):
         fresh += f" UNION ALL BY NAME {_impressions()}"
@@ -222,10 +224,22 @@ def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path
     }
 
 
-def _name_users(connection: "duckdb.DuckDBPyConnection") -> None:
+def _whose(name: str, system: System) -> str:
+    """A session without a user is one, where a system's users are sessions."""
+    takes = name == "events" and system.learning.asked == "sessions"
+    return " REPLACE (coalesce(nullif(user_id, ''), session_id) AS user_id)" if takes else ""
+
+
+def _name_users(connection: "duckdb.DuckDBPyConnection", system: System) -> None:
     """The table `named`: users by the key that exposures hold in place of their id."""
+    asked_as = ("", SESSION) if system.learning.asked == "sessions" else ("",)
     ids = connection.execute("SELECT user_id FROM base_users UNION SELECT user_id FROM served_events").fetchall()
-    _table(connection, "named", {"user_key": "UBIGINT", "user_id": "VARCHAR"}, ((user_key(name), name) for (name,) in ids))
+    _table(
+        connection,
+        "named",
+        {"user_key": "UBIGINT", "user_id": "VARCHAR"},
+        ((user_key(before + name), name) for (name,) in ids for before in asked_as),
+    )
 
 
 def _impressions() -> str:

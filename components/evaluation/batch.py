@@ -75,15 +75,15 @@ class BatchWorker:
             state = self.states[user]
             state = state if question.baskets is None else made_cold(state, question.baskets)
             cpu, wall = time.process_time(), time.perf_counter()
-            rows, scores, source = self._list(question, state)
+            rows, scores, source = self._list(question, state, self.states.asked_day(user))
             told.cpu_ms[at], told.wall_ms[at] = (time.process_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3
             told.rows[at, : len(rows)], told.scores[at, : len(rows)], told.source[at, : len(rows)] = rows, scores, source
         return told
 
-    def _list(self, question: Question, state: UserState) -> tuple[Lists, NDArray[np.float32], NDArray[np.int8]]:
+    def _list(self, question: Question, state: UserState, day: float) -> tuple[Lists, NDArray[np.float32], NDArray[np.int8]]:
         """Rows, scores and sources of one list."""
         recommender = self.full if question.all_rules else self.ranked
-        request = Request(state.user_id, question.length, self.states.cut_day, discover=question.discover)
+        request = Request(state.user_id, question.length, day, discover=question.discover)
         query = recommender.query(request, state)
         side = recommender.user_side(query)
         pool = recommender.retrieve(query, side)

@@ -63,8 +63,10 @@ def scores(lists: Lists, target: Target) -> Scores:
     for k in CUTS:
         found[f"recall@{k}"] = metrics.recall(hit, sizes, k)
         found[f"ndcg@{k}"] = metrics.ndcg(hit, sizes, k)
+    found["recall@20"] = metrics.recall(hit, sizes, 20)
     found["hit_rate@10"] = metrics.hit_rate(hit, 10)
     found["mrr"] = metrics.reciprocal_rank(hit)
+    found["mrr@20"] = metrics.reciprocal_rank(hit[:, :20])
     return found
 
 

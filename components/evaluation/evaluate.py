@@ -16,10 +16,11 @@ from components.evaluation.batch import BatchResult, Question, ask, open_recomme
 from components.evaluation.compare import CANDIDATE, CHAMPION, POPULARITY, Known, Numbers, compare, popular, sliced, variety
 from components.evaluation.impostors import impostors, judged
 from components.evaluation.metrics import NOTHING, Lists, Target
+from components.evaluation.next_item import TOGETHER, had_together
 from components.evaluation.reliability import reliability
 from components.evaluation.slices import COLD_BASKETS, baskets_of, made_cold
 from components.evaluation.truth import Truth, judged_days, new_target, read_later, read_truth
-from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, protocols, without_barred
+from components.evaluation.visible import ALL, NEW, barred_items, deciding_protocol, measures, protocols, without_barred
 from serving.bundle.arrays import BadFolder
 from serving.bundle.bundle import BadBundle, show
 from serving.bundle.catalogue import Catalogue
@@ -42,13 +43,15 @@ def evaluate(
     champion, unreadable = _readable(system, champion)
     questions = _questions(system, truth)
     done = _Counter(sum(len(q.users) for q in questions) + (2 * len(truth.users) if champion else 0), advance)
-    told = dict(zip((ALL, NEW, "answer", *_cold_names()), ask(system, bundle, truth.folder / "users", questions, done), strict=True))
+    told = dict(zip((ALL, NEW, "answer", *_cold_names()), ask(system, bundle, truth.asked, questions, done), strict=True))
     lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in (ALL, NEW)}
-    known = Known.of(truth.states, truth.catalogue)
+    known = Known.of(truth.known, truth.catalogue)
     lists[ALL][POPULARITY] = popular(known, LIST, [rows[:0] for rows in truth.had], barred)
     lists[NEW][POPULARITY] = popular(known, LIST, truth.out, barred)
+    for protocol, rows in _together(system, truth, barred).items():
+        lists[protocol][TOGETHER] = rows
     if champion:
-        for protocol, answer in zip((ALL, NEW), ask(system, champion, truth.folder / "users", questions[:2], done), strict=True):
+        for protocol, answer in zip((ALL, NEW), ask(system, champion, truth.asked, questions[:2], done), strict=True):
             lists[protocol][CHAMPION] = without_barred(_translated(answer.rows, champion, truth.catalogue), barred)
     weeks, quiet = read_later(features)
     numbers = _numbers(system, truth, known, told, lists, barred)
@@ -66,6 +69,15 @@ def evaluate(
     (out / "metrics.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
     (out / "latency.json").write_text(json.dumps(latency(told["answer"]), indent=1, sort_keys=True) + "\n")
     _write_lists(truth, {protocol: told[protocol].rows for protocol in (ALL, NEW)}, out / "lists.parquet")
+
+
+def _together(system: System, truth: Truth, barred: NDArray[np.bool_]) -> dict[str, Lists]:
+    """By protocol the lists of the rival that knows a session's newest item; nothing where users are asked."""
+    if system.learning.asked == "users":
+        return {}
+    length = min(LIST, len(truth.catalogue))
+    without = {ALL: [rows[:0] for rows in truth.had], NEW: truth.out}
+    return {protocol: had_together(truth, length, barred, without[protocol]) for protocol in (ALL, NEW)}
 
 
 def _readable(system: System, champion: Path | None) -> tuple[Path | None, str | None]:
@@ -113,16 +125,18 @@ def _numbers(
     for protocol in protocols(system):
         for name, found in sliced(lists[protocol], targets[protocol], baskets, known, truth.states.cut_day).items():
             slices.setdefault(name, {})[protocol] = found
-    asked = impostors(truth, known, barred, new_only=deciding == NEW)
+    measure = measures(system)[0]
+    asked = impostors(truth, known, barred, new_only=deciding == NEW, k=int(measure.partition("@")[2]))
     return {
         "system": system.name,
         "cut": truth.cut,
         "users_with_target": int(np.count_nonzero(targets[ALL].sizes)),
         "plan_used": "promotions planned up to the judged week, as known at the cut",
         "deciding": deciding,
+        "measures": list(measures(system)),
         "barred_items": int(barred.sum()),
         "protocols": {protocol: compare(lists[protocol], target) for protocol, target in targets.items()},
-        "impostors": judged(told[deciding].rows, asked, targets[deciding]),
+        "impostors": judged(told[deciding].rows, asked, targets[deciding], measure),
         "slices": slices,
         "cold": _cold(truth, told, known, targets[deciding], barred, deciding),
         "cold_users": f"{len(_cold_users(truth.users))} of {len(truth.users)} users, spread evenly by id",
@@ -133,14 +147,16 @@ def _numbers(
 
 def _later_week(system: System, bundle: Path, champion: Path | None, truth: Truth) -> Numbers:
     """The guarded protocols of a later week: the same bundles, asked with what was known of the users by then."""
-    barred, known, length = barred_items(system, truth.catalogue), Known.of(truth.states, truth.catalogue), min(LIST, len(truth.catalogue))
+    barred, known, length = barred_items(system, truth.catalogue), Known.of(truth.known, truth.catalogue), min(LIST, len(truth.catalogue))
     asked = [Question(truth.users, length, discover=protocol == NEW) for protocol in protocols(system)]
-    ours = ask(system, bundle, truth.folder / "users", asked)
-    theirs = ask(system, champion, truth.folder / "users", asked) if champion else []
-    found = {}
+    ours = ask(system, bundle, truth.asked, asked)
+    theirs = ask(system, champion, truth.asked, asked) if champion else []
+    found, together = {}, _together(system, truth, barred)
     for place, protocol in enumerate(protocols(system)):
         out = truth.out if protocol == NEW else [rows[:0] for rows in truth.had]
         lists = {CANDIDATE: ours[place].rows, POPULARITY: popular(known, LIST, out, barred)}
+        if protocol in together:
+            lists[TOGETHER] = together[protocol]
         if champion:
             lists[CHAMPION] = without_barred(_translated(theirs[place].rows, champion, truth.catalogue), barred)
         found[protocol] = compare(lists, targets_of(truth, barred)[protocol])
@@ -178,7 +194,7 @@ def _answer(system: System, truth: Truth, rows: Lists, target: Target, barred: N
     there = rows != NOTHING
     return {
         "k": k,
-        "metrics": {metric: found[metric] for metric in ("ndcg@10", "recall@10", "hit_rate@10", "mrr") if metric in found},
+        "metrics": {metric: found[metric] for metric in ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "mrr@20") if metric in found},
         "empty": int((~there.any(axis=1)).sum()),
         "short": int((there.sum(axis=1) < k).sum()),
         "forbidden": int((barred[np.maximum(rows, 0)] & there).sum()),

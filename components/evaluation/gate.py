@@ -2,8 +2,10 @@
 
 Checks run in order and the first that fails decides.
 1. Can these data judge at all? Two users or more, and no impostor (`components/evaluation/impostors.py`) gets through as a candidate.
-2. NDCG@10 of what users may see is ahead of every rival that knows nothing, the strongest of them included.
-3. The guarded metrics of the same protocol are shown to be not worse than popularity's and the champion's, by a stated margin.
+2. The deciding metric of what users may see (NDCG@10; of what comes next in a session MRR@20) is ahead of every rival that knows nothing,
+   the strongest of them included.
+3. The guarded metrics of the same protocol are shown to be not worse than popularity's and the champion's (amid sessions also
+   what was had with the last item), by a stated margin.
 4. Nothing shows harm beyond that margin where a good mean hides it: the other protocol, known and unknown users, new items.
 5. No empty answer, no forbidden item, within size and cost.
 """
@@ -16,12 +18,11 @@ from typing import Any
 
 from components.evaluation.compare import CHAMPION, POPULARITY
 from components.evaluation.evidence import ALPHA, MARGIN, Difference, holm
+from components.evaluation.next_item import TOGETHER
 from serving.system import System
 
 ERRORS = 2.0  # standard errors of a paired difference that count as real: one in twenty by chance
 SLICE_USERS = 30  # fewer users than this decide nothing
-DECIDING = "ndcg@10"
-GUARDED = ("ndcg@10", "recall@100", "recall@1000")
 LARGEST_BUNDLE_BYTES = 2 << 30  # what a pod of the serving image may hold
 EVERYBODY = "all households"
 
@@ -75,6 +76,7 @@ def decide(system: System, metrics: Path, out: Path) -> bool:
         "champion_unreadable": found.get("champion_unreadable"),
         "bundle": found["bundle"],
         "protocol": found["deciding"],
+        "measures": found["measures"],
         "margin": MARGIN,
         "weeks": [found["cut"], *found.get("weeks", {})],
         "quiet_weeks": found.get("quiet_weeks", []),  # nothing happened in them: left out
@@ -106,7 +108,7 @@ def _checks(system: System, metrics: Metrics, cost: Metrics) -> Iterator[Check]:
         yield _too_few(asked["users"], metrics)
     else:
         yield from _ahead_of_all(metrics)
-        yield from _impostors(asked, metrics["deciding"])
+        yield from _impostors(metrics)
         yield from _not_worse(metrics)
         yield from _no_harm(metrics)
     yield at_most("empty answers", metrics["answer"]["empty"], 0, "users got an empty answer")
@@ -126,7 +128,7 @@ def _too_few(users: int, metrics: Metrics) -> Check:
 
 def _ahead_of_all(metrics: Metrics) -> Iterator[Check]:
     """NDCG@10 ahead of each rival that knows nothing: the first it is not ahead of, by name, is told."""
-    asked, protocol = metrics["impostors"], metrics["deciding"]
+    asked, protocol, measure = metrics["impostors"], metrics["deciding"], metrics["measures"][0]
     ours = asked["candidate"]["value"]
     for rival, found in asked["candidate_against"].items():
         theirs = asked["values"][rival]["value"]
@@ -134,20 +136,21 @@ def _ahead_of_all(metrics: Metrics) -> Iterator[Check]:
         ahead, needed = is_ahead(difference)
         words = "is ahead of" if ahead else "is not clearly ahead of"
         yield Check(
-            _against(rival),
+            _against(measure, rival),
             ahead,
-            f"NDCG@10 {ours:.4f} ({protocol}) {words} {_possessive(rival)} {theirs:.4f}: difference {_plus_minus(difference)}, "
+            f"{measure.upper()} {ours:.4f} ({protocol}) {words} {_possessive(rival)} {theirs:.4f}: difference {_plus_minus(difference)}, "
             f"needed over {needed:.3g} errors.",
             smallest_effect=difference.smallest_seen(),
         )
 
 
-def _impostors(asked: Metrics, protocol: str) -> Iterator[Check]:
+def _impostors(metrics: Metrics) -> Iterator[Check]:
     """Each impostor in the candidate's place: one that is ahead of every rival shows that being ahead of them proves nothing here."""
+    asked, protocol, measure = metrics["impostors"], metrics["deciding"], metrics["measures"][0].upper()
     for name, against in asked["asked"].items():
         through = all(is_ahead(Difference(d["value"], d["error"], asked["users"], 0.0))[0] for d in against.values())
         worth = asked["values"][name]["value"]
-        told = f"{name}, asked as a candidate, has NDCG@10 {worth:.4f} ({protocol}) and is {'ahead of all' if through else 'refused'}"
+        told = f"{name}, asked as a candidate, has {measure} {worth:.4f} ({protocol}) and is {'ahead of all' if through else 'refused'}"
         yield Check(
             f"impostor: {name}",
             not through,
@@ -169,7 +172,7 @@ def _not_worse(metrics: Metrics) -> Iterator[Check]:
     protocol = metrics["deciding"]
     for rival in _rivals(metrics):
         weeks = [metrics["protocols"][protocol], *(week[protocol] for week in metrics.get("weeks", {}).values())]
-        family = [Guarded(protocol, rival, metric, EVERYBODY, _pooled(weeks, rival, metric)) for metric in GUARDED]
+        family = [Guarded(protocol, rival, metric, EVERYBODY, _pooled(weeks, rival, metric)) for metric in metrics["measures"]]
         chances = holm([one.difference.chance_above(-one.difference.margin) for one in family])
         for one, chance in zip(family, chances, strict=True):
             shown = chance < ALPHA
@@ -196,7 +199,7 @@ def _harms(metrics: Metrics) -> Iterator[Guarded]:
         for whom, judged in groups.items():
             for protocol, found in judged.items():
                 if found["users"] >= SLICE_USERS and rival in found["against"]:
-                    for metric in GUARDED:
+                    for metric in metrics["measures"]:
                         yield Guarded(protocol, rival, metric, whom, Difference.of(found, rival, metric))
 
 
@@ -218,18 +221,19 @@ def _pooled(weeks: Sequence[Metrics], rival: str, metric: str) -> Difference:
 
 
 def _rivals(metrics: Metrics) -> list[str]:
-    return [POPULARITY, *([CHAMPION] if metrics["champion"] else [])]
+    against = metrics["protocols"][metrics["deciding"]]["against"]
+    return [POPULARITY, *([TOGETHER] if TOGETHER in against else []), *([CHAMPION] if metrics["champion"] else [])]
 
 
 def _strongest(metrics: Metrics) -> str:
     """The check that decides when all pass: the lead over the strongest rival."""
     asked = metrics["impostors"]
     rivals = asked.get("candidate_against", {})
-    return _against(max(rivals, key=lambda name: asked["values"][name]["value"])) if rivals else ""
+    return _against(metrics["measures"][0], max(rivals, key=lambda name: asked["values"][name]["value"])) if rivals else ""
 
 
-def _against(rival: str) -> str:
-    return f"{DECIDING} against {rival}"
+def _against(measure: str, rival: str) -> str:
+    return f"{measure} against {rival}"
 
 
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:

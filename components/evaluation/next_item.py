@@ -1,47 +1,43 @@
-"""Next-item evaluation (Ludewig & Jannach 2018): a session is told item by item, and each time asked what comes next.
+"""What follows in a session: the rival that looks at its newest item alone (co-occurrence), which a source of sessions has to keep up with.
 
-Every item of a session but its first is one question, of what came before it. Errors are by session: its questions resemble each other.
+Judged is the item chosen next, one a session (`components/features/asked.py`), by MRR@20 and Recall@20 as Ludewig & Jannach (2018,
+https://arxiv.org/abs/1803.09587) do. Shapes: U asked, I items, K list length, S sessions before the cut, D distinct newest items.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.bundle.arrays import Rows
+from components.cut import HistoryMatrix
+from components.evaluation.metrics import NOTHING, Lists
+from components.evaluation.truth import Truth
 
-
-class NextItem(NamedTuple):
-    """What a list of `k` was worth, mean over all questions, with the standard error over sessions."""
-
-    hit_rate: float  # the next item is among the first k
-    hit_rate_error: float
-    mrr: float  # one over its place, 0 where it is not
-    mrr_error: float
-    questions: int
-    sessions: int
+TOGETHER = "had with the last item"
 
 
-def next_item(listed: Callable[[Rows], Rows], sessions: Sequence[Rows], k: int = 20) -> NextItem:
-    """Judge lists. `listed`: item rows so far, oldest first, to what is offered next, best first. `sessions`: each one's rows in order.
+def had_together(truth: Truth, length: int, barred: NDArray[np.bool_], without: list[NDArray[np.int32]]) -> Lists:
+    """For each who is asked the items most had by those who had their newest item; that one, `barred` (I,) and their `without` left out."""
+    import scipy.sparse
 
-    Raises `ValueError` where no session has two items.
-    """
-    asked = [session for session in sessions if len(session) > 1]
-    if not asked:
-        raise ValueError("no session has two items: there is no next item to judge by")
-    hits, worth = [], []
-    for session in asked:
-        places = [np.flatnonzero(listed(session[:at])[:k] == session[at]) for at in range(1, len(session))]
-        hits.append([float(len(found) > 0) for found in places])
-        worth.append([1.0 / (1 + int(found[0])) if len(found) else 0.0 for found in places])
-    return NextItem(*_mean(hits), *_mean(worth), sum(map(len, hits)), len(asked))
+    past = HistoryMatrix.of(truth.known, truth.catalogue)
+    had = scipy.sparse.csr_matrix((np.ones(len(past.row), np.float32), (past.user, past.row)), shape=past.shape)
+    newest = newest_items(truth)
+    distinct, at = np.unique(newest, return_inverse=True)
+    counts = (had.T.tocsr()[np.maximum(distinct, 0)] @ had).tocsr()  # (D, I)
+    lists = np.full((len(newest), length), NOTHING, np.int32)
+    for user in np.flatnonzero(newest >= 0).tolist():
+        mine = counts[at[user]]
+        rows = mine.indices[np.lexsort((mine.indices, -mine.data))]
+        kept = rows[~barred[rows] & ~np.isin(rows, without[user]) & (rows != newest[user])][:length]
+        lists[user, : len(kept)] = kept
+    return lists
 
 
-def _mean(values: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The mean of all values, and its standard error where those of one group move together (a ratio's, by linearisation)."""
-    sums, sizes = np.array([sum(group) for group in values]), np.array([len(group) for group in values])
-    mean = sums.sum() / sizes.sum()
-    spread = np.square(sums - mean * sizes).sum()
-    count = len(values)
-    return float(mean), float(np.sqrt(spread * count / max(count - 1, 1)) / sizes.sum())
+def newest_items(truth: Truth) -> NDArray[np.int64]:
+    """(U,) the row each had last before they were asked; -1 where they had nothing of the catalogue."""
+    found = np.full(len(truth.users), -1, np.int64)
+    for place, index in enumerate(truth.users.tolist()):
+        state = truth.states[index]
+        rows = truth.catalogue.rows_of_keys(state.keys)
+        if (rows >= 0).any():
+            found[place] = rows[int(np.argmax(np.where(rows >= 0, state.last_day, -np.inf)))]
+    return found

@@ -32,7 +32,7 @@ def reliability(system: System, bundle: Path, truth: Truth) -> dict[str, Any]:
     recommender = open_recommender(system, bundle)
     outcomes = load_outcomes(system, truth.folder, recommender.catalogue)
     users = truth.users[np.unique(np.linspace(0, len(truth.users) - 1, min(ASKED, len(truth.users))).astype(np.intp))]
-    told = [_expected(recommender, truth.states[user], truth.states.cut_day, outcomes) for user in users.tolist()]
+    told = [_expected(recommender, truth.states[user], truth.states.asked_day(user), outcomes) for user in users.tolist()]
     heads, found = recommender.scoring.heads, [one for one in told if one is not None]
     tables = {}
     for h, (name, one) in enumerate(system.objectives.items()):

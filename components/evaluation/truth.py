@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.cut import read_labels
+from components.cut import USERS, asked_folder, read_labels
 from components.evaluation.metrics import Target
 from serving.bundle.catalogue import Catalogue
 from serving.state.user_state import StateTable
@@ -24,10 +24,16 @@ class Truth:
     cut: str  # folder name
     folder: Path
     catalogue: Catalogue
-    states: StateTable
+    known: StateTable  # everybody at the cut
+    states: StateTable  # those who are asked: the same, or who came after it, each up to the moment they are asked
     users: NDArray[np.int64]  # (U,) state indices of users with a target
     target: Target  # over those users
-    had: list[NDArray[np.int32]]  # (U) item rows each had before the cut
+    had: list[NDArray[np.int32]]  # (U) item rows each had before
+
+    @property
+    def asked(self) -> Path:
+        """The folder of `states`."""
+        return asked_folder(self.folder)
 
     @cached_property
     def out(self) -> list[NDArray[np.int32]]:
@@ -55,7 +61,8 @@ def read_later(features: Path) -> tuple[list[Truth], list[str]]:
 
 
 def _read(folder: Path, cut: str) -> Truth:
-    catalogue, states = Catalogue.load(folder / "item_table"), StateTable.load(folder / "users")
+    catalogue, known = Catalogue.load(folder / "item_table"), StateTable.load(folder / USERS)
+    states = StateTable.load(asked_folder(folder))
     names, items = read_labels(folder)
     if not names:
         raise ValueError(f"no events in the days after {cut}: choose an earlier --until, so that there is a week to judge by")
@@ -67,7 +74,7 @@ def _read(folder: Path, cut: str) -> Truth:
     item = np.where(item < 0, len(catalogue) + np.arange(len(item)), item)  # counted as a miss
     users, row = np.unique(user, return_inverse=True)  # (U,), (N,)
     rows_of = [catalogue.rows_of_keys(states[index].keys) for index in users.tolist()]
-    return Truth(cut, folder, catalogue, states, users, Target(row, item, len(users)), rows_of)
+    return Truth(cut, folder, catalogue, known, states, users, Target(row, item, len(users)), rows_of)
 
 
 def _positions(ids: NDArray[np.bytes_], wanted: list[str]) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.cut import LABELS, OUTCOMES, SHOWN
+from components.cut import LABELS, OUTCOMES, SHOWN, USERS
+from components.features import asked
 from components.features.item_table import ItemBase, build_item_table, open_shelf
 from components.features.moments import JUDGED_WEEKS, cut_day, cut_name, judged_days, later_cuts, most_cuts, parse_moment, rolling_cuts
 from components.features.outcomes import write_outcomes, write_shown
@@ -87,21 +88,39 @@ def _build_cut(
     items = features_at(store, "items", [item.decode() for item in tables.item_ids.tolist()], cut, shelf.catalogue.feature_names)
     users = features_at(store, "users", user_ids(tables), cut, user_features)
     states = build_states(tables, day, users, user_features)
-    states.save(out / "users")
+    states.save(out / USERS)
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
+    counts = {"users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue)}
+    if system.learning.asked == "sessions":
+        return {"cut": cut_name(cut), **counts, **_amid_sessions(system, tables, store, user_features, cut, out)}
     labels = write_labels(tables, day, horizon_days, out / LABELS)
     write_outcomes(tables, system.objectives, day, horizon_days, out / OUTCOMES)
     shown = write_shown(tables, day, horizon_days, out / SHOWN)
-    counts = {"users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue), "labels": labels, "shown": shown}
-    return {"cut": cut_name(cut), **counts}
+    return {"cut": cut_name(cut), **counts, "labels": labels, "shown": shown}
+
+
+def _amid_sessions(system: System, tables: Tables, store: Any, user_features: tuple[str, ...], cut: datetime, out: Path) -> dict[str, Any]:
+    """Who is asked after the cut, amid their sessions, and what came of it there; counts for the report."""
+    day, days = cut_day(cut), system.learning.horizon_days
+    asked.draw(tables, day, days)
+    features = features_at(store, "users", asked.names(tables), cut, user_features)
+    told = asked.write_states(tables, day, features, user_features, out)
+    labels = _written(tables, "SELECT user_id, item_id, 1 AS count FROM asked ORDER BY user_id", out / LABELS)
+    write_outcomes(tables, system.objectives, day, days, out / OUTCOMES, asked.since("outcomes"))
+    shown = write_shown(tables, day, days, out / SHOWN, asked.since("shown"))
+    return {"asked": told, "labels": labels, "shown": shown}
 
 
 def write_labels(tables: Tables, day: float, horizon_days: int, path: Path) -> int:
     """`user_id, item_id, count` of positives in the days after the cut; how many pairs."""
     begin, end = (f"to_timestamp({moment * 86400.0!r})" for moment in (day, day + horizon_days))
+    chosen = f"""SELECT user_id, item_id, count(*) AS count FROM personal WHERE "timestamp" >= {begin} AND "timestamp" < {end}
+        GROUP BY ALL ORDER BY ALL"""
+    return _written(tables, chosen, path)
+
+
+def _written(tables: Tables, query: str, path: Path) -> int:
+    """Write the query's rows; how many."""
     target = str(path).replace("'", "''")
-    tables.backend.raw_sql(
-        f"""COPY (SELECT user_id, item_id, count(*) AS count FROM personal WHERE "timestamp" >= {begin} AND "timestamp" < {end}
-        GROUP BY ALL ORDER BY ALL) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"""
-    )
+    tables.backend.raw_sql(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
     return int(tables.arrow(f"SELECT count(*) AS n FROM '{target}'")["n"][0].as_py())

@@ -9,28 +9,31 @@ from feature_repo.schema import SECONDS_A_DAY
 from serving.objectives import POSITIVE, LabelEvent, Objective
 
 
-def write_outcomes(tables: Tables, objectives: Mapping[str, Objective], day: float, horizon_days: int, path: Path) -> int:
+def write_outcomes(
+    tables: Tables, objectives: Mapping[str, Objective], day: float, horizon_days: int, path: Path, rows: str = "outcomes"
+) -> int:
     """`user_id, item_id` and a column a head: 0, or 1 where it came about; of a weighted head the value over the usual one, summed.
 
-    Only of users who consent to be learnt from. How many pairs have anything.
+    Of `rows`: only of users who consent to be learnt from. How many pairs have anything.
     """
     columns = ", ".join(f"{_column(one)} AS {name_of(name)}" for name, one in objectives.items())
     begin, end = (f"to_timestamp({moment * SECONDS_A_DAY!r})" for moment in (day, day + horizon_days))
     anything = " OR ".join(f"{name_of(name)} > 0" for name in objectives)
     target = quoted(str(path))
     tables.backend.raw_sql(
-        f"""COPY (SELECT * FROM (SELECT user_id, item_id, {columns} FROM outcomes WHERE "timestamp" >= {begin} AND "timestamp" < {end}
+        f"""COPY (SELECT * FROM (SELECT user_id, item_id, {columns} FROM {rows} WHERE "timestamp" >= {begin} AND "timestamp" < {end}
         GROUP BY user_id, item_id) WHERE {anything} ORDER BY user_id, item_id) TO {target} (FORMAT parquet, COMPRESSION zstd)"""
     )
     return int(tables.arrow(f"SELECT count(*) AS n FROM {target}")["n"][0].as_py())
 
 
-def write_shown(tables: Tables, day: float, horizon_days: int, path: Path) -> int:
+def write_shown(tables: Tables, day: float, horizon_days: int, path: Path, rows: str = "shown") -> int:
     """`user_id, item_id, position` (the best one; null where none was said) of what was shown in those days. How many pairs."""
     begin, end = (f"to_timestamp({moment * SECONDS_A_DAY!r})" for moment in (day, day + horizon_days))
     target = quoted(str(path))
     tables.backend.raw_sql(
-        f"""COPY (SELECT user_id, item_id, min(context_position) AS position FROM shown WHERE "timestamp" >= {begin} AND "timestamp" < {end}
+        f"""COPY (SELECT user_id, item_id, min(context_position) AS position FROM {rows}
+        WHERE "timestamp" >= {begin} AND "timestamp" < {end}
         GROUP BY user_id, item_id ORDER BY user_id, item_id) TO {target} (FORMAT parquet, COMPRESSION zstd)"""
     )
     return int(tables.arrow(f"SELECT count(*) AS n FROM {target}")["n"][0].as_py())

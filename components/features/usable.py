@@ -38,11 +38,10 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
     cut = datetime.fromisoformat(until)
     found = count(system, tables, cut)
     learnt = " or ".join(system.learning.positives)
-    days = system.learning.horizon_days
+    days, amid = system.learning.horizon_days, system.learning.asked == "sessions"
     if must_judge and found.before and not found.judged:
-        return (
-            f"nobody's {learnt} lies in the {days} days after {cut_name(cut)}, so there is nothing to judge by: choose an earlier --until"
-        )
+        nothing = f"no session with two different {learnt} lies" if amid else f"nobody's {learnt} lies"
+        return f"{nothing} in the {days} days after {cut_name(cut)}, so there is nothing to judge by: choose an earlier --until"
     if not found.weeks:
         least = system.learning.least_days
         return (
@@ -50,9 +49,10 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
             f" and something known before those; give more days"
         )
     if must_judge and found.judged_users < LEAST_JUDGED:
+        whom = system.learning.asked.removesuffix("s")
         return (
-            f"{found.judged_users} user has a {learnt} in the {days} days after {cut_name(cut)}, and a comparison needs at least"
-            f" {LEAST_JUDGED}: one user cannot be judged; give the events of more users, or choose another --until"
+            f"{found.judged_users} {whom} has a {learnt} in the {days} days after {cut_name(cut)}, and a comparison needs at least"
+            f" {LEAST_JUDGED}: one {whom} cannot be judged; give the events of more {whom}s, or choose another --until"
         )
     return ""
 
@@ -98,11 +98,12 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
     """What lies before and after the cut."""
     end = cut + timedelta(days=system.learning.horizon_days)
     with opened_positives(tables, system) as connection:
+        connection.execute(f"CREATE VIEW telling AS SELECT * FROM positives {_TELLING[system.learning.asked]}")
         ((before, judged, users, first, last),) = connection.execute(
             f"""SELECT count(*) FILTER (moment < {_micro(cut)}),
                 count(*) FILTER (moment >= {_micro(cut)} AND moment < {_micro(end)}),
                 count(DISTINCT user_id) FILTER (moment >= {_micro(cut)} AND moment < {_micro(end)}), min(moment), max(day)
-            FROM positives"""
+            FROM telling"""
         ).fetchall()
         weeks = 0
         if first is not None and first < _micro(cut):
@@ -112,9 +113,16 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
                 for week in asked
                 if _micro(week) > first
             ]
-            weeks = sum(map(bool, connection.execute(f"SELECT {', '.join(spans)} FROM positives").fetchall()[0])) if spans else 0
+            weeks = sum(map(bool, connection.execute(f"SELECT {', '.join(spans)} FROM telling").fetchall()[0])) if spans else 0
     days = judged_days(cut, system.learning.horizon_days, -1.0 if last is None else last)
     return Enough(before, users, judged, days, weeks)
+
+
+_TELLING = {  # of the positives those that can be asked about: in a session something else has to follow
+    "users": "",
+    "sessions": "WHERE user_id IN (SELECT user_id FROM positives GROUP BY user_id"
+    " HAVING count(DISTINCT item_id) > 1 AND max(moment) > min(moment))",
+}
 
 
 def _micro(moment: datetime) -> int:

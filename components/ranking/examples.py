@@ -93,7 +93,7 @@ def queries_of(system: System, cut: FittedCut, user: int) -> Iterator[Query]:
     """The two questions a user is asked for: anything, and only what is new."""
     state = cut.users[user]
     for discover in (False, True):
-        request = Request(state.user_id, system.answer_size, cut.users.cut_day, discover=discover)
+        request = Request(state.user_id, system.answer_size, cut.users.asked_day(user), discover=discover)
         yield Query(request, state, cut.catalogue, system.learning)
 
 

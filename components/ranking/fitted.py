@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.cut import read_labels, read_outcomes, read_shown, rows_of_ids
+from components.cut import asked_folder, read_labels, read_outcomes, read_shown, rows_of_ids
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue, item_key
 from serving.retrieval.source import Source
@@ -29,7 +29,7 @@ class FittedCut:
 
     name: str
     catalogue: Catalogue
-    users: StateTable
+    users: StateTable  # who is asked
     sources: tuple[Source, ...]
     vectors: Floats | None  # (U, D) the user tower's output; None without a tower
     labels: Mapping[str, NDArray[np.int32]]  # user -> item rows, ascending
@@ -72,7 +72,7 @@ def load_cut(system: System, features: Path, retrieval: Path, name: str) -> Fitt
     """One cut from its features and its fitted sources."""
     folder, fitted = features / "cuts" / name, retrieval / "cuts" / name
     catalogue = Catalogue.load(folder / "item_table")
-    users = StateTable.load(folder / "users")
+    users = StateTable.load(asked_folder(folder))
     sources = load_sources(system.sources, fitted / "sources", catalogue)
     return FittedCut(
         name,

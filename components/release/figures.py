@@ -6,11 +6,11 @@ Everything else that was measured is in the run's `evaluation/metrics.json`.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.evaluation.visible import USUAL
 from components.release import forms
 from components.release.making import Making
 
 READ = ("ndcg@10", "recall@100", "recall@1000", "mrr")
-DECIDING = "ndcg@10"
 Named = Iterator[tuple[str, float]]
 
 
@@ -56,10 +56,11 @@ def _answer(making: Making) -> Named:
 
 def _parts(making: Making) -> Named:
     """Where a good mean may hide harm: known and unknown users, new items; the deciding metric's lead."""
+    deciding = making.metrics.get("measures", USUAL)[0]
     for place in ("slices", "cold"):
         for name, judged in making.metrics.get(place, {}).items():
             for rival, values in judged.get("all", {}).get("against", {}).items():
-                yield from _pair(f"{place}/{name}: {DECIDING} ahead of {rival}", values.get(DECIDING))
+                yield from _pair(f"{place}/{name}: {deciding} ahead of {rival}", values.get(deciding))
 
 
 def _cost(making: Making) -> Named:

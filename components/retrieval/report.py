@@ -33,8 +33,8 @@ def questions(system: System, cut: Cut, discover: bool, vectors: NDArray[np.floa
     order = np.argsort(users, kind="stable")
     users, rows = users[order], rows[order]
     for user, begin, end in zip(*_runs(users), strict=True):
-        state = cut.users[int(user)]
-        request = Request(state.user_id, system.answer_size, cut.users.cut_day, discover=discover)
+        state = cut.asked[int(user)]
+        request = Request(state.user_id, system.answer_size, cut.asked.asked_day(int(user)), discover=discover)
         query = Query(request, state, cut.catalogue, system.learning)
         truth = rows[begin:end]
         if discover:

@@ -120,16 +120,16 @@ def debut_rate(cut: Cut) -> NDArray[np.float32]:
 
 
 def user_vectors(cut: Cut, towers: Towers, folder: Path) -> NDArray[np.float32]:
-    """(U, D) of every user at the cut, from the history rows as served."""
+    """(U, D) of everybody who is asked at the cut, from the history rows as served."""
     import scipy.sparse
 
-    history = cut.history
+    history = cut.asked_history
     weights = np.log1p(history.decay(BAG_TAU_DAYS))
     counted = scipy.sparse.csr_matrix((weights, (history.user, history.row)), shape=history.shape)
     totals = np.maximum(np.asarray(counted.sum(axis=1)), 1e-6)
     bag = counted @ TowerTable.load(folder).history.astype(np.float32) / totals
     with torch.no_grad():
-        return towers.user(torch.from_numpy(np.array(cut.users.features)), torch.from_numpy(bag.astype(np.float32))).numpy()
+        return towers.user(torch.from_numpy(np.array(cut.asked.features)), torch.from_numpy(bag.astype(np.float32))).numpy()
 
 
 def _history(cut: Cut, towers: Towers, vectors: NDArray[np.float32]) -> NDArray[np.float16]:

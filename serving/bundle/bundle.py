@@ -40,7 +40,7 @@ FORMAT = 3  # 3: request.onnx takes standardised features; request/
 _MANIFEST = "bundle.json"
 _NOT_ANSWERED_BY = ("promote",)  # of a system's settings: who releases a bundle says nothing of what it answers
 _UNLESS_SAID: Mapping[str, Any] = {"events": {}, "fusion": "as written"}  # left out where they are so, as in the first bundles
-_UNLESS_SAID_OF_LEARNING = ("every_days", "cross", "light", "heavy", "compression", "diversity")
+_UNLESS_SAID_OF_LEARNING = ("every_days", "cross", "asked", "light", "heavy", "compression", "diversity")
 SIGNATURE = "bundle.sig"  # who packed it (serving/bundle/signature.py): the one file that no digest covers
 
 

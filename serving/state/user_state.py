@@ -278,6 +278,7 @@ class StateTable(ArrayFolder):
     said_keys: NDArray[np.uint64] = field(default_factory=lambda: _empty("u8"))  # (S,) sorted within a user
     said_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (S,)
     said: NDArray[np.uint8] = field(default_factory=lambda: _empty("u1"))  # (S,) AGAIN, NEVER, LESS or FOLLOWED
+    asked_days: NDArray[np.float64] = field(default_factory=lambda: _empty("f8"))  # (U,) when each is asked; (0,): all at the cut
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -294,6 +295,10 @@ class StateTable(ArrayFolder):
     @cached_property
     def _schema_key(self) -> int:
         return schema_key(self.feature_names)
+
+    def asked_day(self, index: int) -> float:
+        """The moment up to which the user's state goes, and at which they are asked: the cut, unless said otherwise."""
+        return float(self.asked_days[index]) if len(self.asked_days) else self.cut_day
 
     def __getitem__(self, index: int) -> UserState:
         rows = slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))

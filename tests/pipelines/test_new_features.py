@@ -22,7 +22,18 @@ PLAN = {"item_id": "i1", "place": "north", "valid_from": START, "valid_until": S
 
 def facts(empty=(), levels=(2, 3, 4), brands=3, plans=5, again=0.2) -> Facts:
     rows = {"events": 100, "items": 10, "users": 10, "context": plans}
-    return Facts(rows, {"events": empty, "items": (), "users": (), "context": ()}, {"click": 100}, {"click": again}, {}, {}, levels, brands)
+    return Facts(
+        rows,
+        {"events": empty, "items": (), "users": (), "context": ()},
+        {"click": 100},
+        {"click": again},
+        {},
+        {},
+        levels,
+        brands,
+        56,
+        False,
+    )
 
 
 def written(world_system, folder: Path, given: Facts):

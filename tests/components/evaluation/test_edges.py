@@ -40,13 +40,15 @@ def at_place(place: int) -> dict[str, float]:
 
 def test_hits_count_up_to_the_place_in_their_name() -> None:
     names = {f"{metric}@{k}" for metric in ("recall", "ndcg") for k in (10, 100, 1000)}
-    assert set(at_place(1)) == names | {"hit_rate@10", "mrr"}
+    assert set(at_place(1)) == names | {"recall@20", "hit_rate@10", "mrr", "mrr@20"}
     for k in (10, 100, 1000):
         inside, outside = at_place(k), at_place(k + 1)
         assert (inside[f"recall@{k}"], outside[f"recall@{k}"]) == (0.5, 0)
         assert inside[f"ndcg@{k}"] > outside[f"ndcg@{k}"] == 0
     assert (at_place(10)["hit_rate@10"], at_place(11)["hit_rate@10"]) == (1, 0)
-    assert at_place(4)["mrr"] == 0.25
+    assert at_place(4)["mrr"] == at_place(4)["mrr@20"] == 0.25
+    assert (at_place(20)["mrr@20"], at_place(21)["mrr@20"], at_place(21)["mrr"]) == (1 / 20, 0, 1 / 21)
+    assert (at_place(20)["recall@20"], at_place(21)["recall@20"]) == (0.5, 0)
 
 
 def test_numbers_are_told_to_a_millionth_and_an_error_nobody_knows_as_none() -> None:

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from components.evaluation.gate import GUARDED, _no_harm, decide
+from components.evaluation.gate import _no_harm, decide
+from components.evaluation.visible import USUAL as GUARDED
 from serving.system import System
 
 
@@ -42,6 +43,7 @@ def metrics(champion=None, users=500, deciding="all", impostors=None, **differen
         "cut": "2024-03-18",
         "judged_days": 7,
         "deciding": deciding,
+        "measures": list(GUARDED),
         "impostors": impostors or asked(users, differences.get("popularity", 0.1)),
         "bundle_bytes": 10_000_000,
         "protocols": {"all": one, "new": copy.deepcopy(one)},
