@@ -10,7 +10,7 @@ TOPICS, PAGES, HUBS = 12, 8, 2
 
 
 def news(days: int = 35, a_day: int = 40, seed: int = 0) -> Rows:
-    """`a_day` sessions of 3 to 7 clicks. Each goes on to one of the next two pages of its topic's ring, or every second time to one all have.
+    """`a_day` sessions of 3 to 7 clicks. Each goes to one of the next two pages of its topic's ring, or every second time to one all have.
 
     After such a page the newest item says nothing of the topic; the session before it does.
     """
