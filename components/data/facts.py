@@ -27,7 +27,7 @@ class Facts:
     levels: tuple[int, ...]  # different category paths that reach each level
     brands: int
     days: int  # from the first event's to the last's, both counted
-    sessions: bool  # each user is one session
+    sessions: bool  # each user is one session, and hardly any lasts for more than a day: nobody comes back
 
 
 def facts_of(tables: Path) -> Facts:
@@ -53,7 +53,7 @@ def facts_of(tables: Path) -> Facts:
             levels=_levels(connection, files["items"]),
             brands=_number(connection, f"SELECT count(DISTINCT brand) FROM {files['items']}"),
             days=_number(connection, f"SELECT coalesce(date_diff('day', min(timestamp), max(timestamp)) + 1, 0) FROM {files['events']}"),
-            sessions=not _number(connection, f"SELECT count(*) FROM {files['events']} WHERE user_id IS DISTINCT FROM session_id"),
+            sessions=not _number(connection, _OTHERS.format(events=files["events"])),
         )
     finally:
         connection.close()
@@ -64,6 +64,10 @@ _AGAIN = (
 )
 _GRADES = f"""SELECT event_type, median(value) FROM {{events}} WHERE event_type <> '' GROUP BY event_type
 HAVING count(value) >= 0.9 * count(*) AND count(DISTINCT value) BETWEEN 2 AND {MOST_GRADES}"""
+
+_OTHERS = """SELECT (count(*) FILTER (other) > 0 OR count(*) FILTER (long) > 0.1 * count(*))::INTEGER FROM (
+    SELECT bool_or(user_id IS DISTINCT FROM session_id) AS other, max(timestamp) - min(timestamp) > INTERVAL 1 DAY AS long
+    FROM {events} GROUP BY user_id)"""
 
 _USUAL = "SELECT event_type, median(value) FROM {events} WHERE event_type <> '' AND value > 0 GROUP BY event_type"
 

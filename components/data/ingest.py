@@ -5,6 +5,7 @@ What cannot be read as the schema says is refused here, in one paragraph; what i
 says whose it is, but in which session (a shop before login, news), each session is a user.
 """
 
+import difflib
 import importlib
 import json
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def ingest(system: System, out: Path, data: Path | None = None) -> None:
         if not data.is_dir():
             raise BadData(f"there is no folder {data}: give a folder that holds {', '.join(f'{name}.parquet' for name in TABLES)}")
         report = {"from": "data", "tables": {name: _normalised(table, data, out) for name, table in OF_SESSIONS.items()}}
-        if _nobody_is_named(out / "events.parquet"):
+        if _nobody_is_named(out / "events.parquet", report["tables"]["events"]["columns_left_out"]):
             report["users"] = "no event names one: each session is a user"
             _take_sessions_for_users(out)
     (out / "ingest.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
@@ -130,8 +131,9 @@ def _users_of_events(events: Path) -> Iterator[str]:
         connection.close()
 
 
-def _nobody_is_named(events: Path) -> bool:
-    """Whether no event says whose it is, but some in which session it was. Raises `BadData` where they say neither."""
+def _nobody_is_named(events: Path, unknown: list[str]) -> bool:
+    """Whether no event says whose it is, but some in which session it was. Raises `BadData` where they say neither, or perhaps in one of
+    the `unknown` columns."""
     connection = connect()
     try:
         ((users, sessions),) = connection.execute(
@@ -139,6 +141,9 @@ def _nobody_is_named(events: Path) -> bool:
         ).fetchall()
     finally:
         connection.close()
+    near = difflib.get_close_matches("user_id", unknown, n=1)
+    if not users and near:
+        raise BadData(f"no event has a 'user_id': rename {near[0]!r} to it, or leave that column out where users are not known")
     if not users and not sessions:
         raise BadData(f"no event of {events} says whose it is: give the column 'user_id', or 'session_id' where users are not known")
     return not users
@@ -146,13 +151,15 @@ def _nobody_is_named(events: Path) -> bool:
 
 def _take_sessions_for_users(out: Path) -> None:
     """Events get their session's id as their user's; the users are those."""
-    events, named = out / "events.parquet", out / "events-named.parquet"
-    connection = connect()
-    try:
-        rows = f"SELECT * REPLACE (session_id AS user_id) FROM read_parquet({quoted(str(events))})"
-        connection.execute(f"COPY ({rows}) TO {quoted(str(named))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_A_GROUP})")
-    finally:
-        connection.close()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    events, named, schema = out / "events.parquet", out / "events-named.parquet", arrow_schema(EVENTS)
+    place = schema.get_field_index("user_id")
+    with pq.ParquetFile(events) as file, pq.ParquetWriter(named, schema, compression="zstd") as writer:
+        for batch in file.iter_batches(ROWS_A_GROUP):
+            rows = pa.Table.from_batches([batch], schema)
+            writer.write_table(rows.set_column(place, schema.field(place), rows["session_id"]))
     named.replace(events)
     _made(USERS, out)
 

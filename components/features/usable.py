@@ -39,6 +39,8 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
     found = count(system, tables, cut)
     learnt = " or ".join(system.learning.positives)
     days, amid = system.learning.horizon_days, system.learning.asked == "sessions"
+    if amid and not found.before:
+        return f"no session before {cut_name(cut)} has two different {learnt}, one after the other: there is no telling what comes next"
     if must_judge and found.before and not found.judged:
         nothing = f"no session with two different {learnt} lies" if amid else f"nobody's {learnt} lies"
         return f"{nothing} in the {days} days after {cut_name(cut)}, so there is nothing to judge by: choose an earlier --until"

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from components.data.facts import facts_of
 from components.data.ingest import ingest
-from pipelines.check import _about_columns, _about_events, _about_rules, _about_sources, findings
+from pipelines.check import _about_columns, _about_events, _about_rules, _about_sources, _about_users, findings
 from pipelines.cli import app
 from pipelines.new import choose, system_file
 from serving.event_meanings import Never
@@ -191,3 +191,26 @@ def test_a_grade_below_the_middle_says_that_the_item_was_had_where_nothing_is_ha
     ]
     system = load_system(str(written(rows | {"events": events, "users": users}, tmp_path)))
     assert system.events["rating"].below == Never()
+
+
+def test_sessions_are_told_from_users_who_come_back(tmp_path):
+    """A visit's id in the user's place is a session; a device's, of weeks, is a user."""
+    visits = plain()
+    visits["events"] = [event | {"user_id": event["session_id"]} for event in visits["events"]]
+    del visits["users"]
+    assert facts(visits, tmp_path / "visits").sessions
+    devices = plain()
+    devices["events"] = [event | {"session_id": event["user_id"]} for event in devices["events"]]
+    assert not facts(devices, tmp_path / "devices").sessions
+    assert not facts(plain(), tmp_path / "users").sessions
+    system = load_system(str(written(visits, tmp_path / "new")))
+    assert system.learning.asked == "sessions"
+    told = texts(_about_users(SHOP, facts(visits, tmp_path / "told")))
+    assert 'say Learning(asked="sessions")' in told[0]
+    assert 'say Learning(asked="users")' in texts(_about_users(system, facts(devices, tmp_path / "other")))[0]
+
+
+def test_a_short_log_is_asked_about_fewer_days(tmp_path):
+    rows = plain(weeks=2)
+    system = load_system(str(written(rows, tmp_path)))
+    assert (system.learning.horizon_days, system.learning.every_days) == (2, 2)

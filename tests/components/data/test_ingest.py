@@ -125,3 +125,29 @@ def test_an_empty_table_is_refused_but_an_empty_plan_is_not(data, world_system, 
     ingest(world_system, tmp_path / "out", data)
     change(data, "items", lambda items: items.slice(0, 0))
     assert refusal(world_system, data, tmp_path / "out").startswith("the table items (")
+
+
+def nameless(data, *more):
+    """The events without their users."""
+    change(data, "events", lambda events: events.drop_columns(["user_id", *more]))
+
+
+def test_where_no_event_names_a_user_each_session_is_one(data, world_system, tmp_path):
+    nameless(data)
+    ingest(world_system, tmp_path / "out", data)
+    events, users = (pq.read_table(tmp_path / "out" / f"{name}.parquet") for name in ("events", "users"))
+    assert events.schema == arrow_schema(TABLES["events"])
+    assert events["user_id"].to_pylist() == events["session_id"].to_pylist()
+    assert users["user_id"].to_pylist() == sorted(set(events["session_id"].to_pylist()))
+    assert set(users["consent"].to_pylist()) == {"full"}
+
+
+def test_neither_user_nor_session_or_a_user_by_another_name_is_told(data, world_system, tmp_path):
+    change(
+        data, "events", lambda events: events.rename_columns(["customer_id" if name == "user_id" else name for name in events.column_names])
+    )
+    assert "rename 'customer_id' to it" in refusal(world_system, data, tmp_path / "out")
+    nameless_data = data.parent / "nameless"
+    change(data, "events", lambda events: events.drop_columns(["customer_id", "session_id"]))
+    data.rename(nameless_data)
+    assert "give the column 'user_id', or 'session_id' where users are not known" in refusal(world_system, nameless_data, tmp_path / "more")
