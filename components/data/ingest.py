@@ -29,6 +29,7 @@ def ingest(system: System, out: Path, data: Path | None = None) -> None:
     `data`: a folder with the user's own tables; without it the system's own ingest runs. Raises `BadData`.
     """
     out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any]
     if data is None:
         report = {"from": system.ingest, "tables": _own(system, out)}
     else:
