@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.ranking.fitted import FittedCut
-from feature_repo.names import request_names
+from feature_repo.names import cross_names, request_names
 from serving.bundle.arrays import ArrayFolder, Floats
 from serving.query import Candidates, Query, Request
 from serving.ranking.features import cross_features, request_features
@@ -68,7 +68,7 @@ def make_examples(system: System, cut: FittedCut, sampling: Sampling, seed: int,
             if body is not None:
                 heads.append((padded(request_features(query), cut), query.request.discover, body.targets))
                 bodies.append(body)
-    columns = len(cross_features(query, candidates_of(query, cut, system, user))[0]) if bodies else 0
+    columns = len(cross_names(system.kinds, system.learning.cross))
 
     def joined(name: str, dtype: type, *shape: int) -> NDArray:  # type: ignore[type-arg]
         return np.concatenate([np.empty((0, *shape), dtype), *(getattr(body, name) for body in bodies)])
