@@ -33,6 +33,7 @@ COUNTS = (200, 1000)  # candidates of a timed call
 ROUNDS = 15
 NEARLY = 1.25  # times as long as the fastest's: told apart by noise
 SURE = 1.645  # standard errors: a loss is within its bound where nineteen in twenty say so
+SAME = 0.99  # of the kept candidates: another arithmetic of the same network
 GRADED = 8  # requests by which units are told strong or weak
 
 
@@ -76,7 +77,8 @@ class Quality:
         """Why it may not be served; empty: it may."""
         if self.overlap < bounds.overlap:
             return f"keeps {self.overlap:.4f} of the same items, expected at least {bounds.overlap:g}"
-        if (most := self.lost + SURE * self.lost_error) > bounds.lost:
+        doubt = 0.0 if self.overlap >= SAME else SURE * self.lost_error  # of much the same list a hit more or less is all there is to see
+        if (most := self.lost + doubt) > bounds.lost:
             return f"loses {self.lost:.2%} of NDCG, by chance up to {most:.2%}, expected at most {bounds.lost:.2%}"
         if self.grown > bounds.error_grown:
             return f"the weighted heads' error grows by {self.grown:.2%}, expected at most {bounds.error_grown:.2%}"
