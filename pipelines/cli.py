@@ -295,6 +295,30 @@ def frontier(
 
 
 @app.command()
+def capacity(
+    system: System,
+    users: Annotated[float, typer.Option(help="users of whom a state is kept", show_default=False)],
+    items: Annotated[float, typer.Option(help="items of the catalogue", show_default=False)],
+    qps: Annotated[float, typer.Option(help="requests a second", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="write the page there too, as docs/scale.md", show_default=False)] = None,
+    home: Home = HOME,
+    bundle: Bundle = None,
+    registry: Registry = "",
+) -> None:
+    """Shards, replicas, regions and cost for a load and its fivefold, from what a bundle costs here."""
+    from components.release.releases import released
+    from pipelines.capacity import Assumed, measure, page
+    from serving.system import load_system
+
+    consult(system, home, bundle, registry)
+    found = released(system, home, bundle)
+    text = page(system, measure(load_system(system), found.bundle, found.users), Assumed(), users, items, qps)
+    typer.echo(text)
+    if out is not None:
+        out.write_text(text)
+
+
+@app.command()
 def serve(
     system: System,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",

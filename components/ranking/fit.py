@@ -21,6 +21,7 @@ from components.ranking.examples import Examples, Sampling, join, make_examples
 from components.ranking.fitted import code_sizes, load_cut
 from components.ranking.held_out import judge
 from components.ranking.model import Ranker, Sizes, load, save
+from components.ranking.together import ALONE, Together, launch
 from components.ranking.train import Fitting, Material, predict
 from components.ranking.train import fit as fit_ranker
 from components.ranking.warm import taken_over
@@ -79,7 +80,7 @@ def fit(
         else:
             networks = (plan.heavy or system.learning.heavy, plan.light or system.learning.light)
             trials = [(*given, network, fitting, final) for final in (False, True) for network in networks]
-            heavy_trial, light_trial, heavy, light = in_processes(learn, trials)
+            heavy_trial, light_trial, heavy, light = learn_all(trials, system.learning.processes, Path(work))
             pairs = ((heavy, heavy_trial), (light, light_trial))
             heavy, light = ((fold(model, told["scaling"]), told | learnt) for (model, learnt), (_, told) in pairs)
     for name, (model, told) in (("light", light), ("heavy", heavy)):
@@ -93,6 +94,13 @@ def in_processes(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> l
     """The function's answers for each job, in order, from a few processes at once; how many does not change a byte."""
     with ProcessPoolExecutor(min(WORKERS, len(jobs)), mp_context=get_context("spawn")) as pool:
         return list(pool.map(function, *zip(*jobs, strict=True)))
+
+
+def learn_all(trials: list[tuple[Any, ...]], processes: int, work: Path) -> list[tuple[Ranker, dict[str, Any]]]:
+    """`learn` of each, side by side; one after another where `processes` learn each together."""
+    if processes == 1:
+        return in_processes(learn, trials)
+    return [launch(learn, trial, work / f"together{number}", processes) for number, trial in enumerate(trials)]
 
 
 def names_of(system: System, features: Path, cut: str) -> dict[str, tuple[str, ...]]:
@@ -115,7 +123,14 @@ def examples_of(system: System, features: Path, retrieval: Path, name: str, samp
 
 
 def learn(
-    system: System, features: Path, examples: Path, cuts: list[str], network: Network, fitting: Fitting, final: bool
+    system: System,
+    features: Path,
+    examples: Path,
+    cuts: list[str],
+    network: Network,
+    fitting: Fitting,
+    final: bool,
+    together: Together = ALONE,
 ) -> tuple[Ranker, dict[str, Any]]:
     """One ranker, in a process of its own: from all cuts if `final`; else from all but the newest, calibrated and judged on that one."""
     material, sizes, _ = _given(system, features, examples, cuts, network)
@@ -123,8 +138,9 @@ def learn(
     older, held_out = material.of_cuts(0, len(cuts) - 1), material.of_cuts(len(cuts) - 1, len(cuts))
     if final:
         losses: list[float] = []
-        return fit_ranker(sizes, material, material.of_cuts(0, len(cuts)), fitting, objectives, losses.append), {"losses": losses}
-    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting, objectives)
+        queries = material.of_cuts(0, len(cuts))
+        return fit_ranker(sizes, material, queries, fitting, objectives, losses.append, together=together), {"losses": losses}
+    trial = fit_ranker(sizes, material, older if len(older) else held_out, fitting, objectives, together=together)
     scaling, metrics = calibrated(system, trial, material, held_out)
     return trial, {"scaling": scaling, "held_out": metrics}
 

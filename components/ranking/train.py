@@ -16,6 +16,7 @@ from components.ranking.diversity import mean_logit, sameness
 from components.ranking.examples import Examples
 from components.ranking.fitted import SLOTS, item_codes
 from components.ranking.model import Ranker, Sizes
+from components.ranking.together import ALONE, LossOf, Together
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
 from serving.objectives import GROUPS, DiversityTerm, Objective
@@ -101,8 +102,12 @@ def fit(
     objectives: Sequence[Objective],
     told: Callable[[float], None] = lambda loss: None,
     start: Ranker | None = None,
+    together: Together = ALONE,
 ) -> Ranker:
-    """A ranker fitted on the given queries, from new weights or from those of `start`. `told` hears each epoch's mean loss."""
+    """A ranker fitted on the given queries, from new weights or from those of `start`. `told` hears each epoch's mean loss.
+
+    `together`: one of several processes that fit it (`components/ranking/together.py`).
+    """
     deterministic(fitting.seed)
     model = start or Ranker(sizes)
     if start is None:  # what was learnt before means what it meant
@@ -114,18 +119,25 @@ def fit(
     epochs = max(fitting.epochs, -(-fitting.least_steps // batches))
     rates, steps = [group["lr"] for group in optimizer.param_groups], epochs * batches + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
+    loss_of = together.wrapped(LossOf(model, lambda ranker, own: batch_loss(ranker, material, own, objectives, fitting.diversity)))
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    done, means = together.go_on(rng, **parts)
     model.train()
-    for _ in range(epochs):
+    for epoch in range(done, epochs):
         losses = []
         for batch in np.array_split(rng.permutation(queries), batches):
-            loss = batch_loss(model, material, np.sort(batch), objectives, fitting.diversity)
+            own, counts = together.share(batch)
+            loss = loss_of(np.sort(own)) * counts
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             losses.append(_finite(float(loss.detach()), objectives))
-        told(float(np.mean(losses)))
+        means.append(together.mean(losses))
+        together.keep(epoch + 1, means, rng, **parts)
+    for mean in means:
+        told(mean)
     return model.eval()
 
 

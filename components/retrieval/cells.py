@@ -3,7 +3,6 @@
 Shapes: I items, D dimensions, L cells, Q trial vectors.
 """
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from serving.retrieval.two_tower import TowerTable
 
 LEAST_RECALL = 0.97  # of the exact answer
 _ITERATIONS, _POINTS_A_CELL = 8, 64
-_BLOCK = 16_384
+_BLOCK_NUMBERS = 1 << 25  # distances at once: 128 MB
 Floats = NDArray[np.float32]
 
 
@@ -56,19 +55,23 @@ def recalls(
 
 
 def _centroids(vectors: Floats, count: int, random: np.random.Generator) -> Floats:
-    from scipy.cluster.vq import kmeans2
+    """(L, D) k-means (Lloyd 1982), block by block: scipy's `kmeans2` holds every distance at once, 10 GB for ten million items."""
+    from scipy.sparse import csr_array
 
     sample = vectors[np.sort(random.choice(len(vectors), min(len(vectors), count * _POINTS_A_CELL), replace=False))]
-    begin = sample[random.choice(len(sample), count, replace=False)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "One of the clusters is empty")  # it stays where it was, and as a cell is never looked into
-        centroids, _ = kmeans2(sample, begin, iter=_ITERATIONS, minit="matrix")
-    return np.ascontiguousarray(centroids, np.float32)
+    centroids = sample[random.choice(len(sample), count, replace=False)]
+    for _ in range(_ITERATIONS):
+        cell = _nearest(sample, centroids)
+        sizes = np.bincount(cell, minlength=count)[:, None]
+        sums = csr_array((np.ones(len(cell), np.float32), (cell, np.arange(len(cell)))), shape=(count, len(cell))) @ sample
+        centroids = np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids).astype(np.float32)  # an empty one stays where it was
+    return np.ascontiguousarray(centroids)
 
 
 def _nearest(vectors: Floats, centroids: Floats) -> NDArray[np.intp]:
     """(I,) the centroid with the least distance."""
     from scipy.cluster.vq import vq
 
-    blocks = [vq(vectors[begin : begin + _BLOCK], centroids)[0] for begin in range(0, len(vectors), _BLOCK)]
+    step = max(1, _BLOCK_NUMBERS // len(centroids))
+    blocks = [vq(vectors[begin : begin + step], centroids)[0] for begin in range(0, len(vectors), step)]
     return np.concatenate(blocks) if blocks else np.empty(0, np.intp)

@@ -64,6 +64,7 @@ def settings_of(system: System) -> dict[str, Any]:
     for meaning in values["events"].values():
         if meaning.get("below", meaning) is None:
             del meaning["below"]
+    del values["learning"]["processes"]  # how many learnt it says nothing of what is answered
     unsaid = {name for name, usual in _UNLESS_SAID.items() if values[name] == usual}
     if Path(system.feature_repo).is_absolute():  # where it lies on this machine says nothing of what is answered
         values["feature_repo"] = Path(system.feature_repo).name

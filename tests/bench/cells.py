@@ -1,6 +1,6 @@
 """Retrieval from more items than one looks at: cells of a made catalogue, their recall of the exact answer, their cost and bytes.
 
-python -m tests.bench.cells --items 10000000      # some 6 GB of memory; prints one JSON object
+python -m tests.bench.cells --items 10000000      # some 8 GB of memory; prints one JSON object
 
 Vectors lie in clusters as those of `tests.bench.synthetic`; a user's is the mean of what they had, half popular, half of clusters liked.
 Recall is measured with other users than the cells' probes were chosen with. Shapes: I items, D dimensions, Q users.
