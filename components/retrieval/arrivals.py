@@ -19,7 +19,7 @@ from serving.bundle.catalogue import Catalogue
 from serving.retrieval.arrivals import Debuts, grouped, planned_anywhere
 from serving.system import SourceSpec
 
-# Chosen on the weeks before the choosing week.
+# Chosen on the choosing week.
 MOST = 2048  # kept, of those that will find most: a pool has room for some dozens, and each costs a request
 TAU_DAYS = 150.0
 PRIOR_COUNTS = 20.0  # of the lifts

@@ -25,7 +25,7 @@ from serving.retrieval.source import TowerSides
 from serving.retrieval.top_k import select
 from serving.system import SourceSpec
 
-# Chosen on the weeks before the choosing week.
+# Chosen on the choosing week.
 POWER = 0.3  # of every lift
 DISPLAY, MAILER = 1.2, 0.6  # what is planned anywhere finds so many times more users, beside once
 
