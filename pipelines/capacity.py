@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Measured:
+class BundleCost:
     """What a bundle costs here."""
 
     items: int  # of the bundle
@@ -54,7 +54,7 @@ class Assumed:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Fleet:
     """Machines for one load."""
 
     qps: float
@@ -70,7 +70,7 @@ class Plan:
         return self.retrieval + self.ranking + self.states
 
 
-def measure(system: System, bundle: Path, users: Path) -> Measured:
+def measure(system: System, bundle: Path, users: Path) -> BundleCost:
     """A short measurement of a bundle folder, with some of the states it was learnt with."""
     from components.evaluation.batch import open_recommender
 
@@ -93,14 +93,14 @@ def measure(system: System, bundle: Path, users: Path) -> Measured:
     of_items = sum(path.stat().st_size for path in files)
     count = len(recommender.catalogue)
     packed = float(np.mean([len(state.pack()) for state in some]))
-    return Measured(count, of_items / count, packed, retrieval, ranking, _resident())
+    return BundleCost(count, of_items / count, packed, retrieval, ranking, _resident())
 
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def plan(measured: Measured, assumed: Assumed, users: float, items: float, qps: float) -> Plan:
+def plan(measured: BundleCost, assumed: Assumed, users: float, items: float, qps: float) -> Fleet:
     """Machines, rounded up part by part.
 
     A shard holds as many items as its memory does. Every shard makes all of a request's sources, as measured, and searches its cells, which
@@ -121,10 +121,10 @@ def plan(measured: Measured, assumed: Assumed, users: float, items: float, qps: 
     retrieval, ranking, stored = (assumed.regions * count for count in (shards * machines(shard_ms), machines(ranking_ms), states))
     hour = assumed.cores * assumed.dollars_a_core_hour + assumed.memory_gib * assumed.dollars_a_gib_hour
     dollars = (retrieval + ranking + stored) * hour * 730
-    return Plan(qps, shards, retrieval, ranking, stored, ranking_ms + shards * shard_ms, dollars)
+    return Fleet(qps, shards, retrieval, ranking, stored, ranking_ms + shards * shard_ms, dollars)
 
 
-def page(system: str, measured: Measured, assumed: Assumed, users: float, items: float, qps: float) -> str:
+def page(system: str, measured: BundleCost, assumed: Assumed, users: float, items: float, qps: float) -> str:
     """docs/scale.md: the plans of a load and its fivefold, and every number they were made of."""
     plans = [plan(measured, assumed, users, items, times * qps) for times in (1, 5)]
     rows = [
@@ -137,7 +137,7 @@ def page(system: str, measured: Measured, assumed: Assumed, users: float, items:
         ("regions", [str(assumed.regions)] * len(plans)),
         ("dollars a month", [f"{one.dollars_a_month:,.0f}" for one in plans]),
     ]
-    numbers: dict[str, Measured | Assumed] = {"measured here": measured, "assumed": assumed}
+    numbers: dict[str, BundleCost | Assumed] = {"measured here": measured, "assumed": assumed}
     return "\n".join(
         [
             f"# {system} at {users:,.0f} users and {items:,.0f} items",

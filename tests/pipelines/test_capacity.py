@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.capacity import GIB, Assumed, Measured, measure, page, plan
+from pipelines.capacity import GIB, Assumed, BundleCost, measure, page, plan
 from tests.serving import tiny_bundle
 
-MEASURED = Measured(items=1_000_000, bytes_an_item=1024, bytes_a_user=512, retrieval_ms=1.9, ranking_ms=3.4, process_bytes=1)
+MEASURED = BundleCost(items=1_000_000, bytes_an_item=1024, bytes_a_user=512, retrieval_ms=1.9, ranking_ms=3.4, process_bytes=1)
 ASSUMED = Assumed(cores=10, memory_gib=100, usable=0.5, busy=0.5, regions=3, copies=2, state_overhead=2, transport_ms=0.6, shard_ms=0.1)
 
 
@@ -49,5 +49,5 @@ def test_a_bundle_is_measured_and_every_number_of_the_page_says_where_it_is_from
     assert found.retrieval_ms > 0 < found.ranking_ms
     text = page("tiny", replace(found, items=10), ASSUMED, 1e6, 1e5, 100)
     table = [line.split(" | ") for line in text.splitlines() if line.endswith(("| measured here |", "| assumed |"))]
-    assert [name.strip("| ") for name, _, _ in table] == [one.name.replace("_", " ") for of in (Measured, Assumed) for one in fields(of)]
+    assert [name.strip("| ") for name, _, _ in table] == [one.name.replace("_", " ") for of in (BundleCost, Assumed) for one in fields(of)]
     assert "| requests a second | 100 | 500 |" in text
