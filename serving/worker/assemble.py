@@ -26,6 +26,7 @@ from serving.new_items.extend import NewItems
 from serving.new_items.safety import Safety
 from serving.new_items.store import open_items
 from serving.query import Request
+from serving.ranking.rankers import BadModels
 from serving.recommender import Recommender
 from serving.resilience.cache import Caches
 from serving.resilience.ladder import Ladder
@@ -234,12 +235,16 @@ def request_ids() -> Callable[[], str]:
 def warm(recommender: Recommender, states: Sequence[UserState]) -> None:
     """Answer for known and unknown users on every rung before anybody asks, so that the first answer is as fast as the hundredth.
 
-    Nothing of it is logged, cached or counted.
+    Nothing of it is logged, cached or counted. Raises `BadModels` where somebody cannot be answered in full: then nobody is.
     """
     ladder, day = Ladder(recommender), recommender.catalogue.cut_day
     for state in (*states, UserState(""), UserState("")):
         request = Request(state.user_id, recommender.system.answer_size, day)
-        recommender.recommend(request, state)
+        try:
+            recommender.recommend(request, state)
+        except Exception as problem:  # whatever a graph, a source or a rule of one's own raises
+            whom = f"user {state.user_id}" if state.user_id else "a newcomer"
+            raise BadModels(f"the bundle cannot answer {whom} ({problem}): serve the one before it, and pack this one again") from problem
         ladder.answer(request, state, None, 0.0)
 
 
