@@ -89,20 +89,21 @@ def _about_the_cut(name: str, system: System, tables: Path, until: str) -> Itera
     found = count(system, tables, datetime.fromisoformat(cut))
     whole, days = system.learning.horizon_days, found.judged_days
     short = f", {days} of the {whole} that a target has" if days < whole else ""
+    whom = "user" if system.learning.asked == "users" else "session"
     yield Finding(
         "used",
         f"{found.before:,} positives before {cut_name(datetime.fromisoformat(cut))}, {found.weeks} weeks of them to learn from;"
-        f" judged on {found.judged:,} of {found.judged_users:,} {system.learning.asked} in the {days} day{'s' * (days != 1)} after{short}",
+        f" judged on {found.judged:,} of {found.judged_users:,} {whom}s in the {days} day{'s' * (days != 1)} after{short}",
     )
 
 
 def _about_users(system: System, facts: Facts) -> Iterator[Finding]:
     if facts.sessions and system.learning.asked == "users":
         told = "no event has a user but its session, and sessions do not come back, so hardly anybody who is asked is known: say"
-        yield Finding("unused", f'{told} Learning(asked="sessions"), or let `shortlist new` write a system')
+        yield Finding("unused", f'{told} Learning(asked="amid sessions"), or let `shortlist new` write a system')
     elif facts.sessions:
         yield Finding("used", "no event has a user but its session: each is asked at one moment of it for what it goes on to")
-    elif system.learning.asked == "sessions":
+    elif system.learning.asked == "amid sessions":
         told = "each user is taken for one session, but these have sessions of their own, or several: say"
         yield Finding("unused", f'{told} Learning(asked="users"), or leave the column user_id out to forget who they are')
 

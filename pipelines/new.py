@@ -167,7 +167,7 @@ def system_file(name: str, chosen: Choices) -> str:
 def _learning(chosen: Choices) -> str:
     """How it is learnt: who is asked, and after how long it is judged."""
     often = f", every_days={chosen.horizon_days}" if chosen.horizon_days < Learning.every_days else ""
-    return f"horizon_days={chosen.horizon_days}{often}, cuts=6" + (', asked="sessions"' if chosen.sessions else "")
+    return f"horizon_days={chosen.horizon_days}{often}, cuts=6" + (', asked="amid sessions"' if chosen.sessions else "")
 
 
 def _sources(chosen: Choices) -> Iterator[str]:

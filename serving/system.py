@@ -19,7 +19,7 @@ from serving.remote import local
 
 Value = float | int | str | bool
 Promote = Literal["passed", "by hand"]
-Asked = Literal["users", "sessions"]
+Asked = Literal["users", "amid sessions"]
 Fusion = Literal["as written", "learnt"]
 
 

@@ -226,13 +226,13 @@ def _appended(connection: "duckdb.DuckDBPyConnection", system: System, out: Path
 
 def _whose(name: str, system: System) -> str:
     """A session without a user is one, where a system's users are sessions."""
-    takes = name == "events" and system.learning.asked == "sessions"
+    takes = name == "events" and system.learning.asked == "amid sessions"
     return " REPLACE (coalesce(nullif(user_id, ''), session_id) AS user_id)" if takes else ""
 
 
 def _name_users(connection: "duckdb.DuckDBPyConnection", system: System) -> None:
     """The table `named`: users by the key that exposures hold in place of their id."""
-    asked_as = ("", SESSION) if system.learning.asked == "sessions" else ("",)
+    asked_as = ("", SESSION) if system.learning.asked == "amid sessions" else ("",)
     ids = connection.execute("SELECT user_id FROM base_users UNION SELECT user_id FROM served_events").fetchall()
     _table(
         connection,

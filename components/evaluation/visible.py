@@ -18,7 +18,7 @@ ALL, NEW = "all", "new"  # protocols: everything may be answered; only what a us
 
 def measures(system: System) -> tuple[str, ...]:
     """The guarded metrics, first the one that decides: of those who are asked amid a session only what they chose next counts."""
-    return ("mrr@20", "recall@20") if system.learning.asked == "sessions" else USUAL
+    return ("mrr@20", "recall@20") if system.learning.asked == "amid sessions" else USUAL
 
 
 def deciding_protocol(system: System) -> str:

@@ -91,7 +91,7 @@ def _build_cut(
     states.save(out / USERS)
     build_item_table(tables, shelf, day, horizon_days, items).save(out / "item_table")
     counts = {"users": len(states), "histories": len(states.keys), "items": len(shelf.catalogue)}
-    if system.learning.asked == "sessions":
+    if system.learning.asked == "amid sessions":
         return {"cut": cut_name(cut), **counts, **_amid_sessions(system, tables, store, user_features, cut, out)}
     labels = write_labels(tables, day, horizon_days, out / LABELS)
     write_outcomes(tables, system.objectives, day, horizon_days, out / OUTCOMES)

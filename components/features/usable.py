@@ -38,7 +38,7 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
     cut = datetime.fromisoformat(until)
     found = count(system, tables, cut)
     learnt = " or ".join(system.learning.positives)
-    days, amid = system.learning.horizon_days, system.learning.asked == "sessions"
+    days, amid = system.learning.horizon_days, system.learning.asked == "amid sessions"
     if amid and not found.before:
         return f"no session before {cut_name(cut)} has two different {learnt}, one after the other: there is no telling what comes next"
     if must_judge and found.before and not found.judged:
@@ -51,7 +51,7 @@ def too_little(system: System, tables: Path, until: str, must_judge: bool = True
             f" and something known before those; give more days"
         )
     if must_judge and found.judged_users < LEAST_JUDGED:
-        whom = system.learning.asked.removesuffix("s")
+        whom = "session" if amid else "user"
         return (
             f"{found.judged_users} {whom} has a {learnt} in the {days} days after {cut_name(cut)}, and a comparison needs at least"
             f" {LEAST_JUDGED}: one {whom} cannot be judged; give the events of more {whom}s, or choose another --until"
@@ -122,7 +122,7 @@ def count(system: System, tables: Path, cut: datetime) -> Enough:
 
 _TELLING = {  # of the positives those that can be asked about: in a session something else has to follow
     "users": "",
-    "sessions": "WHERE user_id IN (SELECT user_id FROM positives GROUP BY user_id"
+    "amid sessions": "WHERE user_id IN (SELECT user_id FROM positives GROUP BY user_id"
     " HAVING count(DISTINCT item_id) > 1 AND max(moment) > min(moment))",
 }
 

@@ -204,9 +204,9 @@ def test_sessions_are_told_from_users_who_come_back(tmp_path):
     assert not facts(devices, tmp_path / "devices").sessions
     assert not facts(plain(), tmp_path / "users").sessions
     system = load_system(str(written(visits, tmp_path / "new")))
-    assert system.learning.asked == "sessions"
+    assert system.learning.asked == "amid sessions"
     told = texts(_about_users(SHOP, facts(visits, tmp_path / "told")))
-    assert 'say Learning(asked="sessions")' in told[0]
+    assert 'say Learning(asked="amid sessions")' in told[0]
     assert 'say Learning(asked="users")' in texts(_about_users(system, facts(devices, tmp_path / "other")))[0]
 
 

@@ -46,9 +46,18 @@ async def listed(client: httpx.AsyncClient, user: str = "u01", **more: Any) -> t
     return [item["item_id"] for item in reply.json()["items"]], reply.json()["degraded"]
 
 
+async def whole(client: httpx.AsyncClient, user: str = "u01") -> tuple[list[str], Any]:
+    """A list of the full rung: one that came too late, because the machine was busy, is asked for again."""
+    for _ in range(20):
+        found = await listed(client, user)
+        if found[1] is None:
+            break
+    return found
+
+
 async def test_an_id_used_again_with_another_body_is_refused_and_changes_no_list(client: httpx.AsyncClient) -> None:
     assert (await told(client, EVENT))["accepted"] == 1
-    before = await listed(client, "u02")
+    before = await whole(client, "u02")
     taken = await client.post("/v1/events", json=EVENT | {"user_id": "u02"})
     assert taken.status_code == 409
     assert (taken.json()["error"]["code"], taken.json()["error"]["field"]) == ("event_id_taken", "event_id")
@@ -56,15 +65,15 @@ async def test_an_id_used_again_with_another_body_is_refused_and_changes_no_list
     reply = await told(client, EVENT, EVENT | {"user_id": "u02"}, EVENT | {"event_id": "e2", "user_id": "u03"})
     assert (reply["accepted"], reply["duplicates"]) == (1, 1)
     assert [(one["index"], one["code"]) for one in reply["refused"]] == [(1, "event_id_taken")]
-    assert await listed(client, "u02") == before
+    assert await whole(client, "u02") == before
 
 
 @pytest.mark.parametrize("moment", ["2024-10-02T12:00:00Z", "0001-01-01T00:00:00Z"])
 async def test_what_happened_before_the_tables_is_kept_and_counted_apart(client: httpx.AsyncClient, moment: str) -> None:
-    before = await listed(client)
+    before = await whole(client)
     reply = await told(client, EVENT | {"timestamp": moment})
     assert (reply["accepted"], reply["without_effect"]) == (1, 1)
-    assert await listed(client) == before
+    assert await whole(client) == before
 
 
 async def test_what_happens_in_a_year_to_come_is_refused_and_items_nobody_knows_are_counted(client: httpx.AsyncClient) -> None:
