@@ -22,6 +22,7 @@ from serving.exposures.shown import user_key
 from serving.exposures.tables import SHOWN, read_shown, written_before
 
 _ROUTE = "/v1/recommendations"
+_INNER = ("/v1/retrieve", "/v1/rank")  # whose errors users see as lower rungs, as they see a busy machine
 _LETTERS = 12  # of a digest, in a label
 _REMEMBERED = 2_000_000  # lists whose clicks may still come
 _NOBODY = {0, *map(user_key, USERS)}  # 0: consents to nothing personal, so cannot be counted once
@@ -43,14 +44,14 @@ class Prometheus:
         def increase(by: str, metric: str, more: str = "") -> list[tuple[dict[str, str], float]]:
             return self._asked(f"sum by (bundle{by}) (increase({metric}{{{where}{more}}}{span}))")
 
-        asked = increase(",status", "shortlist_requests_total", f',route="{_ROUTE}"')
+        asked = increase(",route,status", "shortlist_requests_total", f',route=~"{"|".join((_ROUTE, *_INNER))}"')
         if not self._asked(f"count(count_over_time(shortlist_bundle_info{{{where}}}[{_LATELY}s]))"):
             raise Unreachable(f"Prometheus at {self.url} has scraped no server of these bundles for {_LATELY} s")
         rungs, empty = increase(",rung", "shortlist_rung_total"), increase("", "shortlist_empty_lists_total")
         seconds, scores = increase(",le", "shortlist_request_seconds_bucket"), increase(",le", "shortlist_score_bucket")
         return {
             digest: Answers(
-                _sum(asked, label),
+                _sum([one for one in asked if one[0]["route"] == _ROUTE], label),
                 _sum([one for one in asked if one[0]["status"].startswith("5")], label),
                 _sum(rungs, label),
                 _sum(empty, label),

@@ -1,8 +1,9 @@
 """What a new bundle must not do while it answers beside the old one, each guard with its chance of a false alarm over the whole rollout.
 
-Errors, empty lists, lower rungs and slow answers are shares of the new bundle's answers, held against the old bundle's of the same time and
-a margin; the first item's score by the distance of the two distributions; clicks by user. All may be looked at at any time
-(`components/release/sequential.py`), and together they withdraw a bundle that is as good as the old one in at most `ALPHA` of all rollouts.
+Errors (of retrieval and ranking, too), empty lists, lower rungs and slow answers are shares of the new bundle's answers, held against the
+old bundle's of the same time and a margin; the first item's score by the distance of the two distributions; clicks by user. All may be
+looked at at any time (`components/release/sequential.py`), and together they withdraw a bundle that is as good as the old one in at most
+`ALPHA` of all rollouts.
 """
 
 from collections.abc import Sequence

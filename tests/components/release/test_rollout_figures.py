@@ -83,7 +83,15 @@ def test_logs_that_cannot_be_read_are_no_figures(tmp_path: Path) -> None:
 
 SERIES = {
     "shortlist_bundle_info": [({}, 1)],
-    "shortlist_requests_total": [({"bundle": "a" * 12, "status": "200"}, 990.2), ({"bundle": "a" * 12, "status": "500"}, 9.9)],
+    "shortlist_requests_total": [
+        ({"bundle": "a" * 12, "route": f"/v1/{route}", "status": status}, n)
+        for route, status, n in (
+            ("recommendations", "200", 994.2),
+            ("recommendations", "500", 5.9),
+            ("rank", "200", 800),
+            ("rank", "500", 4),
+        )
+    ],
     "shortlist_rung_total": [({"bundle": "a" * 12, "rung": rung}, n) for rung, n in (("full", 900), ("light", 60), ("popular", 30))],
     "shortlist_empty_lists_total": [({"bundle": "a" * 12}, 3)],
     "shortlist_request_seconds_bucket": [({"bundle": "a" * 12, "le": le}, n) for le, n in (("0.1", 800), ("+Inf", 990), ("0.05", 500))],
