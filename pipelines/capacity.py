@@ -145,7 +145,7 @@ def page(system: str, measured: BundleCost, assumed: Assumed, users: float, item
             f"Made by `shortlist capacity {system} --users {users:g} --items {items:g} --qps {qps:g}`: arithmetic over what a bundle costs",
             "on one machine and what is assumed of machines (`plan` in `pipelines/capacity.py`). Nothing of this size was run.",
             "",
-            "| | the load | its fivefold |",
+            "| | the load | five times the requests |",
             "|---|---|---|",
             *(f"| {name} | {' | '.join(values)} |" for name, values in rows),
             "",

@@ -237,4 +237,5 @@ def test_events_of_a_type_that_a_system_names_itself_are_its_own_and_others_are_
 @pytest.mark.parametrize("name", [*EVENT_TYPES, "sneeze", "un_hide", "unfollow"])
 def test_of_every_type_a_meaning_can_be_proposed_as_a_system_file_says_it(name: str) -> None:
     kind, _, rest = meaning_of(name).partition("(")
-    getattr(event_meanings, kind)(*([float(rest.rstrip(")"))] if rest != ")" else []))
+    made = getattr(event_meanings, kind)(*([float(rest.rstrip(")"))] if rest != ")" else []))
+    assert type(made).__name__ == kind

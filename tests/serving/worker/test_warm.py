@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from serving.query import Request
 from serving.ranking.rankers import BadModels
 from serving.recommender import Recommender
 from serving.state.user_state import UserState
@@ -42,4 +43,8 @@ def test_a_graph_that_fails_when_it_is_asked_starts_no_server(tmp_path: Path) ->
 
 
 def test_one_that_answers_everybody_is_warm(tmp_path: Path) -> None:
-    warm(Recommender(load_tiny(tmp_path), system()), [states()[0], UserState("nobody yet")])
+    recommender, known = Recommender(load_tiny(tmp_path), system()), states()[0]
+    request = Request(known.user_id, system().answer_size, recommender.catalogue.cut_day)
+    before = recommender.recommend(request, known).items
+    warm(recommender, [known, UserState("nobody yet")])
+    assert recommender.recommend(request, known).items == before  # nothing of it is kept
