@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -15,29 +16,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+def redis_server() -> Iterator[str]:
     """A Redis of this session's own, on a socket in a folder."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:  # a socket's path has to be short
         path = Path(folder) / "s"
-        line = [
-            program,
-            "--port",
-            "0",
-            "--unixsocket",
-            str(path),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            folder,
-            "--loglevel",
-            "warning",
-        ]
-        process = subprocess.Popen(line)
+        kept_nowhere = ["--save", "", "--appendonly", "no", "--dir", folder]
+        process = subprocess.Popen([program, "--port", "0", "--unixsocket", str(path), *kept_nowhere, "--loglevel", "warning"])
         try:
             from tests.serving.servers import until
 
@@ -46,6 +33,14 @@ def redis_url() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """That Redis, empty: users, recalls and event ids of other tests would be known in it."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
 
 
 @pytest.fixture
