@@ -140,8 +140,8 @@ def test_the_gate_refuses_a_bundle_whose_ranker_is_random_or_popularity(trained,
     leads = asked["candidate_against"]
     behind = [rival for rival, lead in leads.items() if lead["value"] <= 2 * lead["error"]]
     assert max(leads, key=lambda rival: asked["values"][rival]["value"]) in behind  # the strongest rival is among those that refuse it
-    assert verdict["decided_by"] == f"ndcg@10 against {behind[0]}"  # the first check that fails decides
-    assert verdict["sentence"].startswith("Refused: NDCG@10")
+    assert verdict["decided_by"] == f"ndcg@5 against {behind[0]}"  # the first check that fails decides
+    assert verdict["sentence"].startswith("Refused: NDCG@5")
 
 
 def test_a_worse_champion_is_beaten_and_a_better_one_keeps_its_place(trained, desk, tmp_path):

@@ -56,13 +56,14 @@ def popular(known: Known, length: int, without: list[NDArray[np.int32]], barred:
     return lists
 
 
-def scores(lists: Lists, target: Target) -> Scores:
-    """Every metric of every user."""
+def scores(lists: Lists, target: Target, answer: int = 10) -> Scores:
+    """Every metric of every user; of NDCG at `answer` places, too."""
     hit, sizes = metrics.hits(lists, target), target.sizes
     found: dict[str, PerUser] = {}
     for k in CUTS:
         found[f"recall@{k}"] = metrics.recall(hit, sizes, k)
         found[f"ndcg@{k}"] = metrics.ndcg(hit, sizes, k)
+    found[f"ndcg@{answer}"] = metrics.ndcg(hit, sizes, answer)
     found["recall@20"] = metrics.recall(hit, sizes, 20)
     found["hit_rate@10"] = metrics.hit_rate(hit, 10)
     found["mrr"] = metrics.reciprocal_rank(hit)
@@ -70,12 +71,12 @@ def scores(lists: Lists, target: Target) -> Scores:
     return found
 
 
-def compare(lists: Mapping[str, Lists], target: Target) -> Numbers:
+def compare(lists: Mapping[str, Lists], target: Target, answer: int = 10) -> Numbers:
     """Means of every recommender over the users with a target, and what the candidate is ahead of each other one."""
     judged = np.flatnonzero(target.sizes)
     if not len(judged):
         return {"users": 0, "recommenders": {}, "against": {}}
-    by_name = {name: {metric: values[judged] for metric, values in scores(rows, target).items()} for name, rows in lists.items()}
+    by_name = {name: {metric: values[judged] for metric, values in scores(rows, target, answer).items()} for name, rows in lists.items()}
     ours = by_name[CANDIDATE]
     return {
         "users": len(judged),
@@ -91,12 +92,14 @@ def compare(lists: Mapping[str, Lists], target: Target) -> Numbers:
     }
 
 
-def sliced(lists: Mapping[str, Lists], target: Target, baskets: PerUser, known: Known, cut_day: float) -> dict[str, Numbers]:
+def sliced(
+    lists: Mapping[str, Lists], target: Target, baskets: PerUser, known: Known, cut_day: float, answer: int = 10
+) -> dict[str, Numbers]:
     """`compare` for users by what is known of them, and for the part of the target that is new or was never sold."""
-    found = {name: compare(lists, target.only(mask[target.users])) for name, mask in by_baskets(baskets).items()}
+    found = {name: compare(lists, target.only(mask[target.users]), answer) for name, mask in by_baskets(baskets).items()}
     for name, mask in by_item_age(known.first_day, cut_day).items():
         in_catalogue = target.items < len(mask)
-        found[name] = compare(lists, target.only(in_catalogue & mask[np.where(in_catalogue, target.items, 0)]))
+        found[name] = compare(lists, target.only(in_catalogue & mask[np.where(in_catalogue, target.items, 0)]), answer)
     return found
 
 

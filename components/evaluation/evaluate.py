@@ -123,7 +123,7 @@ def _numbers(
     baskets = baskets_of(truth.states)[truth.users]
     slices: dict[str, dict[str, Numbers]] = {}
     for protocol in protocols(system):
-        for name, found in sliced(lists[protocol], targets[protocol], baskets, known, truth.states.cut_day).items():
+        for name, found in sliced(lists[protocol], targets[protocol], baskets, known, truth.states.cut_day, system.answer_size).items():
             slices.setdefault(name, {})[protocol] = found
     measure = measures(system)[0]
     asked = impostors(truth, known, barred, new_only=deciding == NEW, k=int(measure.partition("@")[2]))
@@ -135,10 +135,10 @@ def _numbers(
         "deciding": deciding,
         "measures": list(measures(system)),
         "barred_items": int(barred.sum()),
-        "protocols": {protocol: compare(lists[protocol], target) for protocol, target in targets.items()},
+        "protocols": {protocol: compare(lists[protocol], target, system.answer_size) for protocol, target in targets.items()},
         "impostors": judged(told[deciding].rows, asked, targets[deciding], measure),
         "slices": slices,
-        "cold": _cold(truth, told, known, targets[deciding], barred, deciding),
+        "cold": _cold(system, truth, told, known, targets[deciding], barred),
         "cold_users": f"{len(_cold_users(truth.users))} of {len(truth.users)} users, spread evenly by id",
         "answer": _answer(system, truth, told["answer"].rows, targets[deciding], barred),
         "variety": {name: variety(rows, truth.catalogue, known, 10) for name, rows in lists[ALL].items()},
@@ -159,7 +159,7 @@ def _later_week(system: System, bundle: Path, champion: Path | None, truth: Trut
             lists[TOGETHER] = together[protocol]
         if champion:
             lists[CHAMPION] = without_barred(_translated(theirs[place].rows, champion, truth.catalogue), barred)
-        found[protocol] = compare(lists, targets_of(truth, barred)[protocol])
+        found[protocol] = compare(lists, targets_of(truth, barred)[protocol], system.answer_size)
     return found
 
 
@@ -171,9 +171,10 @@ def targets_of(truth: Truth, barred: NDArray[np.bool_]) -> dict[str, Target]:
 
 
 def _cold(
-    truth: Truth, told: dict[str, BatchResult], known: Known, target: Target, barred: NDArray[np.bool_], protocol: str
+    system: System, truth: Truth, told: dict[str, BatchResult], known: Known, target: Target, barred: NDArray[np.bool_]
 ) -> dict[str, Numbers]:
     """The same users as if only their last baskets were known, judged on everything that counts for them in the judged days."""
+    protocol = deciding_protocol(system)
     at = _cold_users(truth.users)
     place = np.full(target.count, -1)
     place[at] = np.arange(len(at))
@@ -183,18 +184,19 @@ def _cold(
     for baskets, name in zip(COLD_BASKETS, _cold_names(), strict=True):
         states = [made_cold(truth.states[int(truth.users[user])], baskets) for user in at.tolist()]
         out = [truth.catalogue.rows_of_keys(state.keys)[: None if protocol == NEW else 0] for state in states]
-        found[name] = {protocol: compare({CANDIDATE: told[name].rows, POPULARITY: popular(known, LIST, out, barred)}, some)}
+        lists = {CANDIDATE: told[name].rows, POPULARITY: popular(known, LIST, out, barred)}
+        found[name] = {protocol: compare(lists, some, system.answer_size)}
     return found
 
 
 def _answer(system: System, truth: Truth, rows: Lists, target: Target, barred: NDArray[np.bool_]) -> Numbers:
     """What a user would see: k items under every rule."""
     k = system.answer_size
-    found = compare({CANDIDATE: rows}, target)["recommenders"].get(CANDIDATE, {})
+    found = compare({CANDIDATE: rows}, target, k)["recommenders"].get(CANDIDATE, {})
     there = rows != NOTHING
     return {
         "k": k,
-        "metrics": {metric: found[metric] for metric in ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "mrr@20") if metric in found},
+        "metrics": {metric: found[metric] for metric in (f"ndcg@{k}", "recall@10", "hit_rate@10", "mrr", "mrr@20") if metric in found},
         "empty": int((~there.any(axis=1)).sum()),
         "short": int((there.sum(axis=1) < k).sum()),
         "forbidden": int((barred[np.maximum(rows, 0)] & there).sum()),

@@ -17,7 +17,7 @@ from components.evaluation.truth import Truth
 
 LESS_HAD, RANDOM = "popularity less had", "random"
 IN_CATEGORY = ("popular in department", "popular in category", "popular in type")  # by level of the category path
-K = 10  # as far as the usual deciding metric looks
+K = 10  # as far as the deciding metric looks where an answer has ten
 
 
 def impostors(truth: Truth, known: Known, barred: NDArray[np.bool_], *, new_only: bool, k: int = K) -> dict[str, Lists]:
@@ -65,11 +65,11 @@ def at_random(truth: Truth, barred: NDArray[np.bool_], without: list[NDArray[np.
 
 def judged(candidate: Lists, asked: Mapping[str, Lists], target: metrics.Target, measure: str = "ndcg@10") -> Numbers:
     """The measure of each impostor, what the candidate is ahead of it, and what it is itself ahead of each rival."""
-    users = np.flatnonzero(target.sizes)
+    users, k = np.flatnonzero(target.sizes), int(measure.partition("@")[2])
     if len(users) < 2:
         return {"users": len(users)}
-    worth = {name: scores(lists, target)[measure][users] for name, lists in asked.items()}
-    ours = scores(candidate, target)[measure][users]
+    worth = {name: scores(lists, target, k)[measure][users] for name, lists in asked.items()}
+    ours = scores(candidate, target, k)[measure][users]
     rivals = [name for name in worth if name != RANDOM]
     return {
         "users": len(users),

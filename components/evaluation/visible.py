@@ -12,13 +12,14 @@ from serving.rules.rule import Bar
 from serving.rules.specs import NotSeen
 from serving.system import System
 
-USUAL = ("ndcg@10", "recall@100", "recall@1000")  # guarded metrics, the deciding one first
 ALL, NEW = "all", "new"  # protocols: everything may be answered; only what a user has not had
 
 
 def measures(system: System) -> tuple[str, ...]:
-    """The guarded metrics, first the one that decides: of those who are asked amid a session only what they chose next counts."""
-    return ("mrr@20", "recall@20") if system.learning.asked == "amid sessions" else USUAL
+    """The guarded metrics, first the one that decides: at an answer's places, or, of who is asked amid a session, by what came next alone."""
+    if system.learning.asked == "amid sessions":
+        return "mrr@20", "recall@20"
+    return f"ndcg@{system.answer_size}", "recall@100", "recall@1000"
 
 
 def deciding_protocol(system: System) -> str:

@@ -6,7 +6,6 @@ Everything else that was measured is in the run's `evaluation/metrics.json`.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.evaluation.visible import USUAL
 from components.release import forms
 from components.release.making import Making
 
@@ -56,7 +55,7 @@ def _answer(making: Making) -> Named:
 
 def _parts(making: Making) -> Named:
     """Where a good mean may hide harm: known and unknown users, new items; the deciding metric's lead."""
-    deciding = making.metrics.get("measures", USUAL)[0]
+    deciding = making.metrics.get("measures", READ)[0]
     for place in ("slices", "cold"):
         for name, judged in making.metrics.get(place, {}).items():
             for rival, values in judged.get("all", {}).get("against", {}).items():

@@ -103,16 +103,16 @@ class Making:
 
     def tags(self) -> dict[str, str]:
         """What a version says of itself in the registry's lists."""
-        judged = self.metrics.get("protocols", {}).get("all", {})
+        judged, deciding = self.metrics.get("protocols", {}).get("all", {}), self.metrics.get("measures", ["ndcg@10"])[0]
         told = {
             "gate": "passed" if self.passed else "refused",
             "gate.sentence": str(self.verdict.get("sentence", "")),
             "cut": str(self.metrics.get("cut", self.manifest.get("span", {}).get("cut", ""))),
             "against": self.against if self.metrics else "",
-            "ndcg@10": _number(judged.get("recommenders", {}).get("candidate", {}).get("ndcg@10")),
+            deciding: _number(judged.get("recommenders", {}).get("candidate", {}).get(deciding)),
         }
         for rival, found in judged.get("against", {}).items():
-            told[f"ndcg@10 ahead of {rival}"] = _number(found.get("ndcg@10"), "+")
+            told[f"{deciding} ahead of {rival}"] = _number(found.get(deciding), "+")
         return {name.replace("@", " at "): value for name, value in told.items() if value}
 
 

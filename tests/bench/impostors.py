@@ -13,22 +13,22 @@ from pathlib import Path
 from components.evaluation.compare import Known
 from components.evaluation.evidence import Difference
 from components.evaluation.gate import is_ahead
-from components.evaluation.impostors import K, impostors, judged
+from components.evaluation.impostors import impostors, judged
 from components.evaluation.truth import new_target, read_truth
-from components.evaluation.visible import NEW, barred_items, deciding_protocol
+from components.evaluation.visible import NEW, barred_items, deciding_protocol, measures
 from serving.system import System, load_system
 
 RATED = "recbole/dataset_example/ml-100k/ml-100k"
 
 
 def ask(system: System, features: Path) -> bool:
-    """Print each impostor's NDCG@10 and the rivals it is not ahead of; whether all are refused."""
+    """Print each impostor's deciding measure and the rivals it is not ahead of; whether all are refused."""
     truth, new_only = read_truth(features), deciding_protocol(system) == NEW
     barred = barred_items(system, truth.catalogue)
-    lists = impostors(truth, Known.of(truth.states, truth.catalogue), barred, new_only=new_only)
+    lists = impostors(truth, Known.of(truth.states, truth.catalogue), barred, new_only=new_only, k=system.answer_size)
     target = new_target(truth) if new_only else truth.target
-    found = judged(lists["popularity"], lists, target)
-    print(f"{system.name}, cut {truth.cut}, protocol {deciding_protocol(system)}: {found['users']} users, NDCG@{K}")
+    found = judged(lists["popularity"], lists, target, measures(system)[0])
+    print(f"{system.name}, cut {truth.cut}, protocol {deciding_protocol(system)}: {found['users']} users, {measures(system)[0]}")
     refused = []
     for name, against in found["asked"].items():
         ahead = {rival: is_ahead(Difference(d["value"], d["error"], found["users"], 0.0))[0] for rival, d in against.items()}

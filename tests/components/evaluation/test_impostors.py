@@ -57,6 +57,19 @@ def test_random_draws_from_what_may_be_shown_for_each_user_anew(asked):
     assert all(len(set(row)) == 10 for row in lists.tolist())
 
 
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_lists_are_as_long_as_an_answer_and_judged_at_that_length(truth, k):
+    barred = barred_items(tiny_bundle.system(), truth.catalogue)
+    lists = impostors(truth, Known.of(truth.states, truth.catalogue), barred, new_only=False, k=k)
+    assert {one.shape for one in lists.values()} == {(12, k)}
+    fifth = np.full((12, 20), NOTHING, np.int32)  # one of three items had stands in the fifth place
+    for user in range(12):
+        fifth[user, 4] = next(row for who, row in zip(truth.target.users, truth.target.items, strict=True) if who == user)
+    best = sum(1 / np.log2(place + 2) for place in range(min(k, 3)))
+    found = judged(fifth, lists, truth.target, f"ndcg@{k}")
+    assert found["candidate"]["value"] == pytest.approx(1 / np.log2(6) / best if k >= 5 else 0, abs=1e-6)
+
+
 def test_the_numbers_are_those_of_a_slow_count(asked, truth):
     ours = np.array([[row for who, row in zip(truth.target.users, truth.target.items, strict=True) if who == user] for user in range(12)])
     found = judged(ours.astype(np.int32), asked[False], truth.target)

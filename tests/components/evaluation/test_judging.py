@@ -57,7 +57,7 @@ def test_a_good_bundle_passes_and_every_impostor_was_asked_and_refused(passed):
 
 def test_the_strongest_impostor_is_what_decided(passed):
     values = {check["name"]: check for check in passed["checks"]}
-    assert passed["decided_by"].startswith("ndcg@10 against popular in ")
+    assert passed["decided_by"].startswith("ndcg@5 against popular in ")
     assert values[passed["decided_by"]]["smallest_effect"] > 0
 
 
