@@ -16,7 +16,7 @@ ALL, NEW = "all", "new"  # protocols: everything may be answered; only what a us
 
 
 def measures(system: System) -> tuple[str, ...]:
-    """The guarded metrics, first the one that decides: at an answer's places, or, of who is asked amid a session, by what came next alone."""
+    """The guarded metrics, first the one that decides: at an answer's places, or, of who is asked amid a session, by what came next."""
     if system.learning.asked == "amid sessions":
         return "mrr@20", "recall@20"
     return f"ndcg@{system.answer_size}", "recall@100", "recall@1000"

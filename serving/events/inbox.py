@@ -60,7 +60,7 @@ class Inbox:
         self._appended = self._folded = 0  # events this worker put into the log; of those, how many the states have
         self._late = False  # the last to be acknowledged were not in the states by then
         self._changed = threading.Condition()
-        self._news, self._settled, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._news, self._opened, self._settled, self._closing = (threading.Event() for _ in range(4))
         self._down = False  # the store
         self._broken: Exception | None = None
         self._log: EventLog | None = None
@@ -92,8 +92,8 @@ class Inbox:
         return self._broken is None
 
     def settle(self, seconds: float) -> bool:
-        """Wait until the states have caught up with the log, or cannot for now; False when that takes longer."""
-        return self._settled.wait(seconds)
+        """Wait until the log is open and the states have caught up with it, or cannot for now; False when either takes longer."""
+        return self._opened.wait(seconds) and self._settled.wait(seconds)
 
     async def take(self, events: list[Event]) -> list[Outcome]:
         """Acknowledge events; for each, what became of it. Raises `LogUnavailable` when the log is down or too many requests wait."""
@@ -128,9 +128,13 @@ class Inbox:
         finally:
             with self._changed:
                 self._changed.notify_all()
+            self._opened.set()
             self._settled.set()
 
     def _writes(self) -> None:
+        with suppress(LogUnavailable):  # now, not at the first event: a log that is removed in between would be begun anew unnoticed
+            self._log = self._open_log()
+        self._opened.set()
         while (batch := self._gather()) is not None:
             self._write(batch)
         if self._log is not None:

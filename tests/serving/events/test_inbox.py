@@ -147,3 +147,18 @@ def test_every_acknowledged_event_is_in_the_log_after_a_kill_and_none_twice(tmp_
     assert log.append([event(0)]) == ["new"]
     log.close()
     assert json.dumps(ids(tmp_path)[-1]) == '"e0"'
+
+
+async def test_a_log_that_is_removed_before_the_first_event_is_not_begun_anew_unnoticed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "states", 1, log="log")
+    box = Inbox(lambda: SqliteLog(tmp_path / "log"), lambda: States(store, None, Learning()))
+    assert box.settle(10)
+    (tmp_path / "log").rename(tmp_path / "kept")
+    (tmp_path / "log").mkdir()
+    with pytest.raises(LogUnavailable, match="removed under this server"):
+        await box.take([event(1)])
+    (tmp_path / "log").rmdir()
+    (tmp_path / "kept").rename(tmp_path / "log")
+    assert await box.take([event(1)]) == ["new"]
+    box.close()
+    assert ids(tmp_path / "log") == ["e1"]
