@@ -35,6 +35,7 @@ test: $(STAMP) ## the tests, but the slow ones and those that need a Docker engi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not cluster and not slow and not cost"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cost and not slow and not cluster"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --each 2 --jobs 2 --seconds 60
+	SPOILT_EXAMPLES=15 $(MAKE) sanitize
 
 lint: $(STAMP) ## style, format, types
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ def test_two_trainings_at_once_both_end_well(both: Ended) -> None:
     with open_registry(chain.home, "") as client:
         versions = client.search_model_versions("name = 'shortlist-world'")
         champion = client.get_model_version_by_alias("shortlist-world", "champion")
-    assert sorted(version.version for version in versions) == ["1", "2"]
+    assert sorted(int(version.version) for version in versions) == [1, 2]
     assert len({version.tags["bundle"] for version in versions}) == 2
     assert f"sha256:{champion.tags['bundle']}" == chain.champion  # what answers here is what the registry says
     assert {path.name for path in (chain.home / "bundles").iterdir()} == {version.tags["bundle"] for version in versions}

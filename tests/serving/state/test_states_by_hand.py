@@ -205,6 +205,14 @@ def test_a_deletion_leaves_what_comes_after_it_and_is_of_a_later_day(store: Stat
     assert much_later.read("u01").is_unknown  # however long ago: the table may have learnt from before
 
 
+def test_a_deletion_that_no_store_has_yet_leaves_what_comes_after_it_where_it_is_the_first_word_too(store: StateStore) -> None:
+    states = States(store, TABLE, LEARNING)
+    states.apply([event(1, "purchase", "i100")])
+    for before in ([], [event(2, "purchase", "i102")]):
+        found = states.with_events(states.read("u01"), [*before, erased(3), event(4, "purchase", "i101")])
+        assert found.keys.tolist() == keys("i101")
+
+
 def test_what_comes_late_is_not_kept_beside_a_deletion_that_was_the_first_word(store: StateStore) -> None:
     states = States(store, TABLE, LEARNING)
     states.apply([erased(2)])
