@@ -1,4 +1,4 @@
-"""Three logs of three kinds, each by the commands `new`, `check`, `train` and then served, without an edit: sessions alone, clicks, ratings."""
+"""Three logs of three kinds, each by the commands `new`, `check`, `train` and then served: sessions alone, clicks, ratings."""
 
 import json
 from collections.abc import AsyncIterator
