@@ -18,6 +18,7 @@ from serving.retrieval.two_tower import BAG_TAU_DAYS, TowerTable
 from serving.system import SourceSpec
 
 PRIOR_DAYS = 28.0
+LEAST_EXPECTED = 1e-3  # users of any item in those days: of a quiet one where nothing is new the log would be of nought
 _BLOCK = 8192
 _TRIALS, _TRIAL_DEPTH = 64, 1000
 
@@ -101,8 +102,8 @@ def item_vectors(cut: Cut, towers: Towers, content: Content) -> NDArray[np.float
 def item_prior(cut: Cut) -> NDArray[np.float32]:
     """(I,) log of the share of users that had the item in the last days."""
     lately = cut.history.users_since(cut.users.cut_day - PRIOR_DAYS)
-    debut = debut_rate(cut)
-    return np.log((lately + debut) / max(float((lately + debut).sum()), 1e-9)).astype(np.float32)
+    expected = np.maximum(lately + debut_rate(cut), LEAST_EXPECTED)
+    return np.log(expected / expected.sum()).astype(np.float32)
 
 
 def debut_rate(cut: Cut) -> NDArray[np.float32]:

@@ -33,6 +33,13 @@ def test_where_everything_is_old_nothing_is_expected_of_a_debut() -> None:
     assert debut_rate(cut([event for item in "abcd" for event in crowd(item, 3, 90)], catalogue("abcd", CATEGORY))).tolist() == [0] * 4
 
 
+def test_where_nothing_is_new_an_item_that_nobody_had_lately_is_unlikely_and_not_impossible() -> None:
+    world = cut([event for item, ago in zip("abcd", (5, 90, 90, 90), strict=True) for event in crowd(item, 3, ago) + crowd(item, 1, 90)],
+                catalogue("abcd", CATEGORY))  # fmt: skip
+    expected = np.array([3, 1e-3, 1e-3, 1e-3])
+    assert item_prior(world) == pytest.approx(np.log(expected / expected.sum()), rel=1e-5)
+
+
 def test_the_prior_is_the_log_of_the_share_of_those_who_had_it_lately_and_of_debuts() -> None:
     world = cut([*crowd("a", 40, 90), *crowd("a", 30, 5), *crowd("b", 6, 5)], catalogue("abcd", CATEGORY))
     expected = np.array([30, 6, 0, 0]) + debut_rate(world)
