@@ -2,7 +2,7 @@
 
 Checks run in order and the first that fails decides.
 1. Can these data judge at all? Two users or more, and no impostor (`components/evaluation/impostors.py`) gets through as a candidate.
-2. The deciding metric of what users may see (NDCG at an answer's places; of what comes next in a session MRR@20) is ahead of every rival that knows nothing,
+2. The deciding metric of what users may see (NDCG at an answer's places; amid sessions MRR@20) is ahead of every rival that knows nothing,
    the strongest of them included.
 3. The guarded metrics of the same protocol are shown to be not worse than popularity's and the champion's (amid sessions also
    what was had with the last item), by a stated margin.
