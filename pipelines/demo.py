@@ -61,6 +61,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     """Ours beside popularity of 28 days, and what it is ahead by with the error of the difference. Fits 80 columns."""
     days = metrics["judged_days"]
     title = f"Judged on the {days} day{'s' * (days != 1)} after {metrics['cut']}"
+    asked = metrics["users_judged"]
+    if asked["asked"] < asked["of"]:
+        title += f", on {asked['asked']:,} of {asked['of']:,} users"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("", no_wrap=True)
     for metric in SHOWN:

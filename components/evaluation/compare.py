@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation import metrics
-from components.evaluation.metrics import Lists, Mean, PerUser, Target
+from components.evaluation.metrics import Lists, Mean, PerUser, Strata, Target
+from components.evaluation.orders import Orders
 from components.evaluation.slices import by_baskets, by_item_age
 from serving.bundle.catalogue import Catalogue
 from serving.state.user_state import StateTable
@@ -42,18 +43,14 @@ class Known:
         return cls(buyers, late, np.where(np.isinf(first), np.nan, first), len(states))
 
 
-def popular(known: Known, length: int, without: list[NDArray[np.int32]], barred: NDArray[np.bool_]) -> Lists:
+def popular(known: Known, length: int, without: Target, barred: NDArray[np.bool_]) -> Lists:
     """The baseline: items by users of the last 28 days, the same for everybody but for what each user's `without` takes out. (U, length)
 
     `barred` (I,) are in nobody's list: what no answer may hold, no rival may score with.
     """
-    order = np.argsort(-known.lately, kind="stable").astype(np.int32)
-    order = order[(known.lately[order] > 0) & ~barred[order]][: length + max((len(rows) for rows in without), default=0)]
-    lists = np.full((len(without), length), metrics.NOTHING, np.int32)
-    for user, rows in enumerate(without):
-        kept = order[~np.isin(order, rows)][:length]
-        lists[user, : len(kept)] = kept
-    return lists
+    order = np.argsort(-known.lately, kind="stable")
+    order = order[(known.lately[order] > 0) & ~barred[order]]
+    return Orders(order, np.array([len(order)])).without(np.zeros(without.count, np.int64), without, length)
 
 
 def scores(lists: Lists, target: Target, answer: int = 10) -> Scores:
@@ -77,15 +74,15 @@ def compare(lists: Mapping[str, Lists], target: Target, answer: int = 10) -> Num
     if not len(judged):
         return {"users": 0, "recommenders": {}, "against": {}}
     by_name = {name: {metric: values[judged] for metric, values in scores(rows, target, answer).items()} for name, rows in lists.items()}
-    ours = by_name[CANDIDATE]
+    ours, drawn = by_name[CANDIDATE], target.strata.only(judged) if target.strata else None
     return {
         "users": len(judged),
         "targets": len(target.users),
         "recommenders": {
-            name: {metric: as_numbers(Mean.of(values)) for metric, values in found.items()} for name, found in by_name.items()
+            name: {metric: as_numbers(Mean.of(values, drawn)) for metric, values in found.items()} for name, found in by_name.items()
         },
         "against": {
-            name: {metric: as_numbers(metrics.paired(ours[metric], values)) for metric, values in found.items()}
+            name: {metric: as_numbers(metrics.paired(ours[metric], values, drawn)) for metric, values in found.items()}
             for name, found in by_name.items()
             if name != CANDIDATE
         },
@@ -103,15 +100,18 @@ def sliced(
     return found
 
 
-def variety(lists: Lists, catalogue: Catalogue, known: Known, k: int) -> Numbers:
+def variety(lists: Lists, catalogue: Catalogue, known: Known, k: int, strata: Strata | None = None) -> Numbers:
     """What the first K are like, whether or not they hit."""
     labels = {"category": np.asarray(catalogue.category)[:, 1], "brand": np.asarray(catalogue.brand)}
     return {
         f"coverage@{k}": metrics.coverage(lists, k, len(catalogue)),
         **(
             {
-                f"novelty_bits@{k}": as_numbers(Mean.of(metrics.novelty(lists, k, known.buyers, known.users))),
-                **{f"{name}_diversity@{k}": as_numbers(Mean.of(metrics.diversity(lists, k, label))) for name, label in labels.items()},
+                f"novelty_bits@{k}": as_numbers(Mean.of(metrics.novelty(lists, k, known.buyers, known.users), strata)),
+                **{
+                    f"{name}_diversity@{k}": as_numbers(Mean.of(metrics.diversity(lists, k, label), strata))
+                    for name, label in labels.items()
+                },
             }
             if len(lists)
             else {}

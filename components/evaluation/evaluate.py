@@ -25,6 +25,7 @@ from serving.bundle.arrays import BadFolder
 from serving.bundle.bundle import BadBundle, show
 from serving.bundle.catalogue import Catalogue
 from serving.ranking.rankers import BadModels
+from serving.state.user_state import UserState
 from serving.system import System
 
 LIST = 1000  # lists are cut here: a pool, the depth of recall@1000
@@ -46,7 +47,7 @@ def evaluate(
     told = dict(zip((ALL, NEW, "answer", *_cold_names()), ask(system, bundle, truth.asked, questions, done), strict=True))
     lists = {protocol: {CANDIDATE: told[protocol].rows} for protocol in (ALL, NEW)}
     known = Known.of(truth.known, truth.catalogue)
-    lists[ALL][POPULARITY] = popular(known, LIST, [rows[:0] for rows in truth.had], barred)
+    lists[ALL][POPULARITY] = popular(known, LIST, truth.nothing, barred)
     lists[NEW][POPULARITY] = popular(known, LIST, truth.out, barred)
     for protocol, rows in _together(system, truth, barred).items():
         lists[protocol][TOGETHER] = rows
@@ -58,6 +59,7 @@ def evaluate(
     numbers |= {
         "reliability": reliability(system, bundle, truth),
         "judged_days": judged_days(features),
+        "users_judged": {"asked": len(truth.users), "of": truth.of},
         "weeks": {later.cut: _later_week(system, bundle, champion, later) for later in weeks},
         "quiet_weeks": quiet,
         "bundle": show(bundle)["digest"],
@@ -76,8 +78,7 @@ def _together(system: System, truth: Truth, barred: NDArray[np.bool_]) -> dict[s
     if system.learning.asked == "users":
         return {}
     length = min(LIST, len(truth.catalogue))
-    without = {ALL: [rows[:0] for rows in truth.had], NEW: truth.out}
-    return {protocol: had_together(truth, length, barred, without[protocol]) for protocol in (ALL, NEW)}
+    return {protocol: had_together(truth, length, barred, out) for protocol, out in ((ALL, truth.nothing), (NEW, truth.out))}
 
 
 def _readable(system: System, champion: Path | None) -> tuple[Path | None, str | None]:
@@ -141,7 +142,7 @@ def _numbers(
         "cold": _cold(system, truth, told, known, targets[deciding], barred),
         "cold_users": f"{len(_cold_users(truth.users))} of {len(truth.users)} users, spread evenly by id",
         "answer": _answer(system, truth, told["answer"].rows, targets[deciding], barred),
-        "variety": {name: variety(rows, truth.catalogue, known, 10) for name, rows in lists[ALL].items()},
+        "variety": {name: variety(rows, truth.catalogue, known, 10, truth.target.strata) for name, rows in lists[ALL].items()},
     }
 
 
@@ -153,7 +154,7 @@ def _later_week(system: System, bundle: Path, champion: Path | None, truth: Trut
     theirs = ask(system, champion, truth.asked, asked) if champion else []
     found, together = {}, _together(system, truth, barred)
     for place, protocol in enumerate(protocols(system)):
-        out = truth.out if protocol == NEW else [rows[:0] for rows in truth.had]
+        out = truth.out if protocol == NEW else truth.nothing
         lists = {CANDIDATE: ours[place].rows, POPULARITY: popular(known, LIST, out, barred)}
         if protocol in together:
             lists[TOGETHER] = together[protocol]
@@ -176,17 +177,20 @@ def _cold(
     """The same users as if only their last baskets were known, judged on everything that counts for them in the judged days."""
     protocol = deciding_protocol(system)
     at = _cold_users(truth.users)
-    place = np.full(target.count, -1)
-    place[at] = np.arange(len(at))
-    mine = place[target.users] >= 0
-    some = Target(place[target.users[mine]], target.items[mine], len(at))
-    found = {}
+    some, found = target.of_users(at), {}
     for baskets, name in zip(COLD_BASKETS, _cold_names(), strict=True):
         states = [made_cold(truth.states[int(truth.users[user])], baskets) for user in at.tolist()]
-        out = [truth.catalogue.rows_of_keys(state.keys)[: None if protocol == NEW else 0] for state in states]
+        out = _out_of(states, truth.catalogue) if protocol == NEW else Target(some.users[:0], some.items[:0], len(at))
         lists = {CANDIDATE: told[name].rows, POPULARITY: popular(known, LIST, out, barred)}
         found[name] = {protocol: compare(lists, some, system.answer_size)}
     return found
+
+
+def _out_of(states: list[UserState], catalogue: Catalogue) -> Target:
+    """What these users (U) had, as far as the catalogue holds it."""
+    rows = [catalogue.rows_of_keys(state.keys) for state in states]
+    owner, items = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows]), np.concatenate(rows).astype(np.int64)
+    return Target(owner[items >= 0], items[items >= 0], len(rows))
 
 
 def _answer(system: System, truth: Truth, rows: Lists, target: Target, barred: NDArray[np.bool_]) -> Numbers:
@@ -232,8 +236,7 @@ def _write_lists(truth: Truth, lists: dict[str, Lists], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    items = pa.array([text.decode() for text in truth.catalogue.item_ids.tolist()])
-    users = pa.array([bytes(truth.states.user_ids[index]).decode() for index in truth.users.tolist()])
+    items, users = (pa.array(np.char.decode(ids)) for ids in (truth.catalogue.item_ids, np.asarray(truth.states.user_ids)[truth.users]))
     tables = []
     for protocol, rows in lists.items():
         user, rank = np.nonzero(rows != NOTHING)

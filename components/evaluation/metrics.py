@@ -5,6 +5,7 @@ Shapes: U users who are judged, L longest list, K list cut, I items of the catal
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,26 @@ PerUser = NDArray[np.float64]  # (U,)
 
 
 @dataclass(frozen=True)
+class Strata:
+    """Whom the judged users stand for, where they were drawn: some of every stratum. H strata."""
+
+    of: NDArray[np.int64]  # (U,) stratum of each judged user
+    sizes: NDArray[np.int64]  # (H,) users in all
+    drawn: NDArray[np.int64]  # (H,) of them
+
+    def only(self, which: NDArray[Any]) -> "Strata":
+        """Of some of the users, who were drawn from as many as ever."""
+        return Strata(self.of[which], self.sizes, self.drawn)
+
+
+@dataclass(frozen=True)
 class Target:
     """What each user truly had in the judged days: N distinct (user, item) pairs."""
 
     users: NDArray[np.int64]  # (N,) 0 .. U-1, row of `lists`
     items: NDArray[np.int64]  # (N,) item row; an item the catalogue lacks keeps a number no list holds
     count: int  # U
+    strata: Strata | None = None  # of the U users, where they are a sample
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -29,7 +44,20 @@ class Target:
 
     def only(self, which: NDArray[np.bool_]) -> "Target":
         """The target of the same users with only the pairs that `which` (N,) keeps; some users may be left with none."""
-        return Target(self.users[which], self.items[which], self.count)
+        return Target(self.users[which], self.items[which], self.count, self.strata)
+
+    def without(self, other: "Target") -> "Target":
+        """The pairs that `other`, of the same users, does not have."""
+        width = int(max(self.items.max(initial=0), other.items.max(initial=0))) + 1
+        return self.only(~np.isin(self.users * width + self.items, other.users * width + other.items))
+
+    def of_users(self, which: NDArray[np.intp]) -> "Target":
+        """The pairs of some users (V,), ascending, who become 0 .. V-1."""
+        place = np.full(self.count, -1)
+        place[which] = np.arange(len(which))
+        kept = place[self.users] >= 0
+        strata = self.strata.only(which) if self.strata else None
+        return Target(place[self.users[kept]], self.items[kept], len(which), strata)
 
 
 @dataclass(frozen=True)
@@ -41,12 +69,31 @@ class Mean:
     users: int
 
     @classmethod
-    def of(cls, values: PerUser) -> "Mean":
-        """Raises `ValueError` for no users: there is no mean to invent."""
+    def of(cls, values: PerUser, strata: Strata | None = None) -> "Mean":
+        """Of these users, or of all whom they stand for. Raises `ValueError` for no users: there is no mean to invent."""
         if not len(values):
             raise ValueError("a mean over no users: check that the judged days hold events of known users")
+        if strata is not None and len(values) > 1:
+            return cls(*_of_drawn(values, strata), len(values))
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
         return cls(float(values.mean()), error, len(values))
+
+
+def _of_drawn(values: PerUser, strata: Strata) -> tuple[float, float]:
+    """The mean over all users behind a stratified sample, and its error, in two parts (Cochran 1977, Sampling Techniques, ch. 5 and 5A).
+
+    All users are themselves a sample of whom may come: their variance over their number. Of each stratum some were drawn: the variance
+    within it over the drawn, less the share that was drawn; of values for some of the drawn alone (a slice) others count as on the mean.
+    Where all were drawn the second part is nothing, and the error the plain one.
+    """
+    weight = (strata.sizes / np.maximum(strata.drawn, 1))[strata.of]  # (U,)
+    total = float(weight.sum())  # users in all
+    mean = float((weight * values).sum() / total)
+    sums, squares = (np.bincount(strata.of, (values - mean) ** power, minlength=len(strata.sizes)) for power in (1, 2))
+    within = np.maximum(squares - sums**2 / np.maximum(strata.drawn, 1), 0) / np.maximum(strata.drawn - 1, 1)  # (H,)
+    by_draw = float((strata.sizes * (strata.sizes - strata.drawn) * within / np.maximum(strata.drawn, 1)).sum()) / total**2
+    by_chance = float((weight * (values - mean) ** 2).sum() / max(total - 1, 1) / total)
+    return mean, float(np.sqrt(by_draw + by_chance))
 
 
 def hits(lists: Lists, target: Target) -> NDArray[np.bool_]:
@@ -124,8 +171,8 @@ def novelty(lists: Lists, k: int, buyers: NDArray[np.float64], users: int) -> Pe
     return means
 
 
-def paired(ours: PerUser, theirs: PerUser) -> Mean:
+def paired(ours: PerUser, theirs: PerUser, strata: Strata | None = None) -> Mean:
     """Mean difference ours - theirs over the same users in the same order. Its error is what decides, not the two errors apart."""
     if len(ours) != len(theirs):
         raise ValueError(f"expected the same users on both sides, got {len(ours)} and {len(theirs)}: judge both on one cut")
-    return Mean.of(ours - theirs)
+    return Mean.of(ours - theirs, strata)

@@ -21,8 +21,10 @@ def baskets_of(users: StateTable) -> NDArray[np.float64]:
     if COUNTED in users.feature_names:
         return np.asarray(np.expm1(users.features[:, users.feature_names.index(COUNTED)].astype(np.float64)).round())
     owner = np.repeat(np.arange(len(users)), np.diff(users.ends, prepend=0))
-    days = np.unique(np.stack((owner, np.floor(users.last_day).astype(np.int64))), axis=1)  # an item had again shows its last day alone
-    return np.bincount(days[0], minlength=len(users)).astype(np.float64)
+    day = np.floor(users.last_day).astype(np.int64)  # an item had again shows its last day alone
+    first, last = (int(day.min()), int(day.max())) if len(day) else (0, 0)
+    user = np.unique(owner * (last - first + 1) + day - first) // (last - first + 1)
+    return np.bincount(user, minlength=len(users)).astype(np.float64)
 
 
 def by_baskets(baskets: NDArray[np.float64]) -> Mapping[str, NDArray[np.bool_]]:

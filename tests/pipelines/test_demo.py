@@ -30,7 +30,11 @@ def test_metrics_stand_beside_popularity_with_the_error_of_the_difference():
         "recommenders": {"candidate": dict.fromkeys(names, number(0.3201)), "popularity": dict.fromkeys(names, number(0.1302))},
         "against": {"popularity": dict.fromkeys(names, number(0.1899))},
     }
-    text = shown(metrics_table({"judged_days": 7, "cut": "2017-11-27", "protocols": {"all": judged, "new": judged}}))
+    told = {"judged_days": 7, "cut": "2017-11-27", "protocols": {"all": judged, "new": judged}}
+    sample = shown(metrics_table(told | {"users_judged": {"asked": 20_000, "of": 3_100_250}}))
+    assert "20,000 of 3,100,250 users" in " ".join(sample.split())
+    text = shown(metrics_table(told | {"users_judged": {"asked": 1322, "of": 1322}}))
+    assert " of 1,322" not in text
     for part in ("1,322 users", "0.3201", "0.1302", "+0.1899", "0.0020", "2017-11-27"):
         assert part in text
 

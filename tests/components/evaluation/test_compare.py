@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.evaluation.compare import CANDIDATE, POPULARITY, Known, compare, popular, sliced
 from components.evaluation.metrics import NOTHING, Target
@@ -12,14 +14,31 @@ KNOWN = Known(
 
 
 def test_popularity_ranks_by_users_of_late_leaves_out_what_is_asked_and_never_lists_the_unsold():
-    none, some = np.empty(0, np.int32), np.array([1], np.int32)
     nothing = np.zeros(5, bool)
-    assert popular(KNOWN, 4, [none, some], nothing).tolist() == [[1, 2, 0, NOTHING], [2, 0, NOTHING, NOTHING]]
+    assert popular(KNOWN, 4, Target(np.array([1]), np.array([1]), 2), nothing).tolist() == [[1, 2, 0, NOTHING], [2, 0, NOTHING, NOTHING]]
 
 
 def test_what_no_answer_may_hold_is_in_no_rivals_list():
-    none, barred = np.empty(0, np.int32), np.array([False, True, False, False, False])
-    assert popular(KNOWN, 2, [none], barred).tolist() == [[2, 0]]
+    barred = np.array([False, True, False, False, False])
+    assert popular(KNOWN, 2, Target(np.array([], int), np.array([], int), 1), barred).tolist() == [[2, 0]]
+
+
+def slowly(known: Known, length: int, had: list[set[int]], barred: np.ndarray) -> list[list[int]]:
+    """Everybody's list, user by user."""
+    order = [row for row in np.argsort(-known.lately, kind="stable").tolist() if known.lately[row] > 0 and not barred[row]]
+    lists = [[row for row in order if row not in mine][:length] for mine in had]
+    return [one + [NOTHING] * (length - len(one)) for one in lists]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12), st.lists(st.sets(st.integers(0, 14)), min_size=1, max_size=4), st.integers(1, 9)
+)
+def test_popularity_is_what_a_slow_loop_over_users_lists(lately, had, length):
+    known = Known(np.zeros(len(lately)), np.array(lately, float), np.zeros(len(lately)), 9)
+    barred = np.arange(len(lately)) % 5 == 4
+    pairs = [(user, item) for user, mine in enumerate(had) for item in sorted(mine)]  # also of items the catalogue lacks
+    without = Target(np.array([u for u, _ in pairs], int), np.array([i for _, i in pairs], int), len(had))
+    assert popular(known, length, without, barred).tolist() == slowly(known, length, had, barred)
 
 
 def test_users_without_a_target_are_not_judged_and_differences_are_of_the_same_users():

@@ -24,7 +24,7 @@ def test_of_an_item_it_is_known_who_had_it_who_had_it_lately_and_when_it_was_fir
 
 def test_popularity_fills_up_for_whom_much_is_left_out() -> None:
     known = Known(np.zeros(6), np.array([6.0, 5, 4, 3, 2, 1]), np.zeros(6), 9)
-    without = [np.array([0, 1, 2], np.int32), np.empty(0, np.int32)]
+    without = Target(np.array([0, 0, 0]), np.array([0, 1, 2]), 2)
     nothing = np.zeros(6, bool)
     assert popular(known, 3, without, nothing).tolist() == [[3, 4, 5], [0, 1, 2]]
     assert popular(known, 5, without, nothing).tolist() == [[3, 4, 5, NOTHING, NOTHING], [0, 1, 2, 3, 4]]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from components.evaluation import impostors as module
 from components.evaluation.compare import Known
 from components.evaluation.impostors import IN_CATEGORY, LESS_HAD, RANDOM, impostors, judged
 from components.evaluation.metrics import NOTHING
@@ -46,8 +47,37 @@ def test_popular_in_category_begins_with_the_users_own_category(asked):
 
 def test_where_only_new_items_count_nobody_is_offered_what_they_had(asked, truth):
     for name, lists in asked[True].items():
-        for user, had in enumerate(truth.had):
+        for user in range(12):
+            had = truth.had.items[truth.had.users == user]
+            assert len(had) == 3
             assert not set(had.tolist()) & set(listed(lists, user)), name
+
+
+def slow_popular_in_category(truth, known, barred, new_only, level):
+    """User by user: share of the user's history in an item's category times its users of late."""
+    category, lists = np.asarray(truth.catalogue.category)[:, level], []
+    for index in truth.users.tolist():
+        state = truth.states[index]
+        rows = truth.catalogue.rows_of_keys(state.keys)
+        share = {int(code): float(state.counts[category[rows] == code].sum() / state.counts.sum()) for code in set(category.tolist())}
+        worth = {
+            row: float(known.lately[row]) * (share[int(category[row])] + 1e-9)
+            for row in range(len(truth.catalogue))
+            if known.lately[row] > 0 and not barred[row] and not (new_only and row in rows.tolist())
+        }
+        lists.append(sorted(worth, key=lambda row: (-worth[row], row))[:10])
+    return lists
+
+
+@pytest.mark.parametrize("numbers", [1, 1 << 20])  # of users x items at once: one user, all
+def test_popular_in_category_is_a_slow_loop_over_users(truth, numbers, monkeypatch):
+    monkeypatch.setattr(module, "_NUMBERS", numbers)
+    known, barred = Known.of(truth.states, truth.catalogue), barred_items(tiny_bundle.system(), truth.catalogue)
+    for new_only in (False, True):
+        for level, name in enumerate(IN_CATEGORY):
+            found = impostors(truth, known, barred, new_only=new_only)[name]
+            expected = slow_popular_in_category(truth, known, barred, new_only, level)
+            assert [listed(found, user) for user in range(12)] == expected, (name, new_only)
 
 
 def test_random_draws_from_what_may_be_shown_for_each_user_anew(asked):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.evaluation.compare import Known
+from components.evaluation.compare import CANDIDATE, Known, compare, popular
 from components.evaluation.evaluate import evaluate
 from components.evaluation.gate import decide
 from components.evaluation.truth import read_truth
@@ -107,3 +107,20 @@ def test_one_user_with_a_target_is_told_that_nothing_can_be_judged(trained, tmp_
     found = verdict(trained.system, trained.bundle, features, tmp_path / "judged")
     assert (found["passed"], found["outcome"]) == (False, "cannot judge")
     assert found["sentence"].startswith("Cannot judge: 1 user had something in the 7 days after")
+
+
+@pytest.mark.parametrize("most", [16, 32])
+def test_a_sample_says_of_all_users_what_the_whole_says_within_its_error(trained, most):
+    """Lists that are the same whoever is drawn: popularity's, of which each user's number is known from the whole week."""
+    whole = read_truth(trained.features)
+    barred = np.zeros(len(whole.catalogue), bool)
+    some, known = read_truth(trained.features, most), Known.of(whole.known, whole.catalogue)
+    assert (some.of, len(some.users) < len(whole.users)) == (len(whole.users), True)
+    found, sampled = (
+        compare({CANDIDATE: popular(known, 100, of.had, barred)}, of.target)["recommenders"][CANDIDATE] for of in (whole, some)
+    )
+    for metric in ("ndcg@10", "recall@10", "recall@100", "mrr"):
+        told = sampled[metric]
+        assert told["error"] > found[metric]["error"]
+        assert abs(told["value"] - found[metric]["value"]) < 3 * told["error"], metric
+        assert told["error"] < 4 * found[metric]["error"] * np.sqrt(some.of / len(some.users)), metric

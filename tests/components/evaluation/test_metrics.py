@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from components.evaluation.metrics import (
     NOTHING,
     Mean,
+    Strata,
     Target,
     coverage,
     diversity,
@@ -94,6 +95,34 @@ def test_paired_differences_have_the_error_of_the_difference():
     assert Mean.of(ours).error == pytest.approx(0.4 / np.sqrt(3))
     with pytest.raises(ValueError, match="same users"):
         paired(ours, theirs[:2])
+
+
+def test_of_drawn_users_the_mean_is_all_users_and_the_error_that_of_many_draws():
+    """900 users of two strata, .2 and .7 on the mean; 40 and 60 of them drawn, so that users of the first count for more."""
+    random = np.random.default_rng(0)
+    stratum = np.repeat([0, 1], [800, 100])
+    values = np.where(stratum == 0, 0.2, 0.7) + random.normal(0, [0.1, 0.3], (900, 2))[np.arange(900), stratum]
+    sizes, asked = np.array([800, 100]), np.array([40, 60])
+    means, errors = [], []
+    for _ in range(2000):
+        drawn = np.concatenate([random.choice(np.flatnonzero(stratum == h), asked[h], replace=False) for h in (0, 1)])
+        found = Mean.of(values[drawn], Strata(stratum[drawn], sizes, asked))
+        part = np.flatnonzero(drawn % 3 == 0)  # a slice: how many of it are drawn is chance, too
+        sliced = Mean.of(values[drawn][part], Strata(stratum[drawn], sizes, asked).only(part))
+        means.append((found.value, sliced.value))
+        errors.append((found.error, sliced.error))
+    for place, whole in enumerate((values, values[::3])):
+        assert np.mean(means, axis=0)[place] == pytest.approx(whole.mean(), abs=0.004)
+        chance = whole.std(ddof=1) / np.sqrt(len(whole))  # of the 900 themselves, or the 300
+        assert np.mean(errors, axis=0)[place] == pytest.approx(np.hypot(np.std(means, axis=0)[place], chance), rel=0.07)
+
+
+def test_drawing_everybody_is_no_sample():
+    values, stratum = np.random.default_rng(1).random(50), np.arange(50) % 3
+    sizes = np.bincount(stratum)
+    drawn, plain = Mean.of(values, Strata(stratum, sizes, sizes)), Mean.of(values)
+    assert drawn.value == pytest.approx(plain.value)
+    assert drawn.error == pytest.approx(plain.error)
 
 
 def test_a_mean_over_nobody_is_refused():

@@ -1,10 +1,13 @@
 """The rival that looks at a session's newest item, with a pencil; and V-SKNN finds what follows where popularity cannot."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from components.evaluation.metrics import NOTHING
+from components.evaluation import next_item
+from components.evaluation.metrics import NOTHING, Target
 from components.evaluation.next_item import had_together, newest_items
 from components.retrieval.sessions import table
 from serving.retrieval.sessions import Sessions, sessions
@@ -14,9 +17,9 @@ from tests.components.retrieval.worlds import CUT_DAY, catalogue, states
 ITEMS = catalogue("abcdef")
 
 
-def truth(past, now):
+def truth(past, now, names="xy"):
     """Sessions before the cut, and those that are asked: (session, item, day)."""
-    asked = states(now, "xy")
+    asked = states(now, names)
     return SimpleNamespace(known=states(past, "12345"), states=asked, catalogue=ITEMS, users=np.arange(len(asked)))
 
 
@@ -29,12 +32,41 @@ def test_what_was_had_with_the_newest_item_most_often_first():
     now = [("x", "e", CUT_DAY - 0.2), ("x", "a", CUT_DAY - 0.1), ("y", "f", CUT_DAY - 0.1)]
     asked = truth(past, now)
     assert newest_items(asked).tolist() == [0, 5]
-    nothing = [np.empty(0, np.int32)] * 2
+    nothing = Target(np.empty(0, int), np.empty(0, int), 2)
     lists = had_together(asked, 4, np.zeros(6, bool), nothing)
     assert lists.tolist() == [[1, 2, 3, NOTHING], [NOTHING] * 4]  # a with b twice, with c twice, with d once; f with nothing
     barred = np.arange(6) == 1
-    assert had_together(asked, 4, barred, [np.array([3]), nothing[1]])[0].tolist() == [2, NOTHING, NOTHING, NOTHING]
+    assert had_together(asked, 4, barred, Target(np.array([0]), np.array([3]), 2))[0].tolist() == [2, NOTHING, NOTHING, NOTHING]
     assert had_together(asked, 1, np.zeros(6, bool), nothing)[0].tolist() == [1]
+
+
+def slowly(asked, length, barred, without):
+    """Session by session: count what others had beside its newest item."""
+    lists = []
+    for place, index in enumerate(asked.users.tolist()):
+        state = asked.states[index]
+        newest = ITEMS.rows_of_keys(state.keys[np.argmax(state.last_day)][None])[0] if len(state.keys) else None
+        beside = Counter()
+        for other in range(len(asked.known)):
+            rows = ITEMS.rows_of_keys(asked.known[other].keys).tolist()
+            beside.update(rows if newest in rows else [])
+        kept = [row for row in beside if row != newest and not barred[row] and row not in without.get(place, ())]
+        best = sorted(kept, key=lambda row: (-beside[row], row))[:length]
+        lists.append(best + [NOTHING] * (length - len(best)))
+    return lists
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 500])
+def test_many_sessions_are_listed_as_one_by_one(at_once, monkeypatch):
+    monkeypatch.setattr(next_item, "_ITEMS", at_once)
+    made = np.random.default_rng(3)
+    past = [(session, item, CUT_DAY - made.uniform(1, 9)) for session in "12345" for item in made.choice(list("abcdef"), 3, replace=False)]
+    now = [(session, item, CUT_DAY - made.uniform(0, 1)) for session in "pqrstuv" for item in made.choice(list("abcdef"), 2, replace=False)]
+    asked = truth(past, now, "nopqrstuv")  # n and o had nothing
+    barred, without = np.arange(6) == 4, {2: {0, 1}, 3: {5}, 5: {2}}
+    pairs = [(user, item) for user, items in without.items() for item in sorted(items)]
+    out = Target(np.array([user for user, _ in pairs]), np.array([item for _, item in pairs]), 9)
+    assert had_together(asked, 4, barred, out).tolist() == slowly(asked, 4, barred, without)
 
 
 def hits(listed, sessions, k):

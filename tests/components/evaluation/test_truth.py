@@ -32,18 +32,38 @@ def test_targets_are_rows_of_the_item_table_and_old_items_are_no_discovery(tmp_p
     pairs = list(zip(truth.target.users.tolist(), truth.target.items.tolist(), strict=True))
     assert pairs[:3] == [(1, 2), (0, 14), (0, 100)]
     assert pairs[3][1] >= tiny_bundle.ITEMS
-    assert sorted(truth.had[0].tolist()) == [2, 14, 26]
+    assert sorted(truth.had.items[truth.had.users == 0].tolist()) == [2, 14, 26]
+    assert (truth.target.strata, truth.of) == (None, 2)
     fresh = new_target(truth)
     assert list(zip(fresh.users.tolist(), fresh.items.tolist(), strict=True)) == [pairs[0], *pairs[2:]]
 
 
 def test_rivals_lists_of_discoveries_hold_neither_what_was_had_nor_what_was_hidden(tmp_path):
     truth = read_truth(features(tmp_path, [("u05", "i002"), ("u02", "i014")]))
-    assert [rows.tolist() for rows in truth.out] == [rows.tolist() for rows in truth.had]  # nobody hid anything
+    assert truth.out is truth.had  # nobody hid anything
     ends = (np.arange(len(truth.states)) >= 2).astype(np.int64)  # u02 hid i100
     told = {"said_keys": truth.catalogue.keys[[100]], "said_days": np.ones(1), "said": np.array([NEVER], np.uint8)}
     hiding = replace(truth, states=replace(truth.states, said_ends=ends, **told))
-    assert [rows.tolist() for rows in hiding.out] == [[*truth.had[0].tolist(), 100], truth.had[1].tolist()]
+    pairs = {
+        which: sorted(zip(of.users.tolist(), of.items.tolist(), strict=True)) for which, of in (("out", hiding.out), ("had", truth.had))
+    }
+    assert pairs["out"] == sorted([*pairs["had"], (0, 100)])
+
+
+def test_of_too_many_users_some_of_every_stratum_are_judged_with_all_that_is_theirs(tmp_path):
+    pairs = [(f"u{user:02}", f"i{(user * 7 + step) % 240:03}") for user in range(12) for step in (0, 12, 40)]
+    whole = read_truth(features(tmp_path, pairs))
+    some = read_truth(tmp_path, most=6)
+    assert (len(whole.users), some.of) == (12, 12)
+    drawn = np.flatnonzero(np.isin(whole.users, some.users))
+    assert len(drawn) == len(some.users) == 6
+    for place, user in enumerate(drawn.tolist()):
+        for mine, all_of in ((some.target, whole.target), (some.had, whole.had)):
+            assert sorted(mine.items[mine.users == place].tolist()) == sorted(all_of.items[all_of.users == user].tolist())
+    strata = some.target.strata
+    assert (strata.sizes / np.maximum(strata.drawn, 1))[strata.of].sum() == pytest.approx(12)
+    assert new_target(some).strata is strata
+    assert read_truth(tmp_path, most=6).users.tolist() == some.users.tolist()  # the same each time
 
 
 def test_a_week_without_events_cannot_be_judged_and_says_so(tmp_path):
