@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipelines.needs import NEEDS
 from tests.manifests.rendered import OPTIONS, OVERLAYS, Object, containers, named, of_kind, platform_services, pods, rendered, with_option
 from tests.manifests.rights import RIGHTS
 
@@ -44,6 +45,13 @@ def test_every_container_says_what_it_needs(made: tuple[Object, ...]) -> None:
         return {"cpu", "memory"} <= asked.get("requests", {}).keys() and "memory" in asked.get("limits", {})
 
     assert [name for name, _, one in each(made) if not said(one)] == []
+
+
+@pytest.mark.parametrize("overlay", ["kind", "production"])
+def test_the_drift_job_reads_the_tables_within_what_the_step_that_reads_them_is_given(overlay: str) -> None:
+    (job,) = (one for one in of_kind(rendered(overlay), "CronJob") if one["metadata"]["name"] == "drift")
+    (container,) = containers(job["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    assert container["resources"]["limits"]["memory"] == NEEDS["ingest"].limit
 
 
 def test_no_container_can_do_more_than_its_work(made: tuple[Object, ...]) -> None:
