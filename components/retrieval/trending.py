@@ -3,6 +3,7 @@
 Shapes: I items, G groups, n items a list.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +29,24 @@ def fit(cut: Cut, spec: SourceSpec, folder: Path, fast: bool = False) -> None:
     weight = decayed(users.cut_day - history.last_day[recent], spec)
     everyone = np.bincount(row, weight, minlength=history.shape[1]).astype(np.float32)
     active, smoothing = max(len(np.unique(user)), 1), float(of(spec, "smoothing"))
-    groups, scores = [EVERYONE], [everyone]
+    faster = speed(cut, spec)
+    groups, lists = [EVERYONE], [_list(everyone * faster)]
     for kind, names in ((REGION, users.region), (PLACE, users.place)):
-        of_user = np.asarray(names)
-        for name in np.unique(of_user[np.unique(user)]):
-            members = of_user[user] == name
+        for name, members in _groups(np.asarray(names), user):
             size = len(np.unique(user[members]))
             if name and size >= _LEAST_USERS:
                 own = np.bincount(row[members], weight[members], minlength=history.shape[1])
                 groups.append(f"{kind}:{name.decode()}")
-                scores.append(((own + smoothing / active * everyone) / (size + smoothing) * active).astype(np.float32))
-    lists = [_list(score * speed(cut, spec)) for score in scores]
+                lists.append(_list(((own + smoothing / active * everyone) / (size + smoothing) * active).astype(np.float32) * faster))
     Lists(tuple(groups), np.stack([rows for rows, _ in lists]), np.stack([values for _, values in lists]), everyone).save(folder)
+
+
+def _groups(names: NDArray[np.bytes_], user: NDArray[np.int64]) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+    """By name, of users who are `names` (U,): which entries (N,) are its own, ascending; `user` (N,) says whose each is."""
+    distinct, code = np.unique(names, return_inverse=True)
+    of_entry = code[user]
+    ends = np.cumsum(np.bincount(of_entry, minlength=len(distinct)))
+    yield from zip(distinct.tolist(), np.split(np.argsort(of_entry, kind="stable"), ends[:-1]), strict=False)
 
 
 def of(spec: SourceSpec, name: str) -> Value:

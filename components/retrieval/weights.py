@@ -87,9 +87,8 @@ def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[Ranke
     file = fitted / "user_vectors.npy"
     vectors = np.load(file) if file.is_file() else None
     sources = load_sources(system.sources, fitted / "sources", cut.catalogue)
-    found = list(questions(system, cut, discover, vectors))
-    chosen = np.linspace(0, len(found) - 1, min(USERS, len(found))).astype(int)
-    return [RankedLists(_shown(found[at], sources), system.sources, found[at].truth) for at in chosen]
+    chosen = questions(system, cut, discover, vectors, USERS)
+    return [RankedLists(_shown(one, sources), system.sources, one.truth) for one in chosen]
 
 
 def _shown(one: JudgedQuery, sources: Sequence[Source]) -> list[NDArray[np.int32]]:

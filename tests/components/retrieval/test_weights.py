@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from components.retrieval.fit import fit
+from components.retrieval.report import questions
 from components.retrieval.weights import RankedLists, ascend
 from serving.bundle.bundle import settings_of
 from serving.bundle.catalogue import Catalogue
@@ -15,7 +16,9 @@ from serving.retrieval.linear import linear
 from serving.retrieval.sources import load_sources
 from serving.retrieval.trending import trending
 from serving.system import load_system
+from tests.components.retrieval import worlds
 from tests.components.retrieval.test_fit import SYSTEM, features
+from tests.components.retrieval.worlds import CUT_DAY, catalogue
 
 NOISE, RIGHT = trending(share=0.5, weight=1.0, discover_weight=1.0), linear(share=0.5, weight=0.0, discover_weight=0.0)
 LEARNT = replace(SYSTEM, sources=(NOISE, RIGHT), fusion="learnt")
@@ -75,3 +78,25 @@ def test_as_written_nothing_is_learnt_and_the_settings_say_no_more_than_before(t
     assert settings_of(replace(load_system("shop"), fusion="learnt"))["fusion"] == "learnt"
     with pytest.raises(ValueError, match="fusion is 'guess'"):
         replace(SYSTEM, fusion="guess")
+
+
+@pytest.mark.parametrize("discover", [False, True])
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_of_who_has_something_to_find_so_many_are_asked_spread_evenly(discover: bool, most: int) -> None:
+    """Against a loop over all users: the truth of each, and whom a stride over them takes."""
+    random = np.random.default_rng(2)
+    names, ids = [f"u{n}" for n in range(9)], list("abcdef")
+    world = worlds.cut([(name, item, CUT_DAY - 1) for name in names for item in random.choice(ids, 3, replace=False)], catalogue(ids))
+    pairs = sorted({(int(random.integers(9)), int(random.integers(6))) for _ in range(14)})
+    world.__dict__["labels"] = np.array([user for user, _ in pairs]), np.array([row for _, row in pairs], np.int32)
+    truth: dict[int, list[int]] = {}
+    for user, row in pairs:
+        if not discover or row not in world.catalogue.rows_of_keys(world.users[user].keys):
+            truth.setdefault(user, []).append(row)
+    users = list(truth)
+    expected = [users[int(at)] for at in np.linspace(0, len(users) - 1, min(most, len(users)))]
+    vectors = np.arange(9.0)[:, None]
+    found = list(questions(SYSTEM, world, discover, vectors, most))
+    assert [one.query.state.user_id for one in found] == [names[user] for user in expected]
+    assert [one.truth.tolist() for one in found] == [truth[user] for user in expected]
+    assert [one.vector.tolist() for one in found] == [[float(user)] for user in expected]
