@@ -13,6 +13,7 @@ from components.features.tables import Tables
 from feature_repo.schema import CATEGORY_LEVELS, PATH_SEPARATOR, POLICY_FLAGS, UNKNOWN
 from serving.bundle.catalogue import Catalogue
 
+MOST_PLAN_BYTES = 2 << 30  # of both plans: every item in every place; a bundle may hold no more in all
 MOST_PERIODS = 8  # planned periods kept: a plan that changes more often than this within two horizons is cut short
 
 
@@ -93,6 +94,9 @@ def _periods(tables: Tables, day: float, horizon_days: int) -> list[tuple[float,
 def _plan(tables: Tables, catalogue: Catalogue, periods: list[tuple[float, float]]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Display and mailer codes of every item in every place in each period: (W, P, I) twice."""
     shape = (len(periods), len(catalogue.places), len(catalogue))
+    if (size := 2 * int(np.prod(shape, dtype=np.int64))) > MOST_PLAN_BYTES:
+        told = f"the table context plans {shape[0]} periods in {shape[1]:,} places for {shape[2]:,} items: {size:,} bytes, at most"
+        raise ValueError(f"{told} {MOST_PLAN_BYTES:,}: plan by region instead of by place")
     display, mailer = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     place_of = {place: index for index, place in enumerate(catalogue.places)}
     display_of = {code: index for index, code in enumerate(catalogue.display_codes)}

@@ -105,9 +105,7 @@ def by_users(counted: Any, weight: float) -> NDArray[np.float32]:
     """Z (U, M) with G = Z'Z."""
     import scipy.linalg
 
-    kernel = (counted @ counted.T).toarray().astype(np.float64)  # (U, U)
-    kernel[np.diag_indices_from(kernel)] += weight
-    lower = scipy.linalg.cholesky(kernel, lower=True, overwrite_a=True).astype(np.float32)
+    lower = scipy.linalg.cholesky(_products(counted, weight), lower=True, overwrite_a=True).astype(np.float32)  # (U, U)
     return scipy.linalg.solve_triangular(lower, counted.toarray(), lower=True, overwrite_b=True)  # type: ignore[no-any-return]
 
 
@@ -116,12 +114,7 @@ def by_items(counted: Any, weight: float) -> Gram:
     import scipy.linalg.lapack
     import torch
 
-    by_item = counted.T.tocsr()
-    kernel = np.empty((counted.shape[1], counted.shape[1]), order="F")  # (M, M)
-    for begin in range(0, len(kernel), _BLOCK):
-        kernel[:, begin : begin + _BLOCK] = (by_item[begin : begin + _BLOCK] @ counted).toarray().T
-    kernel[np.diag_indices_from(kernel)] += weight
-    lower, failed = scipy.linalg.lapack.dpotrf(kernel, lower=True, clean=True, overwrite_a=True)
+    lower, failed = scipy.linalg.lapack.dpotrf(_products(counted.T.tocsr(), weight), lower=True, clean=True, overwrite_a=True)  # (M, M)
     inverse, failed_too = scipy.linalg.lapack.dpotri(lower, lower=True, overwrite_c=True)
     if failed or failed_too:
         raise ValueError(f"the history's item matrix ({counted.shape[1]} items) cannot be inverted: is a count no finite number?")
@@ -129,6 +122,15 @@ def by_items(counted: Any, weight: float) -> Gram:
     whole += torch.tril(whole, -1).T
     whole.diagonal().add_(1)
     return Gram(lambda own: whole[torch.from_numpy(own)], whole.diagonal().numpy().copy())
+
+
+def _products(rows: Any, weight: float) -> NDArray[np.float64]:
+    """(R, R) of a sparse matrix's rows with each other, `weight` added to the diagonal, block by block, in the order LAPACK works in."""
+    kernel, columns = np.empty((rows.shape[0], rows.shape[0]), order="F"), rows.T.tocsr()
+    for begin in range(0, len(kernel), _BLOCK):
+        kernel[:, begin : begin + _BLOCK] = (rows[begin : begin + _BLOCK] @ columns).toarray().T
+    kernel[np.diag_indices_from(kernel)] += weight
+    return kernel
 
 
 def by_factors(counted: Any) -> NDArray[np.float32]:

@@ -36,6 +36,19 @@ def small(**changes: int) -> Rows:
     return plain(**{"users": 12, "items": 15, "weeks": 5, **changes})
 
 
+def no_debut() -> Rows:
+    """Every item was first taken in the first week, so a month brings no new one."""
+    rows = small(weeks=7)
+    first = min(event["timestamp"] for event in rows["events"]) + timedelta(days=7)
+    known = {event["item_id"] for event in rows["events"] if event["timestamp"] < first}
+    return rows | {"events": [event for event in rows["events"] if event["item_id"] in known]}
+
+
+def one_item() -> Rows:
+    rows = small()
+    return rows | {"items": rows["items"][:1], "events": [event | {"item_id": "i0"} for event in rows["events"]]}
+
+
 def no_repeat() -> Rows:
     rows, seen = small(items=40), set[tuple[str, str]]()
     order = np.random.default_rng(1)
@@ -50,6 +63,36 @@ def all_repeat() -> Rows:
     return rows | {"events": [event | {"item_id": f"i{event['user_id'][1:]}"} for event in rows["events"]]}
 
 
+def one_category() -> Rows:
+    rows = small()
+    return rows | {"items": [item | {"category": "all", "brand": "one"} for item in rows["items"]]}
+
+
+def constant_price() -> Rows:
+    rows = small()
+    return rows | {
+        "items": [item | {"price": 2.0} for item in rows["items"]],
+        "events": [event | {"price": 2.0} for event in rows["events"]],
+    }
+
+
+def empty_week() -> Rows:
+    rows = small()
+    begin, end = END - timedelta(days=21), END - timedelta(days=14)
+    return rows | {"events": [event for event in rows["events"] if not begin <= event["timestamp"] < end]}
+
+
+def sessions_of_two() -> Rows:
+    rows = news(days=24, a_day=4)
+    begun: dict[str, int] = {}
+    kept = []
+    for event in rows["events"]:
+        begun[event["session_id"]] = begun.get(event["session_id"], 0) + 1
+        if begun[event["session_id"]] <= 2:
+            kept.append(event | {"user_id": event["session_id"]})
+    return rows | {"events": kept}
+
+
 def sessions_of_one() -> Rows:
     return {
         "items": news(days=1)["items"],
@@ -57,7 +100,10 @@ def sessions_of_one() -> Rows:
     }
 
 
-WORLDS: dict[str, Callable[[], Rows]] = {"no repeat": no_repeat, "all repeat": all_repeat}
+WORLDS: dict[str, Callable[[], Rows]] = {
+    "no debut for a month": no_debut, "one item": one_item, "no repeat": no_repeat, "all repeat": all_repeat,
+    "one category": one_category, "constant price": constant_price, "an empty week": empty_week, "sessions of two": sessions_of_two,
+}  # fmt: skip
 REFUSED: dict[str, tuple[Callable[[], Rows], str]] = {
     "one user": (lambda: small(users=1), "one user cannot be judged"),
     "sessions of one": (sessions_of_one, "no session before 2025-02-24 has two different click, one after the other"),

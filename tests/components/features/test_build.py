@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from components.features import item_table
 from components.features.build import build
 from components.features.moments import cut_day, cut_name, judged_days, parse_moment, rolling_cuts
 from components.features.online import last_states, materialize, online_features
@@ -189,6 +190,13 @@ def test_the_plan_in_the_item_table_is_the_context_of_its_weeks(built, world, la
         )
         found[items.item_id(int(row)), items.places[place]] = codes
     assert found == {pair: (row["display"], row["mailer"]) for pair, row in planned.items()}
+
+
+def test_a_plan_that_no_bundle_can_hold_is_refused_in_a_sentence(world, world_system, tmp_path, monkeypatch):
+    monkeypatch.setattr(item_table, "MOST_PLAN_BYTES", 700)  # 3 places x 120 items x two plans are 720, for each period
+    told = r"plans \d periods in 3 places for 120 items: [\d,]+ bytes, at most 700: plan by region"
+    with pytest.raises(ValueError, match=told):
+        build(world_system, world.folder, tmp_path / "out", world.until, 1)
 
 
 def test_a_world_without_any_plan_stores_or_visits_has_features_and_an_empty_plan(world, world_system, tmp_path):
