@@ -96,10 +96,11 @@ class Clicked:
 
 
 @contextmanager
-def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime) -> Iterator[str]:
+def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime, log: Path | None = None) -> Iterator[str]:
     """A server in a process of its own on a free port of this machine, its clock at `start`. Yields its address, stops it after.
 
-    Raises `RuntimeError` with the end of its log when it stops early or is not ready in time.
+    `log`: the folder of its events, which it goes on with; None: a new one. Raises `RuntimeError` with the end of what the server said when
+    it stops early or is not ready in time.
     """
     from serving.worker.options import Options
     from serving.worker.supervise import command
@@ -110,15 +111,15 @@ def serving(system: str, bundle: Path, users: Path, home: Path, start: datetime)
         system=system,
         users=users,
         port=_free_port(),
-        events=f"dir:{home}/{time.time_ns():x}",
+        events=f"dir:{log or home / f'{time.time_ns():x}'}",
         clock=start.isoformat(),
     )
-    log = home / "server.log"
-    with log.open("wb") as file:
+    said = home / "server.log"
+    with said.open("wb") as file:
         process = subprocess.Popen(command(options), stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         address = f"http://{options.host}:{options.port}"
-        _wait_until_ready(address, process, log)
+        _wait_until_ready(address, process, said)
         yield address
     finally:
         process.terminate()
