@@ -81,7 +81,7 @@ class Learning:
     )
     session_tau_days: float = 0.5  # decay of those weights
     events: Mapping[str, Meaning] = field(default_factory=dict)  # the system's own table, from which the two above then derive
-    processes: int = 1  # that learn each ranker together (`components/ranking/together.py`); more than one where the examples are many
+    processes: int = 1  # that learn towers and rankers together (`components/together.py`); more than one where examples are many
     cross: tuple[str, ...] = ()  # "module:function" of each cross feature of its own (`serving/ranking/features.py`)
     light: Network = LIGHT  # the rankers' widths; --fast learns smaller ones
     heavy: Network = HEAVY

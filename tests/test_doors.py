@@ -12,7 +12,7 @@ DOORS = {  # framework -> files that may import it
     "kserve": (),
     "kubernetes": ("components/release/kube.py",),
     "feast": ("feature_repo/*", "components/features/*", "tests/*"),
-    "torch": ("components/retrieval/*", "components/ranking/*", "components/export/*"),
+    "torch": ("components/retrieval/*", "components/ranking/*", "components/export/*", "components/together.py"),
     "onnxruntime": ("serving/*", "components/export/*"),
     "mlflow": ("components/release/*",),
     "great_expectations": ("components/data/validate.py",),

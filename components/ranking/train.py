@@ -16,7 +16,7 @@ from components.ranking.diversity import mean_logit, sameness
 from components.ranking.examples import Examples
 from components.ranking.fitted import SLOTS, item_codes
 from components.ranking.model import Ranker, Sizes
-from components.ranking.together import ALONE, LossOf, Together
+from components.together import ALONE, LossOf, Together
 from serving.bundle.arrays import Floats
 from serving.bundle.catalogue import Catalogue
 from serving.objectives import GROUPS, DiversityTerm, Objective
@@ -106,7 +106,7 @@ def fit(
 ) -> Ranker:
     """A ranker fitted on the given queries, from new weights or from those of `start`. `told` hears each epoch's mean loss.
 
-    `together`: one of several processes that fit it (`components/ranking/together.py`).
+    `together`: one of several processes that fit it (`components/together.py`).
     """
     deterministic(fitting.seed)
     model = start or Ranker(sizes)

@@ -2,11 +2,15 @@
 
 An example: an item a user had, to be found from the rest of the history (the bag without it). Negatives: the other items of the batch, with
 the logQ correction (Yi 2019, https://research.google/pubs/pub48840/), those of the same user left out.
-Shapes: U users, N history rows, B examples of a batch, D dimensions.
+
+Of several processes (`components/together.py`) each has the examples of its own users and finds them among the whole batch's items, so that
+negatives are as many as one process has; all draw the same, and read the histories of their own users alone.
+Shapes: U users, N history rows, B examples of a batch, O of them this process's own, D dimensions.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +20,7 @@ from torch.nn.functional import cross_entropy, embedding
 
 from components.cut import Cut
 from components.retrieval.tower_model import TEMPERATURE, TowerConfig, Towers
+from components.together import ALONE, LossOf, Together
 from serving.bundle.content import Content
 from serving.retrieval.two_tower import BAG_TAU_DAYS
 
@@ -47,7 +52,7 @@ class Trainer:
         self.training = training
         self.random = np.random.default_rng(seed)
         torch.manual_seed(seed)  # of the first weights
-        self.chance = torch.Generator().manual_seed(seed)
+        self.chance = Chance(seed)
         self.towers = Towers(TowerConfig(dimensions, cut.users.features.shape[1], len(cut.catalogue)))
         self.tokens = torch.from_numpy(content.tokens).long()
         self.numbers = torch.from_numpy(content.numbers)
@@ -70,28 +75,36 @@ class Trainer:
             self.towers.own.weight.copy_(former.own.weight[at] * known[:, None])
             self.towers.history.weight.copy_(torch.where(known[:, None], former.history.weight[at], content * usual))
 
-    def learn(self, cut: Cut, prior: NDArray[np.float32], epochs: int) -> float:
-        """Epochs over the users of a cut; the mean loss of the last one."""
-        examples = TowerExamples(cut, self.training, self.random)
-        prior_ = torch.from_numpy(prior)
+    def learn(self, cut: Cut, prior: NDArray[np.float32], epochs: int, together: Together = ALONE) -> list[float]:
+        """Epochs over the users of a cut; the mean loss of each."""
+        examples = TowerExamples(cut, self.training, self.random, together)
+        bias = torch.from_numpy(prior) - examples.log_q  # (I,)
+        loss_of = together.wrapped(LossOf(self.towers, lambda _, batch: self._loss(batch, bias)))
+        parts = {"towers": self.towers, "sparse": self.optimisers[0], "dense": self.optimisers[1], "chance": self.chance}
+        done, means = together.go_on(self.random, **parts)
         self.towers.train()
-        losses: list[float] = []
-        for _ in range(epochs):
-            losses = [self._step(batch, examples, prior_) for batch in examples.batches()]
-        return float(np.mean(losses)) if losses else 0.0
+        for epoch in range(done, epochs):
+            losses = [self._step(loss_of(batch)) for batch in examples.batches()]
+            means.append(together.mean(losses) if losses else 0.0)
+            together.keep(epoch + 1, means, self.random, **parts)
+        return means
 
-    def _step(self, batch: "Batch", examples: "TowerExamples", prior: Tensor) -> float:
+    def _loss(self, batch: "Batch", bias: Tensor) -> Tensor:
+        """This process's part of the batch's mean loss, times as many as processes are. `bias` (I,): what is added to an item's logit."""
         towers = self.towers
+        own, target = batch.own, batch.target[batch.own]  # (O,)
         bags = towers.history(batch.rows, batch.offsets, per_sample_weights=batch.weights)  # (users, D)
-        rest = bags[batch.user] - batch.target_weight[:, None] * embedding(batch.target, towers.history.weight, sparse=True)
-        bag = rest / (batch.total[batch.user] - batch.target_weight).clamp_min(1e-6)[:, None]  # (B, D)
+        rest = bags[batch.user] - batch.target_weight[:, None] * embedding(target, towers.history.weight, sparse=True)
+        bag = rest / (batch.total[batch.user] - batch.target_weight).clamp_min(1e-6)[:, None]  # (O, D)
         user = towers.user(batch.features[batch.user], bag)
-        kept = (torch.rand(len(batch.target), generator=self.chance) >= self.training.drop_own).float()[:, None]
+        kept = (torch.rand(len(batch.target), generator=self.chance.generator) >= self.training.drop_own).float()[:, None]
         item = towers.item(self.tokens[batch.target], self.numbers[batch.target], towers.own(batch.target) * kept)
-        logits = user @ item.T / TEMPERATURE + (prior - examples.log_q)[batch.target]  # (B, B)
-        same = (batch.user[:, None] == batch.user[None, :]) | (batch.target[:, None] == batch.target[None, :])
-        same.fill_diagonal_(False)
-        loss = cross_entropy(logits.masked_fill(same, -1e9), torch.arange(len(logits)))
+        logits = user @ item.T / TEMPERATURE + bias[batch.target]  # (O, B)
+        same = (batch.owner[own][:, None] == batch.owner[None, :]) | (target[:, None] == batch.target[None, :])
+        same[torch.arange(len(own)), own] = False
+        return batch.counts * cross_entropy(logits.masked_fill(same, -1e9), own, reduction="sum")
+
+    def _step(self, loss: Tensor) -> float:
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()
@@ -113,26 +126,42 @@ class Trainer:
             self.towers.user.features[-1].weight.mul_(0.1)
 
 
+class Chance:
+    """A generator of torch's whose place in its sequence a checkpoint keeps."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.generator.set_state(state["state"])
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Some users' whole histories and the examples drawn from them."""
+    """The examples drawn from some users, and the whole histories of those that are this process's own."""
 
-    rows: Tensor  # history item rows of the users, end to end
+    rows: Tensor  # history item rows of its own users, end to end
     weights: Tensor
     offsets: Tensor  # (users,) where each begins
     total: Tensor  # (users,) summed weights
     features: Tensor  # (users, Fu)
-    user: Tensor  # (B,) index into the users
+    user: Tensor  # (O,) index into its own users
+    own: Tensor  # (O,) its own examples among all
+    target_weight: Tensor  # (O,) the target's weight in the bag
+    owner: Tensor  # (B,) which of the batch's users each example is of
     target: Tensor  # (B,) item row
-    target_weight: Tensor  # (B,) its weight in the bag
+    counts: float  # of each of its own examples in the mean over processes
 
 
 class TowerExamples:
     """Draws examples from a cut's history, recent items more often."""
 
-    def __init__(self, cut: Cut, training: Training, random: np.random.Generator) -> None:
+    def __init__(self, cut: Cut, training: Training, random: np.random.Generator, together: Together = ALONE) -> None:
         history = cut.history
-        self.training, self.random = training, random
+        self.training, self.random, self.together = training, random, together
         self.row, self.size = history.row, np.bincount(history.user, minlength=history.shape[0])
         self.begin = np.concatenate([[0], np.cumsum(self.size)])
         self.weight = np.log1p(history.decay(BAG_TAU_DAYS)).astype(np.float32)
@@ -152,17 +181,20 @@ class TowerExamples:
     def _batch(self, users: NDArray[np.int64]) -> Batch:
         spans = [np.arange(self.begin[user], self.begin[user + 1]) for user in users]
         drawn = [span[self._draw(span)] for span in spans]
-        entries, targets = np.concatenate(spans), np.concatenate(drawn)
-        sizes = self.size[users]
+        targets, of = np.concatenate(drawn), np.repeat(np.arange(len(users)), [len(one) for one in drawn])
+        mine, counts = self.together.share(np.arange(len(users)))
+        own = np.flatnonzero(np.isin(of, mine))
+        entries, sizes = np.concatenate([spans[at] for at in mine]), self.size[users[mine]]
         weights = self.weight[entries]
-        owner = np.repeat(np.arange(len(users)), sizes)
         return Batch(
             rows=torch.from_numpy(self.row[entries]).long(), weights=torch.from_numpy(weights),
             offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)[:-1]])),
-            total=torch.from_numpy(np.bincount(owner, weights).astype(np.float32)),
-            features=torch.from_numpy(self.features[users]),
-            user=torch.from_numpy(np.repeat(np.arange(len(users)), [len(one) for one in drawn])),
-            target=torch.from_numpy(self.row[targets]).long(), target_weight=torch.from_numpy(self.weight[targets]),
+            total=torch.from_numpy(np.bincount(np.repeat(np.arange(len(mine)), sizes), weights).astype(np.float32)),
+            features=torch.from_numpy(self.features[users[mine]]),
+            user=torch.from_numpy(np.searchsorted(mine, of[own])), own=torch.from_numpy(own),
+            target_weight=torch.from_numpy(self.weight[targets[own]]),
+            owner=torch.from_numpy(of), target=torch.from_numpy(self.row[targets]).long(),
+            counts=self.together.world / len(targets) if counts else 0.0,
         )  # fmt: skip
 
     def _draw(self, span: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from components.cut import Cut
 from components.retrieval import arrivals, buy_again, category_promotion, followed, linear, sessions, trending, two_tower
 from components.start import Start
+from components.together import ALONE, Together
 from serving.retrieval.sources import source_class
 from serving.system import SourceSpec
 
@@ -32,10 +33,13 @@ class Learner(Protocol):
 
     losses: list[float]  # the last epoch's mean at each cut so far
 
-    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None) -> None: ...
+    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None, together: Together = ALONE) -> None: ...
 
-    def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32]:
-        """Learn the history before `cut`; write the source to `folder`, the weights to `snapshot`; (U, D) user vectors at the cut."""
+    def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32] | None:
+        """Learn the history before `cut`; write the source to `folder`, the weights to `snapshot`; (U, D) user vectors at the cut.
+
+        Of several processes (`together`) the first alone writes, and the others give None.
+        """
         ...
 
 

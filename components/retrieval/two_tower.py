@@ -12,6 +12,7 @@ from components.retrieval import cells
 from components.retrieval.tower_model import TEMPERATURE, TowerConfig, Towers
 from components.retrieval.tower_training import FAST, FULL, Trainer
 from components.start import BadStart, Start
+from components.together import ALONE, Together
 from serving.bundle.content import Content, catalogue_content
 from serving.retrieval.top_k import EXACT_LIMIT
 from serving.retrieval.two_tower import BAG_TAU_DAYS, TowerTable
@@ -26,21 +27,24 @@ _TRIALS, _TRIAL_DEPTH = 64, 1000
 class Advancing:
     """Towers that learn along the cuts: `advance` takes them to the next one and leaves a snapshot there. `start`: go on from those."""
 
-    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None) -> None:
+    def __init__(self, spec: SourceSpec, fast: bool, seed: int, start: Start | None = None, together: Together = ALONE) -> None:
+        self.together = together
         self.dimensions, self.seed, self.start = int(spec.settings["dimensions"]), seed, start
         self.training = FAST if fast else FULL
         self.trainer: Trainer | None = None
         self.losses: list[float] = []
 
-    def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32]:
-        """Learn the history before `cut`, write the item table and the weights; (U, D) user vectors at the cut."""
+    def advance(self, cut: Cut, folder: Path, snapshot: Path) -> NDArray[np.float32] | None:
+        """Learn the history before `cut`; the first process writes the item table and the weights, and has (U, D) user vectors."""
         content, prior = catalogue_content(cut.catalogue), item_prior(cut)
         epochs = self.training.later_epochs
         if self.trainer is None:
             self.trainer = Trainer(cut, content, self.dimensions, self.training, self.seed)
             if not self._went_on(cut, self.trainer):
                 epochs = self.training.first_epochs
-        self.losses.append(self.trainer.learn(cut, prior, epochs))
+        self.losses.append(self.trainer.learn(cut, prior, epochs, self.together.at(cut.name))[-1])
+        if not self.together.first:
+            return None
         towers = self.trainer.towers.eval()
         write(cut, towers, content, prior, folder)
         towers.save(snapshot)

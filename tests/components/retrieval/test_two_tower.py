@@ -43,6 +43,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory):
     advancing = two_tower.Advancing(SPEC, fast=False, seed=0)
     for _ in range(30):
         vectors = advancing.advance(world, home / "source", home / "towers.pt")
+    assert vectors is not None  # of one process it is the first
     return world, TwoTower.load(home / "source", SPEC, world.catalogue), vectors, home
 
 
