@@ -2,11 +2,14 @@
 
 The kinds' own weights were chosen on a grocer's year. A log of another kind wants others: on MovieLens-100K popularity alone is twice as
 good as the grocer's mixture. A few numbers chosen by coordinate ascent on NDCG@10 of the fused order, from the file's own on; the week a
-release is judged on is not read. Shapes: S sources, D distinct items of a question's lists, Q questions.
+release is judged on is not read. Each question is asked once more as a newcomer's, whose list is in the fused rank's order alone: of few
+users a tower makes a poor vector of nobody, and a source that is right for the others put newcomers' lists below popularity.
+Shapes: S sources, D distinct items of a question's lists, Q questions.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from components.retrieval.report import JudgedQuery, questions
 from serving.retrieval.fusion import RANK_OFFSET, weight
 from serving.retrieval.source import Source
 from serving.retrieval.sources import LEARNT, load_sources
+from serving.state.user_state import UserState
 from serving.system import SourceSpec, System
 
 CUTS, USERS = 6, 200  # newest labelled cuts but the last, and users of each that are asked
@@ -83,12 +87,31 @@ def _mean(asked: Sequence[RankedLists], weights: NDArray[np.float64]) -> float:
 
 
 def _asked(system: System, cut: Cut, fitted: Path, discover: bool) -> list[RankedLists]:
-    """The questions of some users with labels at a cut."""
+    """The questions of some users with labels at a cut, each once more as if nothing were known of who asks."""
     file = fitted / "user_vectors.npy"
     vectors = np.load(file) if file.is_file() else None
+    nobody = None if vectors is None else nobodys_vector(fitted.parents[1] / "towers" / f"{cut.name}.pt")
     sources = load_sources(system.sources, fitted / "sources", cut.catalogue)
-    chosen = questions(system, cut, discover, vectors, USERS)
+    chosen = list(questions(system, cut, discover, vectors, USERS))
+    chosen += [replace(one, query=replace(one.query, state=_unknown(one.query.state)), vector=nobody) for one in chosen]
     return [RankedLists(_shown(one, sources), system.sources, one.truth) for one in chosen]
+
+
+def _unknown(state: UserState) -> UserState:
+    """The same person on the first visit."""
+    return UserState(state.user_id, place=state.place, region=state.region, consent=state.consent)
+
+
+def nobodys_vector(towers: Path) -> NDArray[np.float32]:
+    """(D,) of a user of whom nothing is known."""
+    import torch
+
+    from components.retrieval.tower_model import Towers
+
+    found = Towers.load(towers)
+    features, bag = torch.full((1, found.config.user_features), torch.nan), torch.zeros(1, found.config.dimensions)
+    with torch.no_grad():
+        return np.asarray(found.user(features, bag)[0].numpy())
 
 
 def _shown(one: JudgedQuery, sources: Sequence[Source]) -> list[NDArray[np.int32]]:

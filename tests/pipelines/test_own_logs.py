@@ -1,4 +1,5 @@
-"""Three logs of three kinds, each by the commands `new`, `check`, `train` and then served: sessions alone, clicks, ratings."""
+"""Four logs of four kinds, each by the commands `new`, `check`, `train` and then served: sessions alone, clicks, ratings, and a shop whose
+categories have one level."""
 
 import json
 from collections.abc import AsyncIterator
@@ -213,3 +214,17 @@ async def test_a_log_of_ratings(tmp_path: Path) -> None:
         answers = {user: ids(await listed(client, user_id=f"u{user}", k=10)) for user in range(12)}
     own = [np.mean([int(film[1:]) % 4 == user % 4 for film in films]) for user, films in answers.items()]
     assert np.mean(own) > 0.7  # a quarter by chance
+
+
+async def test_a_shop_with_one_level_of_categories(tmp_path: Path) -> None:
+    """Its newcomers' lists are as good as popularity's, or the gate would have refused it."""
+    rows = plain()
+    rows["items"] = [item | {"category": item["category"].partition(" > ")[0]} for item in rows["items"]]
+    made = learnt(rows, tmp_path)
+    assert not any(getattr(rule, "per", "") == "category" for rule in made.system.rules)
+    async with made.door(tmp_path / "served") as client:
+        answer = await listed(client, user_id="u1", k=5)
+        reply = await client.post("/v1/popular", json={"only": {"category": ["dept 0"]}, "k": 5})
+    assert answer["degraded"] is None
+    assert len(ids(reply.json())) == 5
+    assert all(int(item[1:]) % 2 == 0 for item in ids(reply.json()))

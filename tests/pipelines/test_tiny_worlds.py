@@ -82,6 +82,17 @@ def empty_week() -> Rows:
     return rows | {"events": [event for event in rows["events"] if not begin <= event["timestamp"] < end]}
 
 
+def bare() -> Rows:
+    """Nothing but who took what on which day: of items their ids, of users nothing, and every event of a day at its midnight."""
+    rows = small()
+    midnights = [event | {"timestamp": event["timestamp"].replace(hour=0, minute=0, second=0, microsecond=0)} for event in rows["events"]]
+    told = ("event_id", "event_type", "user_id", "item_id", "timestamp")
+    return {
+        "items": [{"item_id": item["item_id"]} for item in rows["items"]],
+        "events": [{n: event[n] for n in told} for event in midnights],
+    }
+
+
 def sessions_of_two() -> Rows:
     rows = news(days=24, a_day=4)
     begun: dict[str, int] = {}
@@ -103,6 +114,7 @@ def sessions_of_one() -> Rows:
 WORLDS: dict[str, Callable[[], Rows]] = {
     "no debut for a month": no_debut, "one item": one_item, "no repeat": no_repeat, "all repeat": all_repeat,
     "one category": one_category, "constant price": constant_price, "an empty week": empty_week, "sessions of two": sessions_of_two,
+    "bare": bare,
 }  # fmt: skip
 REFUSED: dict[str, tuple[Callable[[], Rows], str]] = {
     "one user": (lambda: small(users=1), "one user cannot be judged"),

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.cut import Cut
 from components.retrieval.fit import fit
 from components.retrieval.report import questions
-from components.retrieval.weights import RankedLists, ascend
+from components.retrieval.tower_model import Towers
+from components.retrieval.two_tower import user_vectors
+from components.retrieval.weights import RankedLists, ascend, nobodys_vector
 from serving.bundle.bundle import settings_of
 from serving.bundle.catalogue import Catalogue
 from serving.retrieval.linear import linear
 from serving.retrieval.sources import load_sources
 from serving.retrieval.trending import trending
+from serving.retrieval.two_tower import two_tower
 from serving.system import load_system
 from tests.components.retrieval import worlds
 from tests.components.retrieval.test_fit import SYSTEM, features
@@ -100,3 +104,23 @@ def test_of_who_has_something_to_find_so_many_are_asked_spread_evenly(discover: 
     assert [one.query.state.user_id for one in found] == [names[user] for user in expected]
     assert [one.truth.tolist() for one in found] == [truth[user] for user in expected]
     assert [one.vector.tolist() for one in found] == [[float(user)] for user in expected]
+
+
+def test_newcomers_questions_count_too(tmp_path: Path) -> None:
+    """What `linear` finds is all that those who are known choose; of a newcomer it knows nothing, and trending says at least something."""
+    silent, right = trending(share=0.5, weight=0.0, discover_weight=0.0), linear(share=0.5, weight=1.0, discover_weight=1.0)
+    fit(replace(SYSTEM, sources=(silent, right), fusion="learnt"), features(tmp_path / "features"), tmp_path / "out", fast=True)
+    learnt = json.loads((tmp_path / "out" / "retrieval.json").read_text())["weights"]
+    assert learnt["trending"]["weight"] > 0
+    assert learnt["linear"]["weight"] > 0
+
+
+def test_a_newcomer_is_asked_with_the_vector_of_a_user_without_history_or_features(tmp_path: Path) -> None:
+    folder, out = features(tmp_path / "features"), tmp_path / "out"
+    fit(replace(SYSTEM, sources=(two_tower(share=0.5, dimensions=8), NOISE), fusion="learnt"), folder, out, fast=True)
+    nobody = worlds.states([], ["nobody"])
+    nobody = replace(nobody, features=np.full_like(nobody.features, np.nan))
+    cut = replace(Cut.load(folder / "cuts" / "2017-01-08"), users=nobody)
+    file = out / "towers" / "2017-01-08.pt"
+    found = user_vectors(cut, Towers.load(file), out / "cuts" / "2017-01-08" / "sources" / "two_tower")
+    np.testing.assert_array_equal(nobodys_vector(file), found[0])
