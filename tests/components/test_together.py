@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -115,17 +117,23 @@ def test_a_process_without_a_user_of_a_batch_changes_nothing(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_stage_of_the_loop_is_learnt_by_several_where_its_system_says_so(tmp_path: Path) -> None:
-    """Files and losses of two processes that the stage starts, and of one."""
+    """Files and losses of two processes that the stage starts, of two that a train job is, and of one."""
     folder = features(tmp_path / "features")
     two = replace(SYSTEM, learning=replace(SYSTEM.learning, processes=2))
     fit_retrieval(SYSTEM, folder, tmp_path / "one")
     fit_retrieval(two, folder, tmp_path / "two")
-    outs = [tmp_path / name for name in ("one", "two")]
+    (tmp_path / "board.py").write_text("from tests.components.retrieval import test_fit\n\nBOARD = test_fit.SYSTEM\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "components.train_job"]
+    subprocess.run(
+        [*command, "retrieval", str(tmp_path / "board.py"), str(tmp_path)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    outs = [tmp_path / name for name in ("one", "two", "retrieval")]
     files = [sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) for out in outs]
     losses = [json.loads((out / "retrieval.json").read_text())["losses"] for out in outs]
-    assert files == 2 * [files[0]]
+    assert files == 3 * [files[0]]
+    assert losses[1] == losses[2]
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
-    assert not (tmp_path / "two" / "together").exists()
+    assert not (tmp_path / "retrieval.together").exists()
 
 
 def test_shares_are_all_of_a_batch_and_count_by_their_size() -> None:

@@ -69,6 +69,10 @@ def pods(objects: tuple[Object, ...]) -> Iterator[tuple[str, Object, Object]]:
     for one in objects:
         if one["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield named(one), one["spec"]["template"]["metadata"]["labels"], one["spec"]["template"]["spec"]
+        elif one["kind"] == "TrainingRuntime":
+            for job in one["spec"]["template"]["spec"]["replicatedJobs"]:
+                template = job["template"]["spec"]["template"]
+                yield f"Job/{one['metadata']['name']}", template["metadata"]["labels"], template["spec"]
         elif one["kind"] == "CronJob":
             template = one["spec"]["jobTemplate"]["spec"]["template"]
             yield named(one), template["metadata"]["labels"], template["spec"]

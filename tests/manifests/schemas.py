@@ -1,4 +1,4 @@
-"""Objects against the schemas of the pinned versions: Kubernetes' own OpenAPI, KServe's from the models of its SDK, the Gateway's here.
+"""Objects against the schemas of the pinned versions: Kubernetes' own OpenAPI, KServe's from the models of its SDK, others' here.
 
     python -m tests.manifests.schemas kserve < OBJECTS.json      what is wrong with them, a line each
 
@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 KUBERNETES = "1.36"
 KSERVE_GROUP = "serving.kserve.io"
 GATEWAY_GROUP = "gateway.networking.k8s.io"
+TRAINER_GROUP = "trainer.kubeflow.org"
 _NAME = {"type": "string", "minLength": 1}
 _REFERENCE = {
     "type": "object",
@@ -61,19 +62,63 @@ HTTP_ROUTE = {  # of v1 what we write; a route that needs more adds it here
 }
 
 
+def _exactly(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "additionalProperties": False, "properties": properties}
+
+
+_LABELS = _exactly((), labels={"type": "object", "additionalProperties": {"type": "string"}})
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_COUNT = {"type": "integer", "minimum": 1}
+_JOB = _exactly(
+    ("spec",), metadata=_LABELS, spec=_exactly(("template",), template=_exactly(("spec",), metadata=_LABELS, spec={"type": "object"}))
+)
+TRAINER = {  # of v1alpha1 (v2.3) what we write; the pod's own spec is held against Kubernetes'
+    "TrainJob": _exactly(
+        ("runtimeRef",),
+        suspend={"type": "boolean"},
+        runtimeRef=_exactly(
+            ("name",), name=_NAME, apiGroup={"const": TRAINER_GROUP}, kind={"enum": ["TrainingRuntime", "ClusterTrainingRuntime"]}
+        ),
+        trainer=_exactly((), image=_NAME, command=_TEXTS, args=_TEXTS, numNodes=_COUNT, numProcPerNode=_COUNT),
+    ),
+    "TrainingRuntime": _exactly(
+        ("template",),
+        mlPolicy=_exactly((), numNodes=_COUNT, torch=_exactly((), numProcPerNode=_COUNT)),
+        template=_exactly(
+            ("spec",),
+            spec=_exactly(
+                ("replicatedJobs",),
+                failurePolicy=_exactly((), maxRestarts=_COUNT),
+                replicatedJobs={"type": "array", "minItems": 1, "items": _exactly(("name", "template"), name=_NAME, template=_JOB)},
+            ),
+        ),
+    ),
+}
+
+
 def faults(objects: list[dict[str, Any]]) -> list[str]:
     """What no API server of the pinned versions would take."""
     found = []
     for one in objects:
         group = one["apiVersion"].rpartition("/")[0]
         if group == GATEWAY_GROUP:
-            found += [
-                f"{_named(one)}: {'.'.join(map(str, e.path))}: {e.message}"
-                for e in Draft202012Validator(HTTP_ROUTE).iter_errors(one["spec"])
-            ]
+            found += _by_schema(HTTP_ROUTE, one)
+        elif group == TRAINER_GROUP:
+            found += _by_schema(TRAINER[one["kind"]], one) or _pods_of(one)
         elif group != KSERVE_GROUP:
             found += _kubernetes(one)
     return found + _kserve([one for one in objects if one["apiVersion"].startswith(KSERVE_GROUP)])
+
+
+def _by_schema(schema: dict[str, Any], one: dict[str, Any]) -> list[str]:
+    return [f"{_named(one)}: {'.'.join(map(str, e.path))}: {e.message}" for e in Draft202012Validator(schema).iter_errors(one["spec"])]
+
+
+def _pods_of(one: dict[str, Any]) -> list[str]:
+    """What is wrong with the pods that a runtime of Kubeflow Trainer describes; a job of it has none."""
+    jobs = one["spec"].get("template", {"spec": {"replicatedJobs": []}})["spec"]["replicatedJobs"]
+    pods = ({"apiVersion": "v1", "kind": "Pod", **job["template"]["spec"]["template"]} for job in jobs)
+    return [told for pod in pods for told in _kubernetes({**pod, "metadata": {**pod["metadata"], "name": _named(one)}})]
 
 
 def _kubernetes(one: dict[str, Any]) -> list[str]:

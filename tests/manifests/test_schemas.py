@@ -2,11 +2,13 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from components.train_job import STAGES
 from tests.manifests.rendered import MANIFESTS, OPTIONS, OVERLAYS, Object, of_kind, platform_services, rendered, with_option
 from tests.manifests.schemas import faults
 
@@ -51,3 +53,35 @@ def test_a_misspelt_field_is_found(kind: str, spoil: object, named: str) -> None
     spoil(spoilt["spec"])  # type: ignore[operator]
     (found,) = faults([spoilt])[:1]
     assert named in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "named"),
+    [
+        ("TrainJob", lambda spec: spec.update(runtimePatch=[]), "runtimePatch"),
+        ("TrainJob", lambda spec: spec["trainer"].update(numProcPerNode="two"), "numProcPerNode"),
+        ("TrainingRuntime", lambda spec: spec["mlPolicy"].update(torch={"procs": 2}), "procs"),
+        ("TrainingRuntime", lambda spec: pod_of(spec).update(serviceAcountName="train"), "serviceAcountName"),
+    ],
+)
+def test_a_misspelt_field_of_a_train_job_is_found(kind: str, spoil: Callable[[Object], None], named: str) -> None:
+    spoilt: Object = copy.deepcopy(of_kind(with_option("train-job"), kind)[0])
+    spoil(spoilt["spec"])
+    (found,) = faults([spoilt])[:1]
+    assert named in found
+
+
+def pod_of(spec: Object) -> Object:
+    found: Object = spec["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_train_jobs_run_the_stages_that_learn_in_the_runtime_beside_them() -> None:
+    made = with_option("train-job")
+    runtimes = {one["metadata"]["name"] for one in of_kind(made, "TrainingRuntime")}
+    jobs = [one["spec"] for one in of_kind(made, "TrainJob")]
+    assert {spec["runtimeRef"]["name"] for spec in jobs} == runtimes
+    assert [(*spec["trainer"]["command"], *spec["trainer"]["args"][:2]) for spec in jobs] == [
+        ("torchrun", "-m", "components.train_job")
+    ] * len(STAGES)
+    assert {spec["trainer"]["args"][2] for spec in jobs} == set(STAGES)
