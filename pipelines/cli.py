@@ -446,6 +446,7 @@ def drift_job(
     data: Address = "",
     events: Log = "",
     fast: Fast = False,
+    image: Image = "",
     gpu: Gpu = False,
     home: Home = HOME,
     cooldown_hours: Annotated[float, typer.Option(min=0.0, help="no retraining so soon after one ended")] = 24.0,
@@ -461,7 +462,8 @@ def drift_job(
 
     _known_policy(promote)
     policy = Policy(cooldown=timedelta(hours=cooldown_hours), most_a_week=most_a_week)
-    entry = work(system, data, events, fast, gpu, home, host=host, registry=registry, policy=policy, promote_passed=promote == "passed")
+    passed = promote == "passed"
+    entry = work(system, data, events, fast, gpu, home, image=image, host=host, registry=registry, policy=policy, promote_passed=passed)
     typer.echo(said(entry))
 
 

@@ -30,19 +30,23 @@ def drift_job(
     gpu: bool,
     home: Path,
     *,
+    image: str,
     host: str,
     registry: str,
     policy: Policy,
     promote_passed: bool,
 ) -> Entry:
-    """One cycle; the last entry of the journal under `home`. `data`: s3://… of the tables, empty: the system's own ingest."""
+    """One cycle; the last entry of the journal under `home`.
+
+    `data`: s3://… of the tables, empty: the system's own ingest. `image`: of the retraining's steps, empty: the one `make images` tags.
+    """
     folder = home / "watch" / load_system(system).name
     folder.mkdir(parents=True, exist_ok=True)
     asked = {"data": data, "fast": fast, "events": events}
     steps = Steps(
         lambda: _verdict(system, data, events, home, folder / "latest", registry),
-        lambda _, found: {**asked, "until": middle_of(found["window"])},
-        lambda arguments: _trained(system, host, registry, arguments, gpu),
+        lambda cycle, found: {"cycle": cycle, "held": _held(system, registry), **asked, "until": middle_of(found["window"])},
+        lambda arguments: _trained(system, host, registry, arguments, image, gpu),
         lambda made: _promoted(system, home, registry, made) if promote_passed else False,
         lambda why: print(f"the watch has stopped: {why}", flush=True),
     )
@@ -62,11 +66,11 @@ def _verdict(system: str, data: str, events: str, home: Path, out: Path, registr
     return verdict
 
 
-def _trained(system: str, host: str, registry: str, arguments: Entry, gpu: bool) -> Entry:
-    """A run of the pipelines to its end, and what it registered."""
-    before = _held(system, registry)
-    if not submit(system, host, arguments, gpu=gpu):
-        raise RuntimeError(f"the retraining on {host} failed: its page and its report say where")
+def _trained(system: str, host: str, registry: str, arguments: Entry, image: str, gpu: bool) -> Entry:
+    """A run of the pipelines to its end, and what it registered; a job that is ended meanwhile finds its run again by the cycle's name."""
+    before, given = arguments["held"], {name: value for name, value in arguments.items() if name not in ("cycle", "held")}
+    if not submit(system, host, given, image, gpu, called=f"{load_system(system).name} {arguments['cycle']} ({given['cause']})"[:200]):
+        raise ValueError(f"the retraining on {host} failed: its page and its report say where")
     after = _held(system, registry)
     fresh = [digest for alias, digest in after.items() if before.get(alias) != digest]
     bundle = fresh[0] if fresh else after.get(CHALLENGER) or after.get(CHAMPION, "")

@@ -53,25 +53,35 @@ def submit(
     wait: bool = True,
     show: Callable[[str], None] = print,
     every_seconds: float = 2.0,
+    called: str = "",
 ) -> bool:
     """Start a run and, if `wait`, follow it; whether it succeeded. `show` is told the link and each step's changes.
 
-    Raises `PipelinesUnavailable`.
+    `called`: its name; a run of that name which has not failed is followed in its place. Raises `PipelinesUnavailable`.
     """
     client = _client(host)
     with tempfile.TemporaryDirectory() as folder:
         pipeline, version = _published(client, _compiled(system, image, gpu, Path(folder)), system)
     cause = str(arguments.get("cause", ""))
-    name = f"{Path(system).stem} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}" + (f" ({cause})" if cause else "")
+    name = called or f"{Path(system).stem} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}" + (f" ({cause})" if cause else "")
     with _explained(host):
         experiment = client.create_experiment(f"shortlist-{Path(system).stem}").experiment_id
-        run = client.run_pipeline(experiment, name[:200], pipeline_id=pipeline, version_id=version, params={"system": system, **arguments})
+        run = begun(client, experiment, called) if called else None
+        if run is None:
+            given = {"system": system, **arguments}
+            run = client.run_pipeline(experiment, name[:200], pipeline_id=pipeline, version_id=version, params=given)
     show(f"Run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
     if not wait:
         return True
     state = _followed(client, host, run.run_id, show, every_seconds)
     show(f"Run {run.run_id} {state.lower()}")
     return state == "SUCCEEDED"
+
+
+def begun(client: Any, experiment: str, called: str) -> Any | None:
+    """Of the experiment's newest runs, the one of this name that goes on or has succeeded."""
+    runs = client.list_runs(experiment_id=experiment, page_size=100, sort_by="created_at desc").runs or []
+    return next((run for run in runs if run.display_name == called and (run.state or RUNNING[0]) in (*RUNNING, "SUCCEEDED")), None)
 
 
 def schedule(system: str, host: str, at: str, on: str, arguments: Arguments, image: str = "", gpu: bool = False) -> str:

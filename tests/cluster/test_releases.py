@@ -32,6 +32,7 @@ from tests.cluster.traffic import Traffic
 pytestmark = pytest.mark.cluster
 MODEL, RATE = "shortlist-shop", float(os.environ.get("SHORTLIST_RATE", "50"))
 HURRY = ("--step-seconds=40", "--step-requests=100", "--judge-seconds=5", "--grace-seconds=20")
+ASKED = 2000  # users who know what they like: enough that hardly one is asked again after a click, which lifts what was clicked
 TAKEN_UP = 8.0  # seconds after a step is seen to hold until every recommender knows of it
 
 
@@ -221,17 +222,21 @@ def test_a_forged_bundle_is_never_asked(kube: KubeCluster, mlflow: MlflowClient,
 def test_a_bundle_that_answers_badly_is_withdrawn_alone(
     kube: KubeCluster, mlflow: MlflowClient, users: list[str], champion: Release, how: str
 ) -> None:
-    """Its content is what its digest says. Users click what the champion shows them; no answer fails, none is of it after."""
-    before = champion.digest
+    """Its content is what its digest says. Users like what the champion showed them; no answer fails, none is of it after."""
+    before, users = champion.digest, users[:ASKED]
     with Traffic(address(30080), RATE / 2, users) as traffic:
         liked = _shown(traffic)
     spoiled = spoilt(champion.bundle, how, champion.bundle.parent / "out")
+    former = kube.record().rollout  # perhaps of the same bundle, in an earlier try
     version = registered(mlflow, champion, spoiled, spoiled.name)
     cut = f"{show(champion.bundle)['span']['cut']}T12:00:00+00:00"
     try:
-        with Traffic(address(30080), RATE / 2, users, liked, cut) as traffic:
+        with Traffic(address(30080), RATE / 2, users, clicked_at=cut) as traffic:
             mlflow.set_registered_model_alias(MODEL, CHALLENGER, version)
-            until(kube, of(spoiled.name, "withdraw", *ENDED), 1200)  # one that does not load is waited for, a quarter of an hour
+            judged = of(spoiled.name, "canary", "withdraw", *ENDED)
+            until(kube, lambda record: record.rollout != former and judged(record), 1200)  # one that does not load is waited for
+            traffic.liked = liked
+            until(kube, of(spoiled.name, "withdraw", *ENDED), 1200)
             begin = time.time() + TAKEN_UP
             ended = until(kube, of(spoiled.name, *ENDED), 300)
             until(kube, lambda _: time.time() > begin + 5.0, 60)
@@ -244,13 +249,13 @@ def test_a_bundle_that_answers_badly_is_withdrawn_alone(
         mlflow.delete_model_version(MODEL, version)
 
 
-def _shown(traffic: Traffic) -> frozenset[str]:
-    """The items of the first hundred answers."""
-    ends = time.monotonic() + 60
-    while len(traffic.answers) < 100:
+def _shown(traffic: Traffic) -> dict[str, tuple[str, ...]]:
+    """What each user is shown."""
+    ends = time.monotonic() + 400
+    while len(shown := {answer.user: answer.items for answer in list(traffic.answers)}) < len(traffic.users):
         assert time.monotonic() < ends, traffic.failed[-3:]
         time.sleep(0.2)
-    return frozenset(item for answer in traffic.answers for item in answer.items)
+    return shown
 
 
 def _refused(ended: RolloutRecord, mlflow: MlflowClient, before: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from types import TracebackType
@@ -17,6 +17,7 @@ class Told:
     """One answer."""
 
     at: float  # seconds since 1970, when it was asked for
+    user: str
     bundle: str  # digest
     degraded: bool
     items: tuple[str, ...]
@@ -26,13 +27,13 @@ class Told:
 class Traffic:
     """`rate` questions a second for as long as the block lasts, each of the next user in turn.
 
-    `liked`: a user clicks the first of these items that is shown, every second user. `clicked_at`: the time their clicks name.
+    `liked`: what a user likes, the first of which that is shown every second user clicks. `clicked_at`: the time their clicks name.
     """
 
     url: str
     rate: float
     users: Sequence[str]
-    liked: frozenset[str] = frozenset()
+    liked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clicked_at: str = ""
     answers: list[Told] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Traffic:
                 told = await reply.json()
                 if reply.status == 200 and len(told["items"]) == 10:
                     items = tuple(item["item_id"] for item in told["items"])
-                    self.answers.append(Told(at, told["bundle"].removeprefix("sha256:"), told["degraded"] is not None, items))
+                    self.answers.append(Told(at, user, told["bundle"].removeprefix("sha256:"), told["degraded"] is not None, items))
                     await self._click(session, user, told)
                 else:
                     self.failed.append(f"{user}: {reply.status} {told}")
@@ -82,7 +83,7 @@ class Traffic:
             self.failed.append(f"{user}: {error!r}")
 
     async def _click(self, session: aiohttp.ClientSession, user: str, told: dict[str, Any]) -> None:
-        found = next((item["item_id"] for item in told["items"] if item["item_id"] in self.liked), None)
+        found = next((item["item_id"] for item in told["items"] if item["item_id"] in self.liked.get(user, ())), None)
         if found is None or crc32(user.encode()) % 2:
             return
         event = {"event_id": f"click-{told['request_id']}", "event_type": "click", "user_id": user, "item_id": found}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def with_menu_line(overlay: str, option: str) -> tuple[Object, ...]:
         text = (MANIFESTS / "overlays" / overlay / "kustomization.yaml").read_text()
         taken = re.sub(rf"# (- \.\./\.\./components/{option})\b.*", r"\1", text)  # without the word beside it
         assert taken != text, f"{overlay} does not list {option}"
+        shutil.copy(MANIFESTS / "overlays" / overlay / "image-fields.yaml", folder)
         Path(folder, "kustomization.yaml").write_text(taken.replace("- ../../", f"- {os.path.relpath(MANIFESTS, folder)}/"))
         return _built(Path(folder))
 

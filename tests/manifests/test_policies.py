@@ -54,6 +54,14 @@ def test_the_drift_job_reads_the_tables_within_what_the_step_that_reads_them_is_
     assert container["resources"]["limits"]["memory"] == NEEDS["ingest"].limit
 
 
+@pytest.mark.parametrize("overlay", ["kind", "production"])
+def test_a_training_that_drift_asks_for_runs_in_the_image_that_looked_for_it(overlay: str) -> None:
+    (job,) = (one for one in of_kind(rendered(overlay), "CronJob") if one["metadata"]["name"] == "drift")
+    (container,) = containers(job["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    assert "--image=$(STEPS_IMAGE)" in container["command"]
+    assert {one["name"]: one["value"] for one in container["env"]}["STEPS_IMAGE"] == container["image"]
+
+
 def test_no_container_can_do_more_than_its_work(made: tuple[Object, ...]) -> None:
     def restricted(pod: Object, one: Object) -> bool:
         whole, own = pod.get("securityContext", {}), one.get("securityContext", {})

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.schedule import BadTime
-from pipelines.submit import Watched, cron_of
+from pipelines.submit import Watched, begun, cron_of
 
 KNOWN = frozenset({"ingest", "gate", "register"})
 
@@ -33,3 +33,15 @@ def test_a_recurring_run_has_kubeflows_six_fields() -> None:
     assert cron_of("01:00", "sun,wed") == "0 0 1 * * 0,3"
     with pytest.raises(BadTime, match="no day of the week"):
         cron_of("01:00", "someday")
+
+
+def test_a_run_of_the_same_name_is_gone_on_with_unless_it_failed() -> None:
+    def server(*runs: tuple[str, str | None]) -> SimpleNamespace:
+        told = [SimpleNamespace(display_name=name, state=state) for name, state in runs]
+        return SimpleNamespace(list_runs=lambda **_: SimpleNamespace(runs=told or None))
+
+    for state in ("PENDING", "RUNNING", "SUCCEEDED", None):
+        assert begun(server(("other", "RUNNING"), ("ours", state)), "e", "ours").state == state
+    for runs in ((), (("other", "RUNNING"),), (("ours", "FAILED"),), (("ours", "CANCELED"),)):
+        assert begun(server(*runs), "e", "ours") is None
+    assert begun(server(("ours", "FAILED"), ("ours", "SUCCEEDED")), "e", "ours").state == "SUCCEEDED"
