@@ -12,6 +12,7 @@ from rich.table import Table
 
 from components.data.accepted import remember
 from components.data.served import log_of
+from components.ranking.dead import sentence
 from components.start import known_mode
 from pipelines.runner import Arguments, Run, Runner, run_pipeline
 from serving.system import load_system
@@ -64,7 +65,7 @@ def run_loop(
     }
     run = _watched(training, arguments, runner, home)
     _print_steps(run)
-    for note in json.loads((run.output("validate") / "report.json").read_text())["notes"]:
+    for note in _notes(run):
         Console().print(note, soft_wrap=True, highlight=False)
     verdict = json.loads((run.output("gate") / "gate.json").read_text())
     version = json.loads((run.output("register" if verdict["passed"] else "record") / "version.json").read_text())
@@ -121,6 +122,13 @@ def served_log(system: str, home: Path, with_served: bool | None, events: str = 
     if with_served and not found:
         raise NoServedLog(f"nothing was served of {system} under {home}: start `shortlist serve {system}`, or give --events dir:PATH")
     return found
+
+
+def _notes(run: Run) -> list[str]:
+    """What the data gate let pass with a word, and features that nothing could be learnt from."""
+    ranking = json.loads((run.output("ranking") / "ranking.json").read_text())
+    dead = sentence(ranking["features"], ranking["dead"])
+    return [*json.loads((run.output("validate") / "report.json").read_text())["notes"], *([dead] if dead else [])]
 
 
 def _refit(arguments: Arguments, runner: Runner, home: Path) -> None:

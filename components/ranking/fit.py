@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.cut import cut_folders, training_cuts
 from components.ranking.calibrate import Scaling, fold, scaling_of
+from components.ranking.dead import dead_features
 from components.ranking.examples import Examples, Sampling, join, make_examples
 from components.ranking.fitted import code_sizes, load_cut
 from components.ranking.held_out import judge
@@ -72,6 +73,9 @@ def fit(
         examples.save(Path(work))  # mapped by the processes that learn, not copied to them
         record: dict[str, Any] = {"cuts": cuts, "examples": len(examples.item), "queries": len(examples.size), "seed": seed}
         record["features"] = names_of(system, features, cuts[-1])
+        record["dead"] = dead_features(
+            examples, [Catalogue.load(features / "cuts" / name / "item_table") for name in cuts], record["features"]
+        )
         given = (system, features, Path(work), cuts)
         fitting = replace(plan.fitting, seed=seed, diversity=system.learning.diversity)
         if start:

@@ -73,6 +73,8 @@ def _learning(making: Making) -> Named:
     for kind, own, marginal, asked in sources(making):
         yield from _plain(f"sources/{kind} recall@1000{asked}", own)
         yield from _plain(f"sources/{kind} marginal recall@1000{asked}", marginal)
+    if "dead" in making.ranking:
+        yield "held out/features that never varied", float(sum(map(len, making.ranking["dead"].values())))
     for name in ("light", "heavy"):
         for metric, value in making.ranking.get(name, {}).get("held_out", {}).items():
             yield from _plain(f"held out/{name} {metric}", value)
