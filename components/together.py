@@ -29,7 +29,7 @@ PATIENCE = timedelta(hours=6)  # with the first, which makes the examples; one t
 _CHECKPOINT, _LEARNT = "checkpoint.pt", "learnt.pickle"
 
 
-class Part(Protocol):
+class Resumable(Protocol):
     """What a checkpoint holds."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -83,7 +83,7 @@ class Together:
             distributed.all_reduce(told)
         return float(told) / self.world
 
-    def keep(self, epoch: int, losses: list[float], rng: np.random.Generator, **parts: Part) -> None:
+    def keep(self, epoch: int, losses: list[float], rng: np.random.Generator, **parts: Resumable) -> None:
         """A checkpoint after an epoch, in one step."""
         if self.folder is None or not self.first:
             return
@@ -92,7 +92,7 @@ class Together:
         torch.save({"epoch": epoch, "losses": losses, "rng": rng.bit_generator.state, "parts": states}, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)
 
-    def go_on(self, rng: np.random.Generator, **parts: Part) -> tuple[int, list[float]]:
+    def go_on(self, rng: np.random.Generator, **parts: Resumable) -> tuple[int, list[float]]:
         """Put the parts where the last checkpoint left them: epochs done and their losses; 0 and none where there is no checkpoint."""
         if self.folder is None or not (self.folder / _CHECKPOINT).is_file():
             return 0, []

@@ -22,11 +22,11 @@ from components.ranking.examples import Examples, Sampling, join, make_examples
 from components.ranking.fitted import code_sizes, load_cut
 from components.ranking.held_out import judge
 from components.ranking.model import Ranker, Sizes, load, save
-from components.ranking.together import ALONE, Together, launch
 from components.ranking.train import Fitting, Material, predict
 from components.ranking.train import fit as fit_ranker
 from components.ranking.warm import taken_over
 from components.start import Start
+from components.together import ALONE, Together, launch
 from feature_repo.names import cross_names, request_names
 from serving.bundle.catalogue import Catalogue
 from serving.networks import Network
