@@ -5,9 +5,12 @@ import pytest
 
 from feature_repo.names import CROSS_FEATURES
 from serving.objectives import Objective
-from serving.query import Candidates
+from serving.query import Candidates, Query, Request
 from serving.ranking.heads import Heads
 from serving.ranking.scoring import Scores, Scoring, session_lift
+from serving.state.user_state import UserState
+from serving.system import Learning
+from tests.components.retrieval.worlds import CUT_DAY, catalogue
 
 FRESH_CLICK = np.log1p(0.6)
 LOGITS = np.array([[0.0, 3.0], [2.0, -1.0], [1.0, 1.0]], np.float32)  # repeat, discover
@@ -66,6 +69,29 @@ def test_a_fresh_click_makes_the_odds_of_the_item_tenfold_its_types_1_8_its_bran
     for row, name in enumerate(("session_item", "session_category_2", "session_brand")):
         cross[row, CROSS_FEATURES.index(name)] = FRESH_CLICK
     assert np.exp(session_lift(cross)) == pytest.approx([10.5, 1.76, 1.15], rel=0.01)
+
+
+def test_by_fusion_what_was_looked_at_counts_like_the_best_that_sources_name() -> None:
+    cross = np.zeros((3, len(CROSS_FEATURES)), np.float32)
+    cross[0, CROSS_FEATURES.index("session_item")] = FRESH_CLICK
+    for own, more in ((0.1, np.log(2)), (0.0, np.log(0.2 / 1e-9))):
+        fused = np.array([own, 0.2, 0.05], np.float32)
+        assert session_lift(cross, fused) == pytest.approx([5 * FRESH_CLICK + more, 0, 0], rel=1e-5)
+
+
+def test_of_a_stranger_the_fused_rank_scores_and_what_was_looked_at_leads() -> None:
+    items = catalogue([f"{number}" for number in range(4)])
+    known = UserState("u").with_session_event(int(items.keys[2]), "click", CUT_DAY)
+    fused, rows = np.array([0.1, 0.2, 0.0, 0.05], np.float32), np.arange(4, dtype=np.int32)
+    parts = np.zeros((4, 1), np.float32)
+    given = Candidates(rows, parts, parts, fused, np.zeros(4, bool))
+    asked = Query(Request("u", 4, CUT_DAY), known, items, Learning())
+    found = scoring().light(asked, None, given)  # type: ignore[arg-type]
+    assert found.light[[0, 1, 3]] == pytest.approx(fused[[0, 1, 3]] * np.exp(found.lift[[0, 1, 3]]))
+    assert found.light[2] == pytest.approx(0.2 * np.exp(session_lift(found.cross)[2]), rel=1e-4)
+    assert (found.kept.tolist()[0], found.by_fusion) == (2, True)
+    alone = scoring().light(Query(Request("u", 4, CUT_DAY), UserState("u"), items, Learning()), None, given)  # type: ignore[arg-type]
+    assert (alone.light.tolist(), alone.lift) == (fused.tolist(), None)
 
 
 def pool(size: int) -> Candidates:

@@ -265,6 +265,27 @@ def test_a_list_is_as_long_as_asked_and_without_what_is_excluded() -> None:
     assert (hits.rows.tolist(), hits.scores.tolist()) == ([0, 2, 3], [9, 7, 6])
 
 
+def test_what_is_counted_is_the_users_list_and_then_all_that_anybody_had_most_first() -> None:
+    popularity = np.array([0, 3, 3, 9, 1, 0, 2, 0, 0, 5], np.float32)
+    source = replace(lists(), lists=replace(lists().lists, popularity=popularity))
+    for own, asked, expected in (
+        ({}, {}, [0, 1, 2, 3, 9, 6, 4]),
+        ({"region": "west"}, {}, [4, 5, 6, 3, 9, 1, 2]),
+        ({"place": "north"}, {"region": "west"}, [7, 3, 9, 1, 2, 6, 4]),
+        ({}, {"place": "north"}, [7, 3, 9, 1, 2, 6, 4]),
+        ({"place": "north"}, {"place": "south", "region": "west"}, [4, 5, 6, 3, 9, 1, 2]),
+    ):
+        assert source.counted(ask(replace(UserState("u"), **own), **asked)).tolist() == expected
+
+
+def test_a_file_says_of_trending_only_what_is_not_as_ever() -> None:
+    asked = {"tau_days": 3, "velocity": True, "smoothing": 5}
+    always = {"weight": 0.02, "discover_weight": 0.01, "offset": 60.0}
+    assert trending(share=1).settings == {"days": 28, **always}
+    assert trending(share=1, tau_days=0, velocity=False, smoothing=200).settings == {"days": 28, **always}
+    assert trending(share=1, days=7, **asked).settings == {"days": 7, **asked, **always}
+
+
 # Category x promotion
 
 
