@@ -11,6 +11,8 @@ from zlib import crc32
 
 import aiohttp
 
+READ = 3  # places of a list; further down stands what a rule puts into everybody's, whatever was learnt
+
 
 @dataclass(frozen=True)
 class Told:
@@ -27,7 +29,7 @@ class Told:
 class Traffic:
     """`rate` questions a second for as long as the block lasts, each of the next user in turn.
 
-    `liked`: what a user likes, the first of which that is shown every second user clicks. `clicked_at`: the time their clicks name.
+    `liked`: what a user likes; every second user clicks the first of it that stands where it is read. `clicked_at`: the time clicks name.
     """
 
     url: str
@@ -83,7 +85,7 @@ class Traffic:
             self.failed.append(f"{user}: {error!r}")
 
     async def _click(self, session: aiohttp.ClientSession, user: str, told: dict[str, Any]) -> None:
-        found = next((item["item_id"] for item in told["items"] if item["item_id"] in self.liked.get(user, ())), None)
+        found = next((item["item_id"] for item in told["items"][:READ] if item["item_id"] in self.liked.get(user, ())), None)
         if found is None or crc32(user.encode()) % 2:
             return
         event = {"event_id": f"click-{told['request_id']}", "event_type": "click", "user_id": user, "item_id": found}
