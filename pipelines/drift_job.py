@@ -69,8 +69,9 @@ def _verdict(system: str, data: str, events: str, home: Path, out: Path, registr
 def _trained(system: str, host: str, registry: str, arguments: Entry, image: str, gpu: bool) -> Entry:
     """A run of the pipelines to its end, and what it registered; a job that is ended meanwhile finds its run again by the cycle's name."""
     before, given = arguments["held"], {name: value for name, value in arguments.items() if name not in ("cycle", "held")}
-    if not submit(system, host, given, image, gpu, called=f"{load_system(system).name} {arguments['cycle']} ({given['cause']})"[:200]):
-        raise ValueError(f"the retraining on {host} failed: its page and its report say where")
+    called = f"{load_system(system).name} {arguments['cycle']} ({given['cause']})"
+    if not submit(system, host, given, image, gpu, called=called):
+        raise ValueError(f"the retraining {called!r} on {host} failed: its page says at which step; the next job asks for another")
     after = _held(system, registry)
     fresh = [digest for alias, digest in after.items() if before.get(alias) != digest]
     bundle = fresh[0] if fresh else after.get(CHALLENGER) or after.get(CHAMPION, "")

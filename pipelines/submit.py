@@ -63,13 +63,14 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         pipeline, version = _published(client, _compiled(system, image, gpu, Path(folder)), system)
     cause = str(arguments.get("cause", ""))
-    name = called or f"{Path(system).stem} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}" + (f" ({cause})" if cause else "")
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    name = (called or f"{Path(system).stem} {began}" + (f" ({cause})" if cause else ""))[:200]
     with _explained(host):
         experiment = client.create_experiment(f"shortlist-{Path(system).stem}").experiment_id
-        run = begun(client, experiment, called) if called else None
+        run = begun(client, experiment, name) if called else None
         if run is None:
             given = {"system": system, **arguments}
-            run = client.run_pipeline(experiment, name[:200], pipeline_id=pipeline, version_id=version, params=given)
+            run = client.run_pipeline(experiment, name, pipeline_id=pipeline, version_id=version, params=given)
     show(f"Run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
     if not wait:
         return True
